@@ -1,0 +1,151 @@
+"""The 1D-VAE of the audio model (ref. 27): log-mel frames in, latents at a quarter of the rate out.
+
+Mel bins are channels and convolution runs along time only. The code is 'channels last':
+(B, T, n_mels) <-> (B, T/4, latent_channels).
+"""
+
+import dataclasses
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from avlink_jax.model.attention import attend
+
+
+class ResBlock(nn.Module):
+  """GroupNorm → swish → conv, twice, around a skip."""
+  channels: int
+
+  @nn.compact
+  def __call__(self, x):
+    h = x
+    for _ in range(2):
+      h = nn.swish(nn.GroupNorm(num_groups=min(32, h.shape[-1]), epsilon=1e-6)(h))
+      h = nn.Conv(self.channels, (3,))(h)
+    return h + (x if x.shape[-1] == self.channels else nn.Conv(self.channels, (1,))(x))
+
+
+class AttentionBlock(nn.Module):
+  """Single-head self-attention along time, around a skip."""
+
+  @nn.compact
+  def __call__(self, x):
+    h = nn.GroupNorm(num_groups=min(32, x.shape[-1]), epsilon=1e-6)(x)
+    q, k, v = jnp.split(nn.Dense(3 * x.shape[-1])(h)[:, None], 3, axis=-1)
+    return x + nn.Dense(x.shape[-1])(attend(q, k, v, implementation='tiled')[:, 0])
+
+
+class Middle(nn.Module):
+  """Residual block, attention, residual block, at the lowest rate."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = ResBlock(x.shape[-1])(x)
+    x = AttentionBlock()(x)
+    return ResBlock(x.shape[-1])(x)
+
+
+class Encoder(nn.Module):
+  """(B, T, n_mels) -> moments (B, T/2^(levels−1), 2·latent_channels)."""
+  widths: tuple[int, ...]
+  blocks: int
+  latent_channels: int
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Conv(self.widths[0], (3,))(x)
+    for level, width in enumerate(self.widths):
+      for _ in range(self.blocks):
+        x = ResBlock(width)(x)
+      if level < len(self.widths) - 1:
+        x = nn.Conv(width, (3,), strides=2, padding=((0, 1),))(x)
+    x = Middle()(x)
+    x = nn.swish(nn.GroupNorm(num_groups=min(32, x.shape[-1]), epsilon=1e-6)(x))
+    return nn.Conv(2 * self.latent_channels, (3,))(x)
+
+
+class Decoder(nn.Module):
+  """(B, T/2^(levels−1), latent_channels) -> (B, T, n_mels)."""
+  widths: tuple[int, ...]
+  blocks: int
+  n_mels: int
+
+  @nn.compact
+  def __call__(self, z):
+    x = nn.Conv(self.widths[-1], (3,))(z)
+    x = Middle()(x)
+    for level, width in reversed(list(enumerate(self.widths))):
+      for _ in range(self.blocks + 1):
+        x = ResBlock(width)(x)
+      if level:
+        x = nn.Conv(width, (3,))(jnp.repeat(x, 2, axis=1))
+    x = nn.swish(nn.GroupNorm(num_groups=min(32, x.shape[-1]), epsilon=1e-6)(x))
+    return nn.Conv(self.n_mels, (3,))(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class MelVAE:
+  """The codec's numbers and its pure functions.
+
+  Inside, mels count from `silence`, so that the convolutions' zero padding means silence too.
+  Parameters: {'encoder', 'decoder'}; the latents' measured deviation `std` () is kept beside
+  them, and what the flow models see is the posterior's mean divided by it.
+  """
+  width: int = 512
+  multipliers: tuple[int, ...] = (1, 2, 4)
+  blocks: int = 3
+  latent_channels: int = 64
+  n_mels: int = 64
+  silence: float = math.log(1e-5)
+
+  @property
+  def stride(self):
+    """Mel frames a latent."""
+    return 2 ** (len(self.multipliers) - 1)
+
+  @property
+  def _widths(self):
+    return tuple(self.width * m for m in self.multipliers)
+
+  @property
+  def encoder(self):
+    return Encoder(self._widths, self.blocks, self.latent_channels)
+
+  @property
+  def decoder(self):
+    return Decoder(self._widths, self.blocks, self.n_mels)
+
+  def init(self, key):
+    keys = jax.random.split(key)
+    mel = jnp.zeros((1, self.stride * 4, self.n_mels))
+    z = jnp.zeros((1, 4, self.latent_channels))
+    return {'encoder': self.encoder.init(keys[0], mel)['params'],
+            'decoder': self.decoder.init(keys[1], z)['params']}
+
+  def moments(self, params, mel):
+    """Posterior mean and log-variance, (B, T/stride, C) each, of mel (B, T, n_mels)."""
+    moments = self.encoder.apply({'params': params['encoder']}, mel - self.silence)
+    mean, log_variance = jnp.split(moments, 2, axis=-1)
+    return mean, jnp.clip(log_variance, -30.0, 20.0)
+
+  def encode(self, params, std, mel):
+    """Scaled latents (B, T/stride, C) for the flow models."""
+    return self.moments(params, mel)[0] / std
+
+  def decode(self, params, std, latents):
+    """Scaled latents (B, T, C) -> log-mel (B, T·stride, n_mels)."""
+    return self.decoder.apply({'params': params['decoder']}, latents * std) + self.silence
+
+
+def kl_divergence(mean, log_variance):
+  """KL(N(mean, variance) ‖ N(0, 1)), averaged over elements."""
+  return 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decode_mel(vae, params, std, latents):
+  """`MelVAE.decode`, compiled once for each shape."""
+  return vae.decode(params, std, latents)

@@ -1,0 +1,83 @@
+"""The one layout of a batch, whatever it was read from.
+
+    video        uint8   (B, F, H, W, 3)   pictures at n/fps seconds
+    video_mask   bool    (B, F)            True where the clip is real, False where padded
+    mel          float32 (B, T, n_mels)    log-mel, `MelSpec.rate` frames a second
+    audio_mask   bool    (B, T)
+    video_text   int32   (B, L)            tokens of the prompt of the picture
+    audio_text   int32   (B, L)            tokens of the prompt of the sound
+
+A modality that the source lacks or the task does not read is absent. Everything in it is a pure
+function of (seed, step, slot); the host's bookkeeping travels beside it in `Meta`.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
+from avlink_jax.data.clip import Clip
+from avlink_jax.data.media import crop_audio, resample_frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Sizes of one example: `seconds` long, pictures of height × width at fps, log-mel by `mel`."""
+  seconds: float
+  fps: float
+  height: int
+  width: int
+  mel: MelSpec = MelSpec()
+
+  @property
+  def frames(self):
+    return math.ceil(round(self.seconds * self.fps, 6))
+
+  @property
+  def samples(self):
+    return round(self.seconds * self.mel.sample_rate)
+
+  @property
+  def mel_frames(self):
+    return self.samples // self.mel.hop
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+  """What the host knows of a batch: ids, exact event times (or None), and what was replaced."""
+  ids: list[str]
+  events: list[np.ndarray | None]
+  skipped: list[tuple[str, str]]
+
+
+def picture(clip: Clip, start: float, layout: Layout):
+  """Frames shown at start + n/fps, and which of them exist: uint8 (F, H, W, 3), bool (F,)."""
+  return resample_frames(clip, start, layout.frames, layout.fps)
+
+
+def sound(clip: Clip, start: float, layout: Layout):
+  """Normalised log-mel of [start, start + seconds) and its mask: (T, n_mels), bool (T,)."""
+  wave, mask = crop_audio(clip, start, layout.samples)
+  hop = layout.mel.hop
+  return (log_mel(normalise(wave), layout.mel),
+          mask[:layout.mel_frames * hop].reshape(-1, hop).any(-1))
+
+
+def example(clip: Clip, start: float, layout: Layout, modalities):
+  """One example's arrays, captions still as text."""
+  arrays = {'audio_text': clip.audio_caption, 'video_text': clip.video_caption}
+  if 'video' in modalities:
+    arrays['video'], arrays['video_mask'] = picture(clip, start, layout)
+  if 'audio' in modalities:
+    arrays['mel'], arrays['audio_mask'] = sound(clip, start, layout)
+  return arrays
+
+
+def stack(examples, tokenize):
+  """Examples -> one batch. `tokenize` maps a list of prompts to tokens (B, L)."""
+  batch = {name: np.stack([e[name] for e in examples])
+           for name in examples[0] if not name.endswith('_text')}
+  for name in ('audio_text', 'video_text'):
+    batch[name] = tokenize([e[name] for e in examples])
+  return batch

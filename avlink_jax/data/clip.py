@@ -1,0 +1,43 @@
+"""What a data source gives: one clip, decoded, on one clock.
+
+Every source (`impacts.py`, `folder.py`, ...) is an object with
+
+    len(source)          how many clips it has
+    source.name(i)       the clip's id: a file name's stem, or `impacts-test-000012`
+    source.load(i)       -> Clip; raises MediaError where the clip is unusable
+
+and nothing else. `load` is a pure function of i (same i, same clip, in any process).
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """One clip with picture, sound or both, on a clock that starts at 0 s.
+
+  Attributes:
+    id: unique name within its source.
+    duration: seconds; the clip is [0, duration).
+    frames: uint8 (N, H, W, 3) RGB, already at the model's height and width; N may be 0
+      where the file has no picture.
+    frame_times: float64 (N,) seconds, increasing: when each frame starts to show. The first
+      is 0; frame rates may vary.
+    audio: float32 (S,) mono in [-1, 1]; sample 0 sounds at 0 s. S = 0 where there is no sound.
+    sample_rate: Hz of `audio`.
+    audio_caption, video_caption: what is heard, what is seen; '' where unknown.
+    events: float64 (E,) exact times in seconds of what makes a sound, None where unknown.
+    source: where it came from (a path, or `impacts`).
+  """
+  id: str
+  duration: float
+  frames: np.ndarray
+  frame_times: np.ndarray
+  audio: np.ndarray
+  sample_rate: int
+  audio_caption: str = ''
+  video_caption: str = ''
+  events: np.ndarray | None = None
+  source: str = ''

@@ -1,0 +1,211 @@
+"""A folder of real clips as a data source, with captions and splits."""
+
+import csv
+import dataclasses
+import hashlib
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+from avlink_jax.data import media
+from avlink_jax.data.clip import Clip
+from avlink_jax.errors import UserError
+
+EXTENSIONS = frozenset(
+  '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv'.split())
+SPLITS = ('train', 'validation', 'test')
+CUTS = (0.90, 0.95)  # of the hash's range: where validation and test begin
+_BIDI = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff')
+
+
+class Folder:
+  """The media files under a folder (or one file), sorted by path, hidden ones left out.
+
+  Splits. Where the folder has a sub-folder named train, validation or test, these are the
+  splits. Otherwise each file's place is a hash of its name: the lowest 90 % are train, then
+  5 % validation, 5 % test, so a file keeps its place when others come or go. With three or
+  more files no split is empty (the cuts move by as few files as that takes); with fewer,
+  every split holds all of them.
+
+  Names. A clip's name is its file's stem; where two files share one, it is their path with
+  `/` as `__` and `.` as `-` (`day1/dog.mp4` -> `day1__dog-mp4`).
+
+  Captions. `captions.csv` in the folder (or `captions`, a path), header `file,caption`, where
+  file is a path relative to the csv or a bare file name. A caption serves sound and picture.
+
+  Attributes:
+    notes: lines for the user about what is odd but not wrong (captions without a file, ...).
+  """
+
+  def __init__(self, path, *, height: int, width: int, sample_rate: int, max_fps=None,
+               split=None, captions=None, need_audio=True):
+    """Lists the clips; nothing is decoded yet.
+
+    Args:
+      path: a folder or one media file.
+      height, width, sample_rate, max_fps, need_audio: as in `media.decode`.
+      split: 'train', 'validation', 'test', or None for all files.
+      captions: path of the csv; by default captions.csv in the folder, if it is there.
+
+    Raises:
+      UserError: no such folder, nothing in it, an unknown split, an unreadable csv.
+    """
+    root = Path(path)
+    if split is not None and split not in SPLITS:
+      raise UserError(f'unknown split {split!r}: one of {", ".join(SPLITS)}')
+    self.notes = []
+    self._decode_options = dict(height=height, width=width, sample_rate=sample_rate,
+                                max_fps=max_fps, need_audio=need_audio)
+    every = _list_files(root)
+    names = _names(root, every)
+    table = _find_captions(root, captions)
+    self._captions = self._read_captions(table, every) if table else {}
+    self._files = every if split is None else self._of_split(root, every, split)
+    self._names = [names[file] for file in self._files]
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def name(self, i: int) -> str:
+    """The clip's id, unique in the folder."""
+    return self._names[i]
+
+  def load(self, i: int) -> Clip:
+    """Decodes clip i. Raises MediaError where the file cannot be used."""
+    file = self._files[i]
+    caption = self._captions.get(file, '')
+    clip = media.decode(file, **self._decode_options)
+    return dataclasses.replace(clip, id=self._names[i], audio_caption=caption,
+                               video_caption=caption)
+
+  def _of_split(self, root: Path, every: list, split: str) -> list:
+    placed = [file for file in every if file.relative_to(root).parts[0] in SPLITS
+              and file.parent != root] if root.is_dir() else []
+    if not placed:
+      if len(every) < 3:
+        self.notes.append(f'{root}: fewer than three clips, so every split holds all of them')
+      return hash_split(every, split)
+    if len(placed) < len(every):
+      self.notes.append(f'{root}: {len(every) - len(placed)} clips lie outside '
+                        f'{"/, ".join(SPLITS)}/ and belong to no split')
+    files = [file for file in placed if file.relative_to(root).parts[0] == split]
+    if not files:
+      raise UserError(f'{root}: has split folders but no clips in {split}/')
+    return files
+
+  def _read_captions(self, table: Path, files: list) -> dict:
+    """{file: caption} of the rows whose file is there; the rest is told in `notes`."""
+    rows = _read_table(table)
+    by_path = {file.resolve(): file for file in files}
+    by_name = {}
+    for file in files:
+      by_name.setdefault(file.name, []).append(file)
+    captions, missing, repeated = {}, [], []
+    for name, caption in rows:
+      file = by_path.get((table.parent / name).resolve())
+      same_name = by_name.get(name, [])
+      if file is None and len(same_name) == 1:
+        file = same_name[0]
+      if file is None:
+        missing.append(name)
+      elif file in captions:
+        repeated.append(name)
+      else:
+        captions[file] = clean_caption(caption)
+    for names, what in ((missing, 'name no file of the folder'),
+                        (repeated, 'repeat a file (its first caption is used)')):
+      if names:
+        self.notes.append(f'{table}: {len(names)} of {len(rows)} rows {what}: {_some(names)}')
+    return captions
+
+
+def clean_caption(text: str) -> str:
+  """Text fit for a tokenizer and a page: NFC, no control characters, single spaces.
+
+  Control characters, line breaks, lone surrogates, byte-order marks and the marks that turn
+  the writing direction become spaces; joiners that scripts and emoji need stay.
+  """
+  text = unicodedata.normalize('NFC', text)
+  spaced = (' ' if c in _BIDI or unicodedata.category(c) in ('Cc', 'Cs', 'Co', 'Cn') else c
+            for c in text)
+  return ' '.join(''.join(spaced).split())
+
+
+def hash_split(files: list, split: str) -> list:
+  """The files of one split, in their given order, by the rule in `Folder`."""
+  if len(files) < 3:
+    return list(files)
+  place = {file: (_hash(file.name), str(file)) for file in files}
+  ordered = sorted(files, key=place.get)
+  validation, test = (sum(place[file][0] < cut for file in files) for cut in CUTS)
+  validation = min(max(validation, 1), len(files) - 2)
+  test = min(max(test, validation + 1), len(files) - 1)
+  chosen = {'train': ordered[:validation], 'validation': ordered[validation:test],
+            'test': ordered[test:]}[split]
+  return sorted(chosen, key=files.index)
+
+
+def _hash(name: str) -> float:
+  """A number in [0, 1) that is the same on every machine."""
+  return int.from_bytes(hashlib.sha256(name.encode('utf-8', 'surrogateescape')).digest()[:8],
+                        'big') / 2 ** 64
+
+
+def _list_files(root: Path) -> list:
+  if root.is_file():
+    return [root]
+  if not root.is_dir():
+    raise UserError(f'{root}: no such folder; give a folder of clips or a media file')
+  files = [file for file in root.rglob('*')
+           if file.suffix.lower() in EXTENSIONS and file.is_file()
+           and not any(part.startswith('.') for part in file.relative_to(root).parts)]
+  if not files:
+    raise UserError(f'{root}: no media files in it (looked for {" ".join(sorted(EXTENSIONS))})')
+  return sorted(files, key=lambda file: file.relative_to(root).as_posix())
+
+
+def _names(root: Path, files: list) -> dict:
+  """{file: name}, each name once."""
+  stems = Counter(file.stem for file in files)
+  names = {}
+  for file in files:
+    path = file.relative_to(root).as_posix() if root.is_dir() else file.name
+    names[file] = (file.stem if stems[file.stem] == 1
+                   else path.replace('/', '__').replace('.', '-'))
+  twice = [name for name, count in Counter(names.values()).items() if count > 1]
+  if twice:
+    raise UserError(f'{root}: several clips would be called {twice[0]}; rename one of them')
+  return names
+
+
+def _find_captions(root: Path, captions) -> Path | None:
+  if captions is not None:
+    if not Path(captions).is_file():
+      raise UserError(f'{captions}: no such captions file')
+    return Path(captions)
+  table = root / 'captions.csv'
+  return table if table.is_file() else None
+
+
+def _read_table(table: Path) -> list:
+  """[(file, caption)] of a csv with at least these two columns, or UserError."""
+  try:
+    # Excel writes a byte-order mark, which utf-8-sig drops.
+    with open(table, encoding='utf-8-sig', newline='') as file:
+      rows = [row for row in csv.reader(file, skipinitialspace=True) if any(row)]
+  except (UnicodeDecodeError, csv.Error, OSError) as error:
+    raise UserError(f'{table}: cannot be read as UTF-8 comma-separated text ({error})') from None
+  header = [cell.strip().lower() for cell in rows[0]] if rows else []
+  if not {'file', 'caption'} <= set(header):
+    found = ','.join(rows[0])[:80] if rows else 'nothing'
+    raise UserError(f'{table}: its first line must be the header file,caption; found {found!r}')
+  file_at, caption_at = header.index('file'), header.index('caption')
+  # A caption in the last column may hold commas nobody quoted.
+  caption_cells = slice(caption_at, None if caption_at == len(header) - 1 else caption_at + 1)
+  return [(row[file_at].strip(), ','.join(row[caption_cells]))
+          for row in rows[1:] if len(row) > file_at and row[file_at].strip()]
+
+
+def _some(names: list, count: int = 5) -> str:
+  more = f' and {len(names) - count} more' if len(names) > count else ''
+  return ', '.join(names[:count]) + more

@@ -1,0 +1,83 @@
+"""`impacts`: an endless procedural world in which things sound when they touch.
+
+A clip is a function of (seed, split, index). Reads: `__init__` (the source) -> `scenes` ->
+`kinds` (who moves how) -> `motion` (when) and `bodies` (what) ; then `render`, `sound` and
+`captions` turn a scene into a clip.
+"""
+
+import numpy as np
+
+from avlink_jax.data import clip
+from avlink_jax.data.impacts import render, scenes, sound
+from avlink_jax.errors import UserError
+
+# First index and default size of each split in one space of indices.
+SPLITS = {'train': (0, 1_000_000), 'validation': (10 ** 9, 4096), 'test': (2 * 10 ** 9, 4096)}
+ROOM = 10 ** 9     # indices a split may use
+SHORTEST = 2.      # seconds: two contacts and their surroundings must fit
+
+
+class Impacts:
+  """The data source `impacts`; see `data/clip.py` for what a source is.
+
+  Args:
+    split: 'train', 'validation' or 'test'; they share no clip.
+    seed: non-negative; another seed is another world.
+    size: how many clips, by default a million to train and 4096 of the others.
+    duration: seconds, at least 2.
+    height, width: pixels. The scenes are made for 16:9 or wider.
+    fps: frames a second; frame n shows the instant n / fps.
+    sample_rate: Hz.
+
+  Raises:
+    UserError: an unknown split or a number out of range.
+  """
+
+  def __init__(self, split: str, seed: int = 0, size: int | None = None, duration: float = 5.16,
+               height: int = 36, width: int = 64, fps: float = 6., sample_rate: int = 16000):
+    if split not in SPLITS:
+      raise UserError(f'impacts has no split {split!r}; choose one of {", ".join(SPLITS)}.')
+    first, default = SPLITS[split]
+    size = default if size is None else size
+    if not 0 < size <= ROOM:
+      raise UserError(f'impacts: size must lie in 1..{ROOM}, not {size}.')
+    if duration < SHORTEST:
+      raise UserError(f'impacts: clips last at least {SHORTEST} s, not {duration} s.')
+    if seed < 0:
+      raise UserError(f'impacts: the seed must not be negative ({seed}).')
+    self.split, self.seed, self.first, self.size = split, seed, first, size
+    self.duration, self.sample_rate = duration, sample_rate
+    self.height, self.width = height, width
+    # Frames that start within the clip; the small number forgives 5.5 * 6 = 32.99999.
+    self.frame_times = np.arange(int(duration * fps + 1e-6) + 1) / fps
+
+  def __len__(self) -> int:
+    return self.size
+
+  def name(self, i: int) -> str:
+    """The id of clip i, such as impacts-test-000012."""
+    return f'impacts-{self.split}-{self._check(i):06d}'
+
+  def scene(self, i: int) -> scenes.Scene:
+    """What happens in clip i, to be rendered at any size and rate. IndexError: no such clip."""
+    return scenes.draw(self._chance(i, 0), self.duration)
+
+  def load(self, i: int) -> clip.Clip:
+    """Clip i, the same in every process. IndexError: no such clip."""
+    scene = self.scene(i)
+    return clip.Clip(
+      id=self.name(i), duration=self.duration,
+      frames=render.render(scene, self.frame_times, self.height, self.width),
+      frame_times=self.frame_times.copy(),
+      audio=sound.synthesise(scene, self._chance(i, 1), self.duration, self.sample_rate),
+      sample_rate=self.sample_rate, audio_caption=scene.audio_caption,
+      video_caption=scene.video_caption, events=scene.events, source='impacts')
+
+  def _chance(self, i: int, stream: int) -> np.random.Generator:
+    """Scene and sound draw from their own streams, so that one can change without the other."""
+    return np.random.default_rng((self.seed, self.first + self._check(i), stream))
+
+  def _check(self, i: int) -> int:
+    if not 0 <= i < self.size:
+      raise IndexError(f'impacts {self.split} has clips 0..{self.size - 1}, not {i}.')
+    return int(i)

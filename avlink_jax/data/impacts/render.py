@@ -1,0 +1,155 @@
+"""A scene as pictures of any size at any times, anti-aliased from exact distances.
+
+Colours are held in planes (3, N, H, W) of float32, 0..255, until the pictures are done: a
+factor for all three colours is then one broadcast.
+"""
+
+import numpy as np
+
+from avlink_jax.data.impacts import surfaces
+
+CHUNK = 1 << 20  # pixels worked on at once, so that large pictures need little memory
+RIM = .022       # heights: width of the darker rim that sets a body off from what is behind
+SHADOW = .35     # opacity of a shadow
+
+
+def render(scene, times: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Paints a scene at the given instants.
+
+  Args:
+    scene: a `scenes.Scene`.
+    times: (N,) seconds.
+    height, width: pixels. A picture height is the unit of length, so that a wider picture
+      shows more at its sides and nothing else changes.
+
+  Returns:
+    uint8 (N, height, width, 3) RGB.
+  """
+  times = np.asarray(times, float)
+  frames = np.empty((len(times), height, width, 3), np.uint8)
+  step = max(1, CHUNK // (height * width))
+  for start in range(0, len(times), step):
+    part = slice(start, start + step)
+    planes = _paint(scene, times[part], height, width)
+    for channel, plane in enumerate(planes):
+      frames[part, ..., channel] = plane
+  return frames
+
+
+def _paint(scene, times, height, width):
+  """(N,) seconds -> float32 (3, N, H, W), clipped and rounded to 0..255."""
+  x, y, zoom = scene.camera.at(times)
+  scale = zoom * height
+  columns = _offsets(np.arange(width), width / 2 - x * scale, scale)
+  rows = _offsets(np.arange(height), height / 2 - y * scale, scale)
+  planes = surfaces.wall(scene.backdrop, columns[:, None, :], rows[:, :, None])
+  for body in scene.bodies:
+    _paint_body(planes, body, body.path(times), (x, y, scale), scene.backdrop.light)
+  planes += .5
+  return np.clip(planes, 0, 255, out=planes)
+
+
+def _offsets(pixels, centre, scale):
+  """How far the middles of pixels (..., P) lie from centre (N,) pixels: float32 (N, P) heights."""
+  return ((pixels + .5 - centre[:, None]) / scale[:, None]).astype(np.float32)
+
+
+def _paint_body(planes, body, pose, camera, light):
+  """Blends one body into planes (3, N, H, W) in place, in windows that just hold it."""
+  _, number, height, width = planes.shape
+  x, y, scale = camera
+  px, py = (pose.x - x) * scale + width / 2, (pose.y - y) * scale + height / 2
+  cos, sin = np.cos(pose.angle), np.sin(pose.angle)
+  (a, b), reach = body.half, pose.grow * scale
+  columns = _window(px, reach * (a * np.abs(cos) + b * np.abs(sin)) + 1, width)
+  rows = _window(py, reach * (a * np.abs(sin) + b * np.abs(cos)) + 1, height)
+  if columns is None or rows is None:
+    return
+  gx, gy = _offsets(columns, px, scale)[:, None, :], _offsets(rows, py, scale)[:, :, None]
+  turn = (cos, sin) if pose.angle.any() else None
+  cover, value = shade(body, gx, gy, turn, pose.grow, scale, light)
+  if len(columns) == len(rows) == 1:
+    behind = planes[:, :, rows[0, 0]:rows[0, -1] + 1, columns[0, 0]:columns[0, -1] + 1]
+    behind += cover * (value - behind)
+  else:
+    first = np.arange(number)[:, None] * height
+    index = (first + rows)[:, :, None] * width + columns[:, None, :]
+    flat = planes.reshape(3, -1)
+    behind = flat.take(index, axis=1)
+    behind += cover * (value - behind)
+    flat[:, index] = behind
+
+
+def _window(centre, half, size):
+  """Pixels within [0, size) that hold centre +- half, both (N,) pixels.
+
+  Returns:
+    (1, P) where one window serves all pictures (what rests moves with the camera only), else
+    (N, P) windows of one length; None where nothing is in sight.
+  """
+  first, last = np.floor(centre - half), np.ceil(centre + half)
+  seen = (last > 0) & (first < size) & (half > 1)
+  if not seen.any():
+    return None
+  first, last = first[seen], last[seen]
+  length, whole = min(size, int((last - first).max())), (int(first.min()), int(last.max()))
+  if whole[1] - whole[0] <= length + 4:
+    return np.arange(max(whole[0], 0), min(whole[1], size))[None]
+  start = np.zeros(len(seen), int)
+  start[seen] = np.clip(first, 0, size - length)
+  return start[:, None] + np.arange(length)
+
+
+def shade(body, gx, gy, turn, grow, scale, light):
+  """How much of each pixel a body covers, and with what colour.
+
+  Args:
+    body: a `bodies.Body`.
+    gx, gy: (N, 1, w) and (N, h, 1) offsets from its centre in heights.
+    turn: cosine and sine (N,) of its angle; None where it is upright throughout.
+    grow: (N,) factor on its size.
+    scale: (N,) pixels a height.
+    light: unit vector (x, y) towards the lamp.
+
+  Returns:
+    float32 (N, h, w) in [0, 1], and planes (3, N, h, w) (or what broadcasts to them).
+  """
+  lx, ly = gx, gy
+  if turn:
+    cos, sin = (_column(value) for value in turn)
+    lx, ly = cos * gx + sin * gy, cos * gy - sin * gx
+  grow, scale = _column(grow), _column(scale)
+  depth = _depth(body, lx, ly, grow)
+  # What is thinner than a pixel stays faint.
+  thin = np.minimum(1, 2 * min(body.half) * grow * scale)
+  cover = np.clip(depth * scale + np.float32(.5), 0, 1) * thin
+  colour = body.colour.astype(np.float32)[:, None, None, None]
+  if body.role == 'shadow':
+    return cover * np.float32(SHADOW), colour
+  size = max(min(body.half), .04)
+  lit = surfaces.lambert(gx, gy, size, light) * (1 + surfaces.texture(body, lx, ly))
+  lit *= .66 + np.clip(depth * np.float32(.34 / RIM), 0, .34)
+  value = lit * colour
+  if body.is_disc:
+    gloss = surfaces.gloss(body.look, gx, gy, size, light)
+    if gloss is not None:
+      value += gloss
+  return cover, value
+
+
+def _column(value):
+  """(N,) -> float32 (N, 1, 1)."""
+  return value.astype(np.float32)[:, None, None]
+
+
+def _depth(body, lx, ly, grow):
+  """Distance (N, h, w) in heights to the body's edge, positive inside."""
+  if body.is_disc:
+    return body.corner * grow - np.sqrt(lx * lx + ly * ly)
+  qx = np.abs(lx) - (body.half[0] - body.corner) * grow
+  qy = np.abs(ly) - (body.half[1] - body.corner) * grow
+  inner = np.maximum(qx, qy)
+  if not body.corner:
+    return -inner
+  outer = np.sqrt(np.maximum(qx, 0) ** 2 + np.maximum(qy, 0) ** 2)
+  return body.corner * grow - outer - np.minimum(inner, 0)

@@ -1,0 +1,347 @@
+"""A media file becomes a Clip: picture and sound decoded onto one clock.
+
+Clock. 0 s is the moment the first picture shows (the first sample sounds, where there is no
+picture). Everything is placed by the timestamps in the file, never by counting: frame rates
+vary, sound starts early or late, and streams have holes. Sound that starts late is preceded
+by zeros, sound from before the first picture is cut, and the clip is as long as the picture.
+
+What counts as damaged. A file is refused, not repaired, if
+  - it is shorter than its container says, in bytes (`container.py`) or, where a length is
+    declared, by more than SHORT seconds in a stream;
+  - the demuxer or a decoder reports an error, or flags a packet or a frame as corrupt
+    (concealed errors look like a picture, so they would pass for a good clip);
+  - its timestamps jump back by more than a second or forward by more than ten minutes.
+With `duration` what follows the window is not looked at. Flipped bits that leave a valid
+stream (raw PCM, VP9, now and then AAC) cannot be told from content by anyone.
+"""
+
+import math
+from pathlib import Path
+
+import av
+import numpy as np
+import scipy.ndimage
+import soxr
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from avlink_jax.data.clip import Clip
+from avlink_jax.data.container import (
+  FrameClock,
+  main_stream,
+  opened,
+  packets_of,
+  shown_at,
+  untagged_colours,
+)
+from avlink_jax.errors import MediaError
+
+EPSILON = 1e-6  # seconds: timestamps closer than this are the same moment
+SHORT = 0.5  # seconds a stream may lack of its declared length (headers round, players pad)
+DRIFT = 0.005  # seconds sound may stray from its timestamps before it is placed anew
+# Containers whose header states a length; the others estimate one from the bit rate.
+DECLARING = ('mov', 'matroska', 'avi', 'wav', 'flac')
+
+
+def decode(
+  path, *, height=None, width=None, sample_rate=16000, start=0.0, duration=None,
+  max_fps=None, need_video=True, need_audio=True,
+) -> Clip:
+  """Decodes [start, start + duration) of a file, on a clock that is 0 at `start`.
+
+  The file is read from its beginning whatever `start` is: seeking would trade exactness
+  for speed.
+
+  Args:
+    path: the file.
+    height, width: pixels of the frames, scaled to cover and centre-cropped, both or neither;
+      without them as the file is displayed (rotated, square pixels).
+    sample_rate: Hz of the sound, a mono mix (mean of the channels).
+    start, duration: seconds; without `duration` up to the end of the picture. A file that
+      ends earlier gives a shorter clip.
+    max_fps: keep only the frames that show at k / max_fps seconds of the clip. On that grid
+      `resample_frames` gives exactly what it would give without; between, it does not.
+    need_video: True: a file without picture is an error. False: the picture is not decoded
+      (nor checked; it is nearly all of the cost) but still sets the clock and the length.
+    need_audio: True: a file without sound is an error. False: sound is taken where it is.
+
+  Returns:
+    Clip with frames uint8 (N, height, width, 3), N = 0 without `need_video`, and audio
+    float32 (round(clip.duration * sample_rate),), or (0,) where the file has no sound.
+
+  Raises:
+    MediaError: the file is missing, not media, an image, truncated, corrupt, lacks a stream
+      that is needed, or ends before `start`.
+  """
+  path = Path(path)
+  with opened(path) as container:
+    video = main_stream(container.streams.video)
+    audio = main_stream(container.streams.audio)
+    if video is None and (need_video or audio is None):
+      raise MediaError(path, 'no video stream')
+    if audio is None and need_audio:
+      raise MediaError(path, 'no audio stream')
+    stop = math.inf if duration is None else start + duration
+    picture = video and _Picture(video, start, stop, max_fps, height, width, need_video)
+    sound = audio and _Sound(audio)
+    try:
+      whole = _read(container, picture, sound, stop)
+    except _Unusable as error:
+      raise MediaError(path, str(error)) from None
+    if whole and _is_short(container, [track for track in (picture, sound) if track]):
+      raise MediaError(path, 'truncated')
+  if picture and picture.zero is None:
+    raise MediaError(path, 'no video stream')
+  if sound and not sound.pieces:
+    if need_audio or not picture:
+      raise MediaError(path, 'no audio stream')
+    sound = None
+
+  clock = picture or sound
+  length = min(stop, clock.end - clock.zero) - start
+  if length <= EPSILON:
+    raise MediaError(path, f'ends before {start:g} s')
+  frames, times = picture.finish() if picture else _NO_FRAMES
+  samples = round(length * sample_rate)
+  return Clip(
+    id=path.stem, duration=length, frames=frames, frame_times=times,
+    audio=sound.place(clock.zero + start, length, sample_rate, samples) if sound
+    else np.zeros(0, np.float32),
+    sample_rate=sample_rate, source=str(path),
+  )
+
+
+def resample_frames(clip: Clip, start: float, count: int, fps: float):
+  """The frames that show at start + n / fps seconds, n in [0, count): sample and hold.
+
+  Returns:
+    frames: uint8 (count, H, W, 3). Past the clip's end the last frame is repeated.
+    mask: bool (count,), False past the clip's end: padding, the clip is never stretched.
+
+  Raises:
+    MediaError: the clip has no picture.
+  """
+  if not len(clip.frames):
+    raise MediaError(clip.source, 'no video stream')
+  times = start + np.arange(count) / fps
+  shown = np.searchsorted(clip.frame_times, times + EPSILON, side='right') - 1
+  return clip.frames[np.maximum(shown, 0)], times < clip.duration - EPSILON
+
+
+def crop_audio(clip: Clip, start: float, samples: int):
+  """Sound from `start` seconds on: float32 (samples,), and bool (samples,) where it is real.
+
+  Outside the clip there are zeros and the mask is False.
+  """
+  first = round(start * clip.sample_rate)
+  taken = np.arange(first, first + samples)
+  mask = (taken >= 0) & (taken < len(clip.audio))
+  audio = np.zeros(samples, np.float32)
+  audio[mask] = clip.audio[taken[mask]]
+  return audio, mask
+
+
+_NO_FRAMES = (np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0))
+
+
+class _Unusable(Exception):
+  """What is wrong with a stream; `decode` adds whose it is."""
+
+
+def _read(container, picture, sound, stop: float) -> bool:
+  """Feeds both tracks up to `stop`. Returns whether that was the end of the file.
+
+  Raises _Unusable at the first sign of damage: what a decoder gives after it can be anything.
+  """
+  tracks = {track.stream.index: track for track in (picture, sound) if track}
+  for track in tracks.values():
+    track.stream.thread_type = 'AUTO'
+  for packet in packets_of(container, *(track.stream for track in tracks.values())):
+    if packet is None or packet.is_corrupt:
+      raise _Unusable('corrupt stream')
+    zero = picture.zero if picture else sound.zero
+    if zero is not None and all(track.end is not None and track.end - zero > stop + 0.1
+                                for track in tracks.values()):
+      return False
+    track = tracks[packet.stream.index]
+    if not track.decodes:
+      track.skip(packet)
+      continue
+    try:
+      frames = packet.decode()
+    except av.error.FFmpegError:
+      raise _Unusable('corrupt stream') from None
+    for frame in frames:
+      if frame.is_corrupt:
+        raise _Unusable('corrupt stream')
+      track.add(frame)
+  return True
+
+
+def _is_short(container, tracks) -> bool:
+  """Whether a stream that was read whole ends well before its declared end."""
+  if not container.format.name.startswith(DECLARING):
+    return False
+  ends = [track.end if track.end is not None else -math.inf for track in tracks]
+  declared = [track.stream.duration and track.stream.time_base
+              * ((track.stream.start_time or 0) + track.stream.duration) for track in tracks]
+  if any(promise and end < promise - SHORT
+         for end, promise in zip(ends, declared, strict=True)):
+    return True
+  # Matroska declares one length for the whole file; a stream that is not read may be longer.
+  if container.duration and len(tracks) == len(container.streams) and not all(declared):
+    promise = ((container.start_time or 0) + container.duration) / av.time_base
+    return max(ends) < promise - SHORT
+  return False
+
+
+class _Picture:
+  """The frames of [start, stop) seconds after the first, scaled as they come.
+
+  `zero` and `end` are on the file's own clock: when the first frame shows, the last ends.
+  """
+
+  def __init__(self, stream, start, stop, max_fps, height, width, decodes):
+    self.stream, self.zero, self.end = stream, None, None
+    self._wanted = decodes
+    self._start, self._stop, self._max_fps = start, stop, max_fps
+    self._clock = FrameClock(stream)
+    self._scaler = _Scaler(stream, height, width)
+    self._held = None  # (time, frame): whether it is kept depends on when the next one shows
+    self._frames, self._times = [], []
+
+  @property
+  def decodes(self) -> bool:
+    """A picture nobody needs is decoded up to its first frame, which sets the clock."""
+    return self._wanted or self.zero is None
+
+  def add(self, frame):
+    shows = float(self._clock(frame) * self.stream.time_base)
+    if self.zero is None:
+      self.zero = shows
+    time = shows - self.zero
+    if self._held is not None:
+      if not -1 < time - self._held[0] < 600:
+        raise _Unusable('timestamps jump')
+      if time <= self._held[0] + EPSILON:
+        return  # a second picture for the same moment: the first one stands
+      self._release(time)
+    self._held = (time, frame)
+    self.end = shows + float((frame.duration or self._clock.period) * self.stream.time_base)
+
+  def skip(self, packet):
+    """Takes the length, without decoding, from a packet."""
+    ticks = shown_at(packet)
+    if ticks is not None and packet.size and not packet.is_discard:
+      ends = ticks + (packet.duration or self._clock.period)
+      self.end = max(self.end, float(ends * self.stream.time_base))
+
+  def finish(self):
+    """The frames kept, uint8 (N, H, W, 3), and when each starts to show, float64 (N,)."""
+    if not self._wanted:
+      return _NO_FRAMES
+    self._release(max(self.end - self.zero, self._start + 2 * EPSILON))
+    times = np.maximum(np.array(self._times) - self._start, 0)
+    return np.stack(self._frames), times
+
+  def _release(self, until: float):
+    """Keeps the held frame if it shows before `until` at a moment that counts."""
+    time, frame = self._held
+    begin, end = max(time, self._start), min(until, self._stop)
+    if self._max_fps:
+      tick = math.ceil((begin - self._start - EPSILON) * self._max_fps)
+      begin = self._start + tick / self._max_fps
+    if self._wanted and begin < end - EPSILON:
+      self._frames.append(self._scaler(frame))
+      self._times.append(time)
+
+
+class _Scaler:
+  """AVFrame -> uint8 (height, width, 3): upright, scaled to cover, cropped to the centre."""
+
+  def __init__(self, stream, height, width):
+    self._size = None if height is None or width is None else (height, width)
+    self._aspect = float(stream.sample_aspect_ratio or 1)
+    self._reformatter = VideoReformatter()
+
+  def __call__(self, frame) -> np.ndarray:
+    quarters = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy.rot90 turns
+    shown = (frame.height, max(1, round(frame.width * self._aspect)))
+    if self._size is None:  # later frames follow the first, should the stream change size
+      self._size = shown[::-1] if quarters % 2 else shown
+    height, width = self._size[::-1] if quarters % 2 else self._size
+    cover = max(height / shown[0], width / shown[1])
+    scaled = [max(side, round(cover * was))
+              for side, was in zip((height, width), shown, strict=True)]
+    image = self._reformatter.reformat(
+      frame, width=scaled[1], height=scaled[0], format='rgb24', threads=1,
+      # swscale's area filter is the right one for shrinking only.
+      interpolation=(Interpolation.AREA if cover < 1 else Interpolation.BICUBIC)
+      | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+      src_colorspace=untagged_colours(frame),
+    ).to_ndarray()
+    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
+    return np.ascontiguousarray(np.rot90(image[top:top + height, left:left + width], quarters))
+
+
+class _Sound:
+  """The whole sound at its own rate, in the pieces and at the times the decoder gives."""
+
+  decodes = True
+
+  def __init__(self, stream):
+    self.stream, self.zero, self.end = stream, None, None
+    self.pieces, self._times, self._rate = [], [], None
+
+  def add(self, frame):
+    self._rate = self._rate or frame.sample_rate
+    piece = _mono(frame)
+    if frame.sample_rate != self._rate:
+      piece = soxr.resample(piece, frame.sample_rate, self._rate)
+    time = frame.time if frame.time is not None else self.end or 0.0
+    if self.zero is None:
+      self.zero = time
+    elif not -1 < time - self.end < 600:
+      raise _Unusable('timestamps jump')
+    self.pieces.append(piece)
+    self._times.append(time)
+    self.end = time + len(piece) / self._rate
+
+  def place(self, zero: float, length: float, sample_rate: int, samples: int) -> np.ndarray:
+    """float32 (samples,) of sound from file time `zero` on, `length` seconds at sample_rate."""
+    # Some more than asked, so that the resampler's edge lies outside.
+    native = np.zeros(math.ceil((length + 0.1) * self._rate), np.float32)
+    counted = np.cumsum([0] + [len(piece) for piece in self.pieces[:-1]]) / self._rate
+    # Timestamps against the count of samples: holes are steps in it and stay where they are
+    # under a median, while jitter (Matroska rounds to 1 ms, recorders are worse) goes away.
+    offsets = scipy.ndimage.median_filter(np.array(self._times) - counted, 11, mode='nearest')
+    anchor = offsets[0]
+    for piece, count, offset in zip(self.pieces, counted, offsets, strict=True):
+      if abs(offset - anchor) > DRIFT:
+        anchor = offset
+      _paste(native, round((anchor + count - zero) * self._rate), piece)
+    audio = soxr.resample(native, self._rate, sample_rate)[:samples]
+    return np.clip(np.pad(audio, (0, samples - len(audio))), -1, 1)
+
+
+def _paste(target: np.ndarray, at: int, piece: np.ndarray):
+  """target[at:at + len(piece)] = piece, for the part that lies inside."""
+  piece = piece[max(0, -at):]
+  at = max(0, at)
+  target[at:at + len(piece)] = piece[:max(0, len(target) - at)]
+
+
+def _mono(frame) -> np.ndarray:
+  """AudioFrame -> float32 (samples,) in [-1, 1], the mean of its channels."""
+  if frame.format.is_planar and frame.layout.nb_channels >= 8:
+    # PyAV 18 finds a frame's planes by reading on to a null pointer, which there is none of
+    # from 8 channels on: it crashes. Interleaved sound is a single plane.
+    frame, = av.AudioResampler(format='flt', layout=frame.layout,
+                               rate=frame.sample_rate).resample(frame)
+  data = frame.to_ndarray()
+  if not frame.format.is_planar:
+    data = data.reshape(-1, frame.layout.nb_channels).T
+  if data.dtype == np.uint8:
+    data = (data.astype(np.float32) - 128) / 128
+  elif data.dtype.kind == 'i':
+    data = data / np.float32(-float(np.iinfo(data.dtype).min))
+  return data.mean(axis=0, dtype=np.float32)

@@ -1,0 +1,295 @@
+"""Frames and sound become files people can play: H.264 + AAC in mp4, PCM in wav.
+
+Each file is written under a hidden temporary name in its folder and renamed when it is whole,
+so what has its final name can be read.
+"""
+
+import contextlib
+import heapq
+import io
+import os
+import uuid
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+import soxr
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+from avlink_jax.data.container import (
+  FrameClock,
+  main_stream,
+  opened,
+  packets_of,
+  shown_at,
+  untagged_colours,
+)
+from avlink_jax.errors import MediaError, UserError
+
+# Sound goes to AAC at 48 kHz whatever its rate: every browser plays it, and the block that
+# fills up the end, which readers that ignore edit lists hear, is 21 ms instead of 64 at 16 kHz.
+AAC_RATE = 48000
+AAC_FRAME = 1024  # samples
+COPYABLE = frozenset(('h264', 'hevc', 'mpeg4', 'av1', 'libdav1d', 'vp9'))  # decoders' names
+BT709 = 1  # FFmpeg's number for it as matrix, as primaries and as transfer alike
+
+
+def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None):
+  """Writes picture, sound or both, starting together at 0 s.
+
+  Args:
+    path: the file; its folder is made if need be.
+    frames: uint8 (N, H, W, 3) RGB, N >= 1. An odd height or width is padded to even by
+      repeating the last row or column.
+    fps: frames per second, any positive number.
+    audio: float (S,) mono in [-1, 1]. With frames it is cut, or filled up with zeros, to the
+      picture's length, N / fps seconds.
+    sample_rate: Hz of `audio`.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  if frames is None and audio is None:
+    raise ValueError('neither frames nor audio to write')
+  with _replacing(path) as temporary, _mp4(temporary) as container:
+    tracks, length = [], None
+    if frames is not None:
+      rate = Fraction(fps).limit_denominator(1001)
+      length = len(frames) / rate
+      tracks.append(_encode_frames(container, frames, rate))
+    if audio is not None:
+      tracks.append(_encode_sound(container, audio, sample_rate, length))
+    _interleave(container, tracks)
+
+
+def replace_sound(source, path, audio, sample_rate):
+  """Writes the picture of `source` with `audio` (float (S,), mono) as its only sound.
+
+  The picture is copied packet by packet where mp4 carries its codec, and encoded anew as
+  H.264 where it does not, or where the file begins with frames that are not shown. Frames
+  show when they do in the source, counted from the first one; the sound starts with it and
+  is cut, or filled up with zeros, to the picture's length.
+
+  Raises:
+    MediaError: `source` has no usable picture.
+    UserError: `path` cannot be written.
+  """
+  with opened(source) as container:
+    survey = _survey(container, source)
+  with opened(source) as container, _replacing(path) as temporary, _mp4(temporary) as output:
+    picture = (_encode_again(output, container, source) if survey.dts is None
+               else _copy_packets(output, container, source, survey))
+    sound = _encode_sound(output, audio, sample_rate, survey.length)
+    _interleave(output, [picture, sound])
+
+
+def write_wav(path, audio, sample_rate):
+  """Writes float (S,) mono in [-1, 1] as 16-bit PCM. Raises UserError if it cannot."""
+  buffer = io.BytesIO()
+  soundfile.write(buffer, np.clip(audio, -1, 1), sample_rate, 'PCM_16', format='WAV')
+  with _replacing(path) as temporary:
+    temporary.write_bytes(buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _replacing(path):
+  """A temporary path beside `path` that takes its name if the body succeeds."""
+  path = Path(path)
+  temporary = path.with_name(f'.{uuid.uuid4().hex}.part')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.touch()
+    yield temporary
+    os.replace(temporary, path)
+  except OSError as error:
+    raise UserError(f'{path}: cannot be written ({error.strerror})') from None
+  finally:
+    with contextlib.suppress(OSError):  # it was renamed, or never made
+      temporary.unlink()
+
+
+def _mp4(path: Path):
+  # faststart puts the index first, so that a browser can start before it has the whole file.
+  return av.open(f'file:{path}', 'w', format='mp4', options={'movflags': '+faststart'})
+
+
+def _interleave(container, tracks: list):
+  """Muxes iterators of packets in the order in which a player needs them."""
+  for packet in heapq.merge(*tracks, key=lambda packet: packet.dts * packet.time_base):
+    container.mux_one(packet)
+
+
+def _encode_frames(container, frames: np.ndarray, rate: Fraction):
+  """Adds an H.264 stream; gives its packets."""
+  odd_height, odd_width = frames.shape[1] % 2, frames.shape[2] % 2
+  stream = _h264(container, frames.shape[2] + odd_width, frames.shape[1] + odd_height, rate)
+
+  def packets():
+    for n, image in enumerate(frames):
+      image = np.pad(image, ((0, odd_height), (0, odd_width), (0, 0)), mode='edge')
+      frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
+      frame = _to_yuv(frame, stream)
+      frame.pts, frame.time_base = n, 1 / rate
+      yield from stream.encode(frame)
+    yield from stream.encode()
+  return packets()
+
+
+def _h264(container, width: int, height: int, rate: Fraction):
+  stream = container.add_stream('libx264', rate=rate, options={'crf': '18'})
+  stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
+  context = stream.codec_context
+  context.colorspace = context.color_primaries = context.color_trc = BT709
+  context.color_range = ColorRange.MPEG
+  return stream
+
+
+def _to_yuv(frame, stream):
+  """The frame in the stream's size and colours."""
+  return frame.reformat(
+    width=stream.width, height=stream.height, format='yuv420p',
+    src_colorspace=untagged_colours(frame), dst_colorspace=Colorspace.ITU709,
+    dst_color_range=ColorRange.MPEG,
+    interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INP)
+
+
+def _encode_sound(container, audio, sample_rate: int, length: Fraction | None):
+  """Adds an AAC stream of `length` seconds (None: as long as it is); gives its packets."""
+  audio = np.clip(np.asarray(audio, np.float32), -1, 1)
+  if sample_rate != AAC_RATE:
+    audio = soxr.resample(audio, sample_rate, AAC_RATE)
+  if length is not None:
+    samples = round(length * AAC_RATE)
+    audio = np.pad(audio[:samples], (0, max(0, samples - len(audio))))
+  stream = container.add_stream('aac', rate=AAC_RATE, layout='mono')
+  stream.bit_rate = 128000
+
+  def packets():
+    for first in range(0, len(audio), AAC_FRAME):
+      frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(audio[None, first:first + AAC_FRAME]), format='fltp', layout='mono')
+      frame.sample_rate, frame.pts = AAC_RATE, first
+      frame.time_base = Fraction(1, AAC_RATE)
+      yield from stream.encode(frame)
+    yield from stream.encode()
+  return packets()
+
+
+class _Survey(NamedTuple):
+  """What the packets of a picture tell before any is copied or decoded.
+
+  zero: when the first frame shows, in the stream's time base.
+  length: seconds from there to the end of the last frame.
+  dts: when each packet is to be decoded, zero at 0, in the stream's time base; None where the
+    packets cannot go into an mp4 as they are and keep their timing.
+  """
+  zero: int
+  length: Fraction
+  dts: list | None
+
+
+def _survey(container, source) -> _Survey:
+  stream = _picture_of(container, source)
+  period = FrameClock(stream).period
+  starts, ends, zero, copyable = [], [], None, stream.codec_context.name in COPYABLE
+  for packet in _demux(container, stream, source):
+    if not packet.size:
+      continue
+    ticks = shown_at(packet)
+    copyable &= ticks is not None and ticks == packet.pts and not packet.is_discard
+    copyable &= bool(starts) or packet.is_keyframe
+    if ticks is None:
+      ticks = starts[-1] + period if starts else 0
+    starts.append(ticks)
+    if not packet.is_discard:
+      zero = ticks if zero is None else min(zero, ticks)
+      ends.append(ticks + (packet.duration or period))
+  if zero is None:
+    raise MediaError(source, 'no video stream')
+  copyable &= len(set(starts)) == len(starts)
+  return _Survey(zero, (max(ends) - zero) * stream.time_base,
+                 _decoding_times(starts, zero) if copyable else None)
+
+
+def _decoding_times(pts: list, zero: int) -> list:
+  """Times that rise from packet to packet and never come after the packet's own pts.
+
+  Made anew because Matroska has none for the first packets, and some files wrong ones: the
+  order of showing, earlier by as much as reordering needs.
+  """
+  in_order = sorted(pts)
+  delay = max(sorted_ - own for sorted_, own in zip(in_order, pts, strict=True))
+  return [time - delay - zero for time in in_order]
+
+
+def _copy_packets(output, container, source, survey: _Survey):
+  """Adds a stream like the source's; gives its packets, the first frame at 0 s."""
+  stream = _picture_of(container, source)
+  target = output.add_stream_from_template(stream, opaque=True)
+  if stream.codec_context.name == 'hevc':
+    target.codec_context.codec_tag = 'hvc1'  # the only one of its two tags that Safari plays
+
+  def packets():
+    filled = (packet for packet in _demux(container, stream, source) if packet.size)
+    for packet, dts in zip(filled, survey.dts, strict=True):
+      packet.pts, packet.dts, packet.stream = packet.pts - survey.zero, dts, target
+      yield packet
+  return packets()
+
+
+def _encode_again(output, container, source):
+  """Adds an H.264 stream with the source's picture and timing; gives its packets."""
+  stream = _picture_of(container, source)
+  stream.thread_type = 'AUTO'
+  context = stream.codec_context
+  target = _h264(output, context.width + context.width % 2, context.height + context.height % 2,
+                 stream.average_rate or Fraction(25))
+  target.codec_context.time_base = stream.time_base
+  if stream.sample_aspect_ratio:
+    target.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
+  clock = FrameClock(stream)
+
+  def packets():
+    first = last = None
+    for frame in _decode(container, stream, source):
+      ticks = clock(frame)
+      if first is None:
+        first = ticks
+        target.set_display_rotation(frame.rotation)
+      elif ticks <= last:
+        continue  # as `media.decode` does
+      last = ticks
+      picture = _to_yuv(frame, target)
+      picture.pts, picture.time_base, picture.pict_type = last - first, stream.time_base, 0
+      yield from target.encode(picture)
+    yield from target.encode()
+  return packets()
+
+
+def _picture_of(container, source):
+  stream = main_stream(container.streams.video)
+  if stream is None:
+    raise MediaError(source, 'no video stream')
+  return stream
+
+
+def _demux(container, stream, source):
+  """The stream's packets; a broken container is a MediaError."""
+  for packet in packets_of(container, stream):
+    if packet is None or packet.is_corrupt:
+      raise MediaError(source, 'corrupt stream')
+    yield packet
+
+
+def _decode(container, stream, source):
+  """The stream's frames; a broken stream is a MediaError."""
+  for packet in _demux(container, stream, source):
+    try:
+      frames = packet.decode()
+    except av.error.FFmpegError:
+      raise MediaError(source, 'corrupt stream') from None
+    yield from frames

@@ -1,0 +1,157 @@
+"""From a source of clips to batches: shuffled, cropped, stacked, prefetched by Grain.
+
+Batch k is a pure function of (source, seed, k): a run that starts at step k reads what the run
+left alone would have read, and so does each host, which loads only its own rows.
+"""
+
+import collections
+import threading
+
+import grain
+import numpy as np
+
+from avlink_jax.data import batch as batches
+from avlink_jax.data.folder import Folder
+from avlink_jax.data.impacts import Impacts
+from avlink_jax.errors import MediaError, UserError
+
+
+def open_source(config, layout, split, need_audio=True):
+  """The source that `config.data` names: 'impacts' or a folder of clips.
+
+  Raises UserError for a source that is not there or of which nothing can be read.
+  """
+  source = config.data.source
+  if source == 'impacts':
+    size = config.data.impacts_clips if split == 'train' else None
+    return Impacts(split, seed=config.data.seed, size=size, duration=layout.seconds,
+                   height=layout.height, width=layout.width, fps=layout.fps,
+                   sample_rate=layout.mel.sample_rate)
+  if not source:
+    raise UserError('no data given: set --config.data.source to impacts or to a folder of clips')
+  if source.startswith('tfds:'):
+    raise UserError(f'data.source={source!r}: tfds builders are not read yet; '
+                    'use impacts or a folder of clips')
+  return Folder(source, height=layout.height, width=layout.width,
+                sample_rate=layout.mel.sample_rate, max_fps=config.data.max_fps, split=split,
+                need_audio=need_audio)
+
+
+class Cache:
+  """The most recently used values, up to a number of bytes; safe among threads."""
+
+  def __init__(self, max_bytes):
+    self._max_bytes, self._bytes = max_bytes, 0
+    self._lock, self._entries = threading.Lock(), collections.OrderedDict()
+
+  def get(self, key):
+    with self._lock:
+      if key in self._entries:
+        self._entries.move_to_end(key)
+        return self._entries[key][0]
+    return None
+
+  def put(self, key, value, size):
+    with self._lock:
+      if key in self._entries:
+        return
+      self._entries[key] = (value, size)
+      self._bytes += size
+      while self._bytes > self._max_bytes and self._entries:
+        self._bytes -= self._entries.popitem(last=False)[1][1]
+
+
+class Examples:
+  """Source index -> example, through the cache, with broken clips replaced and reported.
+
+  A clip shorter than the model's length has one example, which is kept ready; a longer one
+  is kept decoded, and each visit crops it anew.
+  """
+
+  def __init__(self, source, layout, modalities, cache_bytes, min_seconds):
+    self.source, self.layout, self.modalities = source, layout, modalities
+    self.min_seconds = min_seconds
+    self._cache = Cache(cache_bytes)
+    self._broken = {}
+
+  def _clip(self, index):
+    clip = self.source.load(index)
+    if clip.duration < self.min_seconds:
+      raise MediaError(self.source.name(index),
+                       f'shorter than {self.min_seconds:g} s ({clip.duration:.2f} s)')
+    return clip
+
+  def _read(self, index, rng):
+    """(example, id, events) of one clip; MediaError where it cannot be used."""
+    kept = self._cache.get(index)
+    if isinstance(kept, tuple):
+      return kept
+    clip = kept or self._clip(index)
+    slack = clip.duration - self.layout.seconds
+    if slack <= 1 / self.layout.fps:
+      made = self._example(clip, 0.0)
+      self._cache.put(index, made, sum(
+          a.nbytes for a in made[0].values() if isinstance(a, np.ndarray)))
+      return made
+    if kept is None:
+      self._cache.put(index, clip, clip.frames.nbytes + clip.audio.nbytes)
+    return self._example(clip, rng.uniform(0.0, slack) if rng is not None else 0.0)
+
+  def _example(self, clip, start):
+    events = None if clip.events is None else clip.events - start
+    return (batches.example(clip, start, self.layout, self.modalities), clip.id, events)
+
+  def __call__(self, index, rng=None):
+    """The example at `index`, or the next usable one: (example, id, events, skipped).
+
+    `rng` places the crop; None takes the clip's beginning. `skipped` lists (name, reason).
+    Raises UserError where no clip of the source is usable.
+    """
+    skipped = []
+    for attempt in range(len(self.source)):
+      i = (index + attempt) % len(self.source)
+      try:
+        if i in self._broken:
+          raise self._broken[i]
+        return (*self._read(i, rng), skipped)
+      except MediaError as error:
+        self._broken[i] = error
+        skipped.append((self.source.name(i), error.reason))
+    raise UserError(f'none of the {len(self.source)} clips can be used; the first: '
+                    f'{skipped[0][0]}: {skipped[0][1]}')
+
+
+def train_batches(examples, tokenize, *, seed, batch_size, first_step, last_step,
+                  process=0, processes=1, threads=2):
+  """Iterates over (batch, Meta) of steps first_step … last_step − 1, this process's rows only.
+
+  Every clip is seen once an epoch, in an order drawn from (seed, epoch).
+  """
+  if batch_size % processes:
+    raise UserError(f'train.batch_size={batch_size} does not divide over {processes} processes')
+  rows = batch_size // processes
+  order = (grain.MapDataset.range(len(examples.source)).seed(seed).shuffle().repeat()
+           .random_map(lambda index, rng: (int(index), int(rng.integers(2**62)))))
+
+  def load(step):
+    slots = step * batch_size + process * rows + np.arange(rows)
+    drawn = [order[int(slot)] for slot in slots]
+    return collate([examples(index, np.random.default_rng(crop)) for index, crop in drawn],
+                   tokenize)
+
+  dataset = grain.MapDataset.range(first_step, last_step).map(load)
+  return iter(dataset.to_iter_dataset(
+      grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def collate(loaded, tokenize):
+  """[(example, id, events, skipped)] -> (batch, Meta)."""
+  made, ids, events, skipped = zip(*loaded, strict=True)
+  return (batches.stack(made, tokenize),
+          batches.Meta(list(ids), list(events), [s for rows in skipped for s in rows]))
+
+
+def first_batch(examples, tokenize, count):
+  """The first `count` clips from their beginnings: what evaluation and export look at."""
+  count = min(count, len(examples.source))
+  return collate([examples(i) for i in range(count)], tokenize)

@@ -1,0 +1,178 @@
+"""A samples folder: what was made, in files that any player opens, and a manifest that says how.
+
+    ID.mp4           picture and sound, of the same length within one video frame
+    ID.wav           the sound as it was made, where sound was made
+    manifest.jsonl   a row a clip: id, task, source, prompt, seed, steps, guidance, duration, files
+
+`gallery.py` adds the page to look at them; `evaluate.py` reads two such folders.
+"""
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+import re
+import tempfile
+
+import numpy as np
+
+from avlink_jax.data import mux
+from avlink_jax.errors import UserError
+
+MANIFEST = 'manifest.jsonl'
+FIELDS = ('id', 'task', 'source', 'prompt', 'seed', 'steps', 'guidance', 'duration', 'files')
+WATCHABLE_WIDTH = 256  # pixels; smaller pictures are enlarged by a whole factor
+NAME_BYTES = 200  # file systems take 255, and the hash and the suffix need some
+
+
+def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_rate=None,
+                 record=None, source_video=None) -> dict:
+  """Writes one sample's files and its row in the manifest; the same id replaces both.
+
+  Args:
+    folder: samples folder; made where it is missing.
+    id: the clip's name. Its files are called `file_stem(id)`.
+    frames: uint8 (N, H, W, 3) RGB, None where there is no picture or `source_video` has it.
+      Pictures narrower than 256 pixels are enlarged by a whole factor, pixels kept square.
+    fps: frames a second of `frames`.
+    audio: float32 (S,) mono in [-1, 1], None where no sound was made.
+    sample_rate: Hz of `audio`.
+    record: the row's other fields (task, source, prompt, seed, ..., and whatever else the
+      reader should know, such as `events`). Numpy scalars and arrays are welcome.
+    source_video: path of the conditioning clip: its own picture is kept, under `audio`, which
+      must be given.
+
+  Returns:
+    the row, as it stands in the manifest. `files` maps `video` and `audio` to names in the
+    folder; fields of the contract that nobody gave are None.
+
+  Raises:
+    UserError: the folder cannot be written, or `source_video` would be overwritten.
+    MediaError: `source_video` cannot be read.
+  """
+  folder = make_folder(folder)
+  stem = file_stem(id)
+  files, duration = {}, None
+  video = folder / f'{stem}.mp4'
+  if source_video is not None and pathlib.Path(source_video).resolve() == video.resolve():
+    raise UserError(f'{video} is the input itself: give another folder for the output')
+  if audio is not None:
+    duration = len(audio) / sample_rate
+    files['audio'] = f'{stem}.wav'
+    mux.write_wav(folder / files['audio'], audio, sample_rate)
+  if source_video is not None:
+    files['video'] = video.name
+    mux.replace_sound(source_video, video, audio, sample_rate)
+  elif frames is not None and len(frames):
+    duration = len(frames) / fps
+    files['video'] = video.name
+    mux.write_mp4(video, frames=enlarge(frames), fps=fps, audio=audio, sample_rate=sample_rate)
+  row = dict.fromkeys(FIELDS)
+  row.update({'duration': duration}, **(record or {}))
+  row.update({'id': id, 'files': files})
+  _put_row(folder, row)
+  return row
+
+
+def enlarge(frames, width: int = WATCHABLE_WIDTH):
+  """Repeats pixels so that the picture is at least `width` wide. (N, H, W, 3) -> (N, kH, kW, 3)."""
+  factor = max(1, math.ceil(width / frames.shape[2]))
+  return np.repeat(np.repeat(frames, factor, axis=1), factor, axis=2)
+
+
+def file_stem(id: str) -> str:
+  """A file name for an id: the id itself wherever it can be one, so that `evaluate` finds pairs.
+
+  Path separators, control characters, lone surrogates and leading dots go, and what is longer
+  than 200 bytes is cut; an id that had to be changed gets eight digits of its hash at the end,
+  so that two ids never share a name.
+  """
+  stem = re.sub(r'[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]', '_', id).lstrip('.')
+  stem = stem.encode()[:NAME_BYTES].decode(errors='ignore')
+  if stem and stem == id:
+    return stem
+  return f'{stem or "clip"}-{hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:8]}'
+
+
+def make_folder(folder) -> pathlib.Path:
+  """Makes sure that `folder` is there and can be written to, else raises UserError."""
+  folder = pathlib.Path(folder)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise UserError(f'cannot write into the folder {folder} ({error.strerror}): '
+                    'give one that can be written') from error
+  return folder
+
+
+def write_text(path, text: str):
+  """Writes a text file whole or not at all: readers never see half of it.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  path = pathlib.Path(path)
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  try:
+    partial.write_text(text, encoding='utf-8')
+    partial.replace(path)
+  except OSError as error:
+    partial.unlink(missing_ok=True)
+    raise UserError(f'cannot write {path} ({error.strerror})') from error
+
+
+def read_manifest(folder) -> list:
+  """The rows of a folder's `manifest.jsonl`, each with `id` and `files`; [] where there is none.
+
+  Raises:
+    UserError: a line is no row.
+  """
+  path = pathlib.Path(folder) / MANIFEST
+  if not path.is_file():
+    return []
+  rows = []
+  for number, line in enumerate(path.read_text(encoding='utf-8', errors='replace').split('\n'), 1):
+    if not line.strip():
+      continue
+    try:
+      row = json.loads(line)
+      rows.append({**row, 'id': str(row['id']), 'files': dict(row.get('files') or {})})
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(f'{path}, line {number}: not a JSON object with an id') from error
+  return rows
+
+
+def event_times(row):
+  """The exact times in a manifest's row: float64 (E,) seconds, None where it knows none.
+
+  Raises:
+    UserError: what stands there are no times.
+  """
+  if row.get('events') is None:
+    return None
+  try:
+    return np.sort(np.asarray(row['events'], np.float64).reshape(-1))
+  except (TypeError, ValueError) as error:
+    raise UserError(f'{MANIFEST}: the events of {row["id"]!r} are no list of seconds') from error
+
+
+def _put_row(folder, row):
+  rows = {old['id']: old for old in read_manifest(folder)}
+  stale = set(rows.get(row['id'], row)['files'].values()) - set(row['files'].values())
+  rows[row['id']] = row
+  lines = [json.dumps(r, default=_plain) for r in rows.values()]
+  write_text(folder / MANIFEST, '\n'.join(lines) + '\n')
+  for name in stale & {f'{file_stem(row["id"])}{suffix}' for suffix in ('.mp4', '.wav')}:
+    (folder / name).unlink(missing_ok=True)
+
+
+def _plain(value):
+  """Numpy's and pathlib's values as JSON knows them."""
+  if isinstance(value, np.ndarray | np.generic):
+    return value.tolist()
+  if isinstance(value, pathlib.PurePath):
+    return str(value)
+  raise TypeError(f'a manifest row cannot hold {type(value).__name__}')

@@ -1,0 +1,76 @@
+"""Rectified flow as the paper uses it: path, laws of time, target, guidance, Euler. No model here.
+
+Time runs from noise, t = 0, to data, t = 1 (AV-Link Sec. 3.1). `t` is a scalar or has one
+value for each example, (B,); arrays of data are (B, ...).
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def broadcast(t, like):
+  """t () or (B,) -> the same values shaped (B, 1, 1, ...) so that they multiply `like` (B, ...)."""
+  t = jnp.asarray(t)
+  return t if t.ndim == 0 else t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
+
+
+def interpolate(x1, x0, t):
+  """X_t = t·X_1 + (1−t)·X_0: the straight path from noise X_0 to data X_1 (Eq. 1)."""
+  t = broadcast(t, x1)
+  return t * x1 + (1 - t) * x0
+
+
+def target(x1, x0):
+  """v_t = dX_t/dt = X_1 − X_0, what the network regresses (Sec. 3.1)."""
+  return x1 - x0
+
+
+def data_from_velocity(x_t, v, t):
+  """X̂_1 = X_t + (1−t)·v: where the straight path through X_t with velocity v ends."""
+  return x_t + (1 - broadcast(t, x_t)) * v
+
+
+def velocity_from_data(x_t, x1, t, t_max=0.95):
+  """v = (X̂_1 − X_t)/(1−t), for a network that names the clean data X̂_1.
+
+  The division blows up at t = 1; past `t_max` the divisor stays at 1 − t_max.
+  """
+  return (x1 - x_t) / (1 - jnp.minimum(broadcast(t, x_t), t_max))
+
+
+def logit_normal(key, shape, location=0.0, scale=1.0):
+  """t = sigmoid(location + scale·n), n ~ N(0, 1): the law of t in training (App. D.1)."""
+  return jax.nn.sigmoid(location + scale * jax.random.normal(key, shape))
+
+
+def guide(v_conditional, v_unconditional, weight):
+  """v = v_u + w·(v_c − v_u): classifier-free guidance (App. C.2; w = 5 there, w = 1 is none)."""
+  return v_unconditional + weight * (v_conditional - v_unconditional)
+
+
+def time_grid(steps, shift=0.0):
+  """Times (steps + 1,) from 0 to 1 between which Euler steps lie.
+
+  logit t_k = logit(k/steps) + shift. Shift 0 is the paper's uniform grid; a negative one
+  crowds the steps towards noise just as a negative `location` does the law of t in training.
+  """
+  u = jnp.linspace(0.0, 1.0, steps + 1)
+  return u / (u + (1 - u) * jnp.exp(-shift))
+
+
+def euler(velocity, x0, times):
+  """First-order Euler from x0 at times[0] to times[-1] (App. C.2), as one `lax.scan`.
+
+  Args:
+    velocity: (x, t) -> dx/dt, with x any pytree and t a scalar.
+    x0: pytree, the state at times[0].
+    times: (steps + 1,) increasing.
+  Returns:
+    the state at times[-1].
+  """
+  def step(x, t_and_next):
+    t, t_next = t_and_next
+    v = velocity(x, t)
+    return jax.tree.map(lambda x, v: x + (t_next - t).astype(x.dtype) * v, x, v), None
+
+  return jax.lax.scan(step, x0, (times[:-1], times[1:]))[0]

@@ -1,0 +1,71 @@
+"""python -m avlink_jax.main --config=configs/TASK.py[:SCALE] [--workdir=DIR] [--mode=MODE] ...
+
+Flags -> config -> mode. A mistake of the user ends here, in one line and exit status 2.
+"""
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from avlink_jax.errors import MediaError, UserError
+
+MODES = ('train', 'sample', 'evaluate')
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/TASK.py[:SCALE]')
+WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run (default: runs/TASK-SCALE)')
+MODE = flags.DEFINE_enum('mode', 'train', MODES, 'what to do')
+INPUT = flags.DEFINE_string('input', None, 'sample: a clip or a folder of clips of your own')
+PROMPT = flags.DEFINE_string('prompt', None, 'sample: what to generate, in words')
+OUTPUT = flags.DEFINE_string('output', None, 'sample: folder; evaluate: JSON file')
+SEED = flags.DEFINE_integer('seed', 0, 'sample: of the noise')
+GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generated clips')
+REFERENCE = flags.DEFINE_string('reference', None, 'evaluate: folder of reference clips')
+
+
+def need(flag, mode):
+  if flag.value is None:
+    raise UserError(f'--mode={mode} needs --{flag.name}')
+  return flag.value
+
+
+def run(argv):
+  """Runs the mode that the flags ask for."""
+  if len(argv) > 1:
+    raise UserError(f'{argv[1]!r} is not a flag: write --NAME=VALUE')
+  if MODE.value == 'evaluate':
+    from avlink_jax.evaluate import evaluate, summary
+    print(summary(evaluate(need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate'),
+                           need(OUTPUT, 'evaluate'))))
+    return
+  config = need(CONFIG, MODE.value)
+  workdir = WORKDIR.value or f'runs/{config.task}-{config.scale}'
+  if MODE.value == 'train':
+    from avlink_jax.train import train
+    train(config, workdir)
+  else:
+    from avlink_jax.sample import sample
+    sample(config, workdir, input_path=INPUT.value, prompt=PROMPT.value,
+           output=OUTPUT.value or f'{workdir}/samples/seed_{SEED.value}', seed=SEED.value)
+
+
+def parse(argv):
+  """absl's flags, with what goes wrong in a config told as a user's mistake."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    raise UserError(' '.join(str(error).split())) from None
+
+
+def main(argv=None):
+  """Exit status: 0 done, 2 a mistake of the user's, told in one line on stderr."""
+  try:
+    run(parse(argv or sys.argv))
+  except (UserError, MediaError) as error:
+    print(f'avlink_jax: {error}', file=sys.stderr)
+    return 2
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

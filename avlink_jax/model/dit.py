@@ -1,0 +1,260 @@
+"""The DiT tower of AV-Link's base models (Sec. 3.2, App. B): embed → segments → head.
+
+That is all anybody outside knows of a tower: `embed` makes tokens, `segment` runs any slice of
+the stacked blocks, `head` turns tokens into velocity. Fusion Blocks sit between segments
+(avlink.py). The audio tower has one axis (time), the video tower three (time, height, width);
+nothing below asks which one it is.
+"""
+
+import dataclasses
+import math
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from avlink_jax import flow
+from avlink_jax.model import rope
+from avlink_jax.model.attention import Attention
+
+zeros = nn.initializers.zeros
+
+
+def time_features(t, dim=256, scale=1000.0, max_period=10_000.0):
+  """Sinusoidal features of flow time t (B,) in [0, 1] -> float32 (B, dim), as in DiT."""
+  frequencies = jnp.exp(-math.log(max_period) * jnp.arange(dim // 2) / (dim // 2))
+  angle = scale * t.astype(jnp.float32)[:, None] * frequencies
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def layer_norm(x):
+  """LayerNorm over the last axis without weights, in float32 whatever x is; x's dtype back."""
+  y = x.astype(jnp.float32)
+  y = y - y.mean(-1, keepdims=True)
+  return (y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + 1e-6)).astype(x.dtype)
+
+
+def modulate(x, shift, scale):
+  """adaLN: LN(x)·(1 + scale) + shift, with x (B, T, C) and shift, scale (B, C)."""
+  return layer_norm(x) * (1 + scale[:, None]) + shift[:, None]
+
+
+class MLP(nn.Module):
+  """Dense → GELU → Dense."""
+  hidden: int
+  out: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype)(x))
+    return nn.Dense(self.out, dtype=self.dtype)(x)
+
+
+class Block(nn.Module):
+  """Self-attention → text cross-attention → MLP, adaLN-Zero on t (App. B).
+
+  Seven modulation vectors a block: shift, scale and gate around self-attention and around the
+  MLP, and a gate on cross-attention, so that at initialisation every block is the identity.
+  """
+  width: int
+  heads: int
+  mlp: int
+  attention: str = 'auto'
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, time, text, text_mask, angles, mask):
+    """x (B, T, C), time (B, C), text (B, L, C), text_mask (B, L), angles (T, ·), mask (B, T)."""
+    attention = dict(width=self.width, heads=self.heads, implementation=self.attention,
+                     dtype=self.dtype)
+    modulation = nn.Dense(7 * self.width, kernel_init=zeros, dtype=self.dtype, name='modulation')
+    (shift1, scale1, gate1, gate2, shift3, scale3, gate3) = jnp.split(
+        modulation(nn.silu(time)), 7, axis=-1)
+    y = Attention(**attention, name='self_attention')(
+        modulate(x, shift1, scale1), key_mask=mask, angles=angles)
+    x = x + gate1[:, None] * y
+    y = Attention(**attention, name='text_attention')(layer_norm(x), text, text_mask)
+    x = x + gate2[:, None] * y
+    y = MLP(self.mlp, self.width, self.dtype, name='mlp')(modulate(x, shift3, scale3))
+    return x + gate3[:, None] * y
+
+
+class Embed(nn.Module):
+  """Patches, flow time and text brought to the tower's width."""
+  width: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, patches, t, text):
+    tokens = nn.Dense(self.width, dtype=self.dtype, name='patch')(patches)
+    time = MLP(self.width, self.width, self.dtype, name='time')(time_features(t))
+    return tokens, time, MLP(self.width, self.width, self.dtype, name='text')(text)
+
+
+class Head(nn.Module):
+  """Last adaLN and the way back to patches; zero at initialisation (DiT)."""
+  width: int
+  out: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, tokens, time):
+    modulation = nn.Dense(2 * self.width, kernel_init=zeros, dtype=self.dtype, name='modulation')
+    shift, scale = jnp.split(modulation(nn.silu(time)), 2, axis=-1)
+    out = nn.Dense(self.out, kernel_init=zeros, dtype=self.dtype, name='out')
+    return out(modulate(tokens, shift, scale)).astype(jnp.float32)
+
+
+@flax.struct.dataclass
+class Input:
+  """What one tower is given.
+
+  x: (B, T, [H, W,] channels) noisy data at flow time t (B,). mask (B, T): True where the
+  clip is real, not padding. text (B, L, ·) with text_mask (B, L).
+  """
+  x: jax.Array
+  t: jax.Array
+  text: jax.Array
+  text_mask: jax.Array
+  mask: jax.Array
+
+
+@flax.struct.dataclass
+class Stream:
+  """A tower's activations on their way: tokens (B, N, C), and what its blocks look at.
+
+  time (B, C); text (B, L, C); mask (B, N); the input itself, which the head needs.
+  """
+  tokens: jax.Array
+  time: jax.Array
+  text: jax.Array
+  mask: jax.Array
+  input: Input
+
+
+@dataclasses.dataclass(frozen=True)
+class DiT:
+  """A tower. Parameters live outside: {'embed', 'blocks' (stacked, depth first), 'head'}.
+
+  Attributes:
+    channels: of the data, last axis.
+    patch: how much of each axis (time first) makes a token.
+    rate: data frames (latents, pictures) a second.
+    prediction: 'velocity' (the paper's), or 'data': the network names X_1 and the velocity
+      follows. A patch wider than the tower needs the latter: velocity contains the noise,
+      which a narrow tower cannot carry, while the clean picture it can.
+    remat: recompute each block for the gradient instead of keeping its activations.
+  """
+  channels: int
+  patch: tuple[int, ...]
+  rate: float
+  width: int = 1024
+  depth: int = 24
+  heads: int = 16
+  mlp: int = 4096
+  text_width: int = 1024
+  rope_base: float = 10_000.0
+  prediction: str = 'velocity'
+  attention: str = 'auto'
+  remat: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  @property
+  def token_rate(self):
+    """η: tokens a second along time."""
+    return self.rate / self.patch[0]
+
+  @property
+  def block(self):
+    return Block(self.width, self.heads, self.mlp, self.attention, self.dtype)
+
+  @property
+  def embedder(self):
+    return Embed(self.width, self.dtype)
+
+  @property
+  def header(self):
+    return Head(self.width, math.prod(self.patch) * self.channels, self.dtype)
+
+  def grid(self, shape):
+    """Tokens along each axis for data of `shape` (T, [H, W]); a last half patch counts."""
+    return tuple(-(-n // p) for n, p in zip(shape, self.patch, strict=True))
+
+  def init(self, key):
+    """Fresh parameters, float32; blocks are initialised apart and stacked."""
+    keys = jax.random.split(key, 3)
+    tokens, time = jnp.zeros((1, 2, self.width)), jnp.zeros((1, self.width))
+    patches = jnp.zeros((1, 2, math.prod(self.patch) * self.channels))
+    angles = jnp.zeros((2, self.width // self.heads // 2))
+    ones = jnp.ones((1, 2), bool)
+    block = lambda key: self.block.init(key, tokens, time, tokens, ones, angles, ones)['params']  # noqa: E731
+    return {
+        'embed': self.embedder.init(
+            keys[0], patches, jnp.zeros(1), jnp.zeros((1, 2, self.text_width)))['params'],
+        'blocks': jax.vmap(block)(jax.random.split(keys[1], self.depth)),
+        'head': self.header.init(keys[2], tokens, time)['params'],
+    }
+
+  def embed(self, params, inputs):
+    """Input -> Stream: patches become tokens; data that ends within a patch is padded."""
+    x = inputs.x
+    grid = self.grid(x.shape[1:-1])
+    pad = [(0, g * p - n) for g, p, n in zip(grid, self.patch, x.shape[1:-1], strict=True)]
+    x = jnp.pad(x, [(0, 0), *pad, (0, 0)])
+    mask = jnp.pad(inputs.mask, [(0, 0), pad[0]])
+    mask = rearrange(mask, 'b (n p) -> b n p', p=self.patch[0]).any(-1)
+    mask = jnp.repeat(mask, math.prod(grid[1:]), axis=1)
+    tokens, time, text = self.embedder.apply(
+        {'params': params['embed']}, self._patchify(x), inputs.t, inputs.text)
+    return Stream(tokens, time, text, mask, inputs)
+
+  def segment(self, blocks, stream):
+    """Runs a slice of the stacked blocks, one after another (`lax.scan`)."""
+    angles = rope.angles(self._positions(stream.input.x.shape[1:-1]),
+                         self.width // self.heads, self.rope_base)
+
+    def one(tokens, params):
+      return self.block.apply({'params': params}, tokens, stream.time, stream.text,
+                              stream.input.text_mask, angles, stream.mask), None
+
+    body = jax.checkpoint(one) if self.remat else one
+    return stream.replace(tokens=jax.lax.scan(body, stream.tokens, blocks)[0])
+
+  def head(self, params, stream):
+    """Stream -> velocity, shaped as the data, float32."""
+    out = self.header.apply({'params': params['head']}, stream.tokens, stream.time)
+    x, t = stream.input.x, stream.input.t
+    out = self._unpatchify(out, x.shape[1:-1])
+    return flow.velocity_from_data(x, out, t) if self.prediction == 'data' else out
+
+  def velocity(self, params, inputs):
+    """The tower alone, all segments in one: Input -> velocity."""
+    stream = self.segment(params['blocks'], self.embed(params, inputs))
+    return self.head(params, stream)
+
+  def seconds(self, shape):
+    """When each token is, in seconds from the clip's start: float64 (N,)."""
+    return self._positions(shape)[:, 0] / self.token_rate
+
+  def _positions(self, shape):
+    axes = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in self.grid(shape)), indexing='ij')
+    return np.stack([a.ravel() for a in axes], axis=-1)
+
+  def _patchify(self, x):
+    if len(self.patch) == 1:
+      return rearrange(x, 'b (t p) c -> b t (p c)', p=self.patch[0])
+    return rearrange(x, 'b (t pt) (h ph) (w pw) c -> b (t h w) (pt ph pw c)',
+                     **dict(zip(('pt', 'ph', 'pw'), self.patch, strict=True)))
+
+  def _unpatchify(self, tokens, shape):
+    if len(self.patch) == 1:
+      return rearrange(tokens, 'b t (p c) -> b (t p) c', p=self.patch[0])[:, :shape[0]]
+    pt, ph, pw = self.patch
+    t, h, w = self.grid(shape)
+    x = rearrange(tokens, 'b (t h w) (pt ph pw c) -> b (t pt) (h ph) (w pw) c',
+                  t=t, h=h, w=w, pt=pt, ph=ph, pw=pw)
+    return x[:, :shape[0], :shape[1], :shape[2]]

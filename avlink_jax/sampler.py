@@ -1,0 +1,193 @@
+"""Generation: clips and prompts in, sound or pictures out.
+
+`generate` is the pure, jitted part: one scan of Euler steps over the joint state, the generated
+modalities moving and the conditioning ones standing at their flow time (Sec. 3.3). `Sampler`
+wraps it for clips of any length, in batches of one shape.
+"""
+
+import functools
+import math
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from avlink_jax import flow, windows
+from avlink_jax.codecs.griffin_lim import griffin_lim
+from avlink_jax.codecs.mel_vae import decode_mel
+from avlink_jax.data import batch as batches
+from avlink_jax.model.dit import Input
+from avlink_jax.models import example_shapes
+
+
+def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift):
+  """Euler from noise to data for every window of a batch.
+
+  Args:
+    task: tasks.FlowTask; static, as is `steps`.
+    params, frozen: trained and frozen trees.
+    batch: as data/batch.py says; of generated modalities only the mask and the prompt.
+    noise: {name: X_0 (W, T, ...)} of all modalities; windows that overlap share it.
+    tracks: {name: (index (W, T), weight (T,))} of the generated ones (windows.Track).
+    guidance: w of classifier-free guidance, () array.
+    shift: of the time grid (flow.time_grid), () array.
+  Returns:
+    {name: X_1 (W, T, ...)} of the generated modalities.
+  """
+  towers, encode = task.towers(params, frozen), task.models.text.encode
+  null = jnp.asarray(task.models.text.tokenize(['']))
+  text, null_text, masks, conditions = {}, {}, {}, {}
+  for name in task.modalities:
+    tokens = batch[f'{name}_text']
+    text[name] = encode(towers[name]['text'], tokens)
+    embedding, mask = encode(towers[name]['text'], null)
+    null_text[name] = (jnp.broadcast_to(embedding, text[name][0].shape),
+                       jnp.broadcast_to(mask, text[name][1].shape))
+    masks[name] = task.mask(batch, name)
+    if name not in task.generate:
+      t = jnp.full(tokens.shape[:1], task.config.flow.condition_time[name])
+      x = flow.interpolate(task.clean(frozen, batch, name), noise[name], t)
+      conditions[name] = Input(x, t, *text[name], masks[name])
+
+  def velocity(x, t):
+    t = jnp.full(next(iter(x.values())).shape[:1], t)
+    inputs = {name: Input(x[name], t, *text[name], masks[name]) for name in x}
+    conditional = task.velocity(params, frozen, {
+        name: (inputs | conditions)[name] for name in task.modalities})
+    out = {}
+    for name in x:
+      # The unconditional pass: Fusion Blocks bypassed, the generated tower alone, nothing said.
+      bare = inputs[name].replace(text=null_text[name][0], text_mask=null_text[name][1])
+      unconditional = task.models.towers[name].velocity(towers[name]['dit'], bare)
+      v = flow.guide(conditional[name], unconditional, guidance)
+      index, weight = tracks[name]
+      out[name] = windows.blend(v, index, weight, index.size)[index]
+    return out
+
+  start = {name: noise[name] for name in task.generate}
+  return flow.euler(velocity, start, flow.time_grid(steps, shift))
+
+
+def noise_of(clip_id, seed, name, shape):
+  """X_0 of one clip, float32, drawn from (seed, clip id, modality) alone, so that a clip's sample
+  does not depend on what else is in its batch. A longer clip begins with the same noise."""
+  key = [seed, zlib.crc32(clip_id.encode()), zlib.crc32(name.encode())]
+  return np.random.default_rng(key).standard_normal(shape, np.float32)
+
+
+class Sampler:
+  """Samples for clips: `sampler(clips, prompts, seed)`; compiled once for each batch shape."""
+
+  def __init__(self, task, params, stats, frozen, config):
+    del stats  # flow tasks keep none
+    self.task, self.config = task, config
+    self._params, self._frozen = params, frozen
+    self._generate = jax.jit(functools.partial(generate, task, config.sample.steps))
+
+  def plan(self, clip):
+    """Starts in seconds of a clip's windows."""
+    layout = self.task.models.layout
+    return windows.window_starts(clip.duration, layout.seconds, self.config.sample.overlap,
+                                 layout.fps)
+
+  def batches(self, clips):
+    """Groups clip indices so that a group's windows fill a batch."""
+    group, used = [], 0
+    for i, clip in enumerate(clips):
+      count = len(self.plan(clip))
+      if group and used + count > self.config.sample.batch_size:
+        yield group
+        group, used = [], 0
+      group.append(i)
+      used += count
+    if group:
+      yield group
+
+  def __call__(self, clips, prompts, seed):
+    """Generates for each clip.
+
+    Args:
+      clips: list of Clip: the conditioning material, and how long the result shall be.
+      prompts: list of {'audio': text, 'video': text}.
+      seed: of the noise.
+    Returns:
+      list of {'audio': float32 (S,)} and/or {'video': uint8 (N, H, W, 3)}, each as long as its
+      clip (to the sample, and to the picture).
+    """
+    models, task = self.task.models, self.task
+    starts = [self.plan(clip) for clip in clips]
+    shapes = example_shapes(models)
+    tracks = {name: windows.track(starts, shapes[name][0], models.towers[name].rate)
+              for name in task.modalities}
+    batch = batches.stack(
+        [self._window(clip, prompt, start) for clip, prompt, when in
+         zip(clips, prompts, starts, strict=True) for start in when], models.text.tokenize)
+    noise = {name: np.concatenate([
+        noise_of(clip.id, seed, name, (int(size),) + shapes[name][1:])
+        for clip, size in zip(clips, np.diff(t.first), strict=True)])[t.index]
+             for name, t in tracks.items()}
+    count = len(batch['audio_text'])
+    fill = padded_size(count, self.config.sample.batch_size) - count
+    index = {name: (_fill_index(t.index, fill), t.weight)
+             for name, t in tracks.items() if name in task.generate}
+    batch, noise = ({k: _repeat_last(v, fill) for k, v in tree.items()} for tree in (batch, noise))
+    x1 = self._generate(self._params, self._frozen, batch, noise, index,
+                        self.config.sample.guidance, self.config.sample.shift)
+    results = [{} for _ in clips]
+    for name in task.generate:
+      finish = {'audio': self._sounds, 'video': self._pictures}[name]
+      for result, made in zip(results, finish(x1[name][:count], starts, clips), strict=True):
+        result[name] = made
+    return results
+
+  def _window(self, clip, prompt, start):
+    """One window's arrays; of a generated modality only the mask."""
+    layout, generate = self.task.models.layout, self.task.generate
+    window = {f'{name}_text': prompt[name] for name in ('audio', 'video')}
+    left = clip.duration - start
+    if 'audio' in generate:
+      window['audio_mask'] = np.arange(layout.mel_frames) < math.ceil(left * layout.mel.rate)
+    elif 'audio' in self.task.modalities:
+      window['mel'], window['audio_mask'] = batches.sound(clip, start, layout)
+    if 'video' in generate:
+      window['video_mask'] = np.arange(layout.frames) < math.ceil(left * layout.fps)
+    elif 'video' in self.task.modalities:
+      window['video'], window['video_mask'] = batches.picture(clip, start, layout)
+    return window
+
+  def _sounds(self, latents, starts, clips):
+    models, codec = self.task.models, self._frozen['codec']
+    mel = np.asarray(decode_mel(models.codec, codec['params'], codec['std'], latents))
+    spec = models.layout.mel
+    t = windows.track(starts, mel.shape[1], spec.rate)
+    flat = t.flat(mel)
+    for i, clip in enumerate(clips):
+      samples = round(clip.duration * spec.sample_rate)
+      wave = griffin_lim(t.of_clip(flat, i)[:math.ceil(samples / spec.hop)], spec)
+      yield np.pad(wave, (0, max(0, samples - len(wave))))[:samples]
+
+  def _pictures(self, x, starts, clips):
+    layout = self.task.models.layout
+    t = windows.track(starts, x.shape[1], layout.fps)
+    flat = np.clip((t.flat(np.asarray(x)) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+    for i, clip in enumerate(clips):
+      yield t.of_clip(flat, i)[:math.ceil(round(clip.duration * layout.fps, 6))]
+
+
+def padded_size(count, batch_size):
+  """Windows are filled up to few sizes, so that little is compiled: the next power of two up to
+  the batch size, and multiples of it beyond."""
+  if count >= batch_size:
+    return -(-count // batch_size) * batch_size
+  return min(batch_size, 1 << (count - 1).bit_length())
+
+
+def _repeat_last(values, times):
+  return np.concatenate([values, np.repeat(values[-1:], times, axis=0)])
+
+
+def _fill_index(index, times):
+  """Windows that only fill the batch get rows of their own."""
+  extra = index.max() + 1 + np.arange(times * index.shape[1]).reshape(times, -1)
+  return np.concatenate([index, extra.astype(index.dtype)])

@@ -1,0 +1,70 @@
+"""One step of training: read, gradients, update. A pure function of (state, frozen, batch)."""
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class State:
+  """Everything that training changes, saved and restored as one thing.
+
+  step: int32 (), steps taken. params: trainable, float32. ema: their moving average, what is
+  sampled from. stats: running statistics of the task.
+  """
+  step: jax.Array
+  params: dict
+  ema: dict
+  stats: dict
+  optimizer: optax.OptState
+
+
+def learning_rate(config):
+  """Linear warm-up to `train.learning_rate`, then constant (App. C.1), or decayed to zero along
+  a cosine over the last `train.decay_steps` steps."""
+  train = config.train
+  schedule = optax.warmup_constant_schedule(0.0, train.learning_rate, train.warmup_steps)
+  if not train.decay_steps:
+    return schedule
+  decay_steps = min(train.decay_steps, train.steps)
+  decay = optax.cosine_decay_schedule(1.0, decay_steps)
+  return lambda step: schedule(step) * decay(step - (train.steps - decay_steps))
+
+
+def make_optimizer(config):
+  """AdamW after clipping by global norm (App. C.1)."""
+  train = config.train
+  return optax.chain(
+      optax.clip_by_global_norm(train.clip_norm),
+      optax.adamw(learning_rate(config), b1=train.beta1, b2=train.beta2, eps=train.epsilon,
+                  weight_decay=train.weight_decay))
+
+
+def init(task, optimizer, seed):
+  """State at step 0, from the run's seed."""
+  params = task.init(jax.random.key(seed))
+  return State(step=jnp.zeros((), jnp.int32), params=params,
+               ema=jax.tree.map(jnp.copy, params), stats=task.init_stats(),
+               optimizer=optimizer.init(params))
+
+
+def train_step(task, optimizer, config, state, frozen, batch):
+  """(State, metrics) after one update. All randomness comes from (seed, step).
+
+  Gradients exist for `state.params` alone: the frozen trees are not differentiated.
+  """
+  key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+  def loss(params):
+    return task.loss(params, state.stats, frozen, batch, key)
+
+  (value, (metrics, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+  updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+  params = optax.apply_updates(state.params, updates)
+  # A young average forgets its random start: Polyak's decay grows with the step.
+  decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
+  ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
+  metrics = {'loss': value, 'grad_norm': optax.global_norm(gradients),
+             'learning_rate': learning_rate(config)(state.step), **metrics}
+  return State(state.step + 1, params, ema, stats, optimizer_state), metrics

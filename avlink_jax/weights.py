@@ -1,0 +1,113 @@
+"""Weights as files: trees to and from safetensors, with names a person can read.
+
+A file holds what a later stage or a sampler needs of one trained part and nothing of the
+optimiser: `params/...` (the moving average) and `stats/...`. Its header carries how it was made.
+"""
+
+import json
+import pathlib
+import sys
+
+import flax
+import jax
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from avlink_jax.errors import UserError
+
+BUNDLED = pathlib.Path(__file__).parent / 'assets'
+PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'fusion': 'v2a'}
+
+
+def save(path, tree, about, dtype=None):
+  """Writes a tree of arrays; `about` is a flat dict of strings; floats become `dtype` if given."""
+  flat = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, tree), sep='/')
+  if dtype is not None:
+    flat = {k: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v
+            for k, v in flat.items()}
+  path = pathlib.Path(path)
+  partial = path.with_suffix('.partial')
+  safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, partial,
+                              metadata={k: str(v) for k, v in about.items()})
+  partial.rename(path)
+
+
+def read(path):
+  """(tree of float32 arrays, header) of a file written by `save`."""
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      flat = {k: file.get_tensor(k) for k in file.keys()}
+      about = file.metadata() or {}
+  except FileNotFoundError:
+    raise UserError(f'{path}: no such weights file') from None
+  except safetensors.SafetensorError as error:
+    raise UserError(f'{path}: not a safetensors file ({error})') from None
+  floats = (np.floating, ml_dtypes.bfloat16)
+  flat = {k: v.astype(np.float32) if any(np.issubdtype(v.dtype, f) for f in floats) else v
+          for k, v in flat.items()}
+  return flax.traverse_util.unflatten_dict(flat, sep='/'), about
+
+
+def fit(tree, like, where):
+  """`tree` if its names and shapes are those of `like`; otherwise a UserError that names them."""
+  got = flax.traverse_util.flatten_dict(tree, sep='/')
+  wanted = flax.traverse_util.flatten_dict(like, sep='/')
+  differing = [f'{k}: {getattr(got.get(k), "shape", "missing")} in the file, '
+               f'{getattr(wanted.get(k), "shape", "absent")} in the model'
+               for k in sorted(got.keys() | wanted.keys())
+               if k not in got or k not in wanted or got[k].shape != wanted[k].shape]
+  if differing:
+    more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
+    raise UserError(f'{where}: these weights are of another model: '
+                    f'{"; ".join(differing[:3])}{more}')
+  return tree
+
+
+def locate(part, given, scale):
+  """Path of a part's weights: 'bundled' (of this scale), a workdir, or a .safetensors file."""
+  if given == 'bundled':
+    path = BUNDLED / scale / f'{PARTS[part]}.safetensors'
+    if not path.exists():
+      raise UserError(f'no {PARTS[part]} weights are bundled for scale {scale!r}: train them '
+                      f'(--config=configs/{PARTS[part]}.py:{scale}) and set '
+                      f'--config.frozen.{part} to that workdir, or use scale nano')
+    return path
+  if not given:
+    raise UserError(f'--config.frozen.{part} is not set: give a workdir of '
+                    f'configs/{PARTS[part]}.py or a .safetensors file (scale nano has bundled '
+                    'weights: try --config=configs/v2a.py:nano)')
+  path = pathlib.Path(given)
+  return path / 'weights.safetensors' if path.is_dir() else path
+
+
+def load_frozen(config, models, parts, dtype=None):
+  """The frozen trees a task needs: {'codec': {'params', 'std'}, 'towers': {name: ...}}."""
+  frozen, key = {'towers': {}}, jax.random.key(0)
+  cast = (lambda tree: tree) if dtype is None else (
+      lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree))
+  for part in parts:
+    path = locate(part, config.frozen[part], config.scale)
+    tree, _ = read(path)
+    if part == 'codec':
+      fit(tree['params'], jax.eval_shape(models.codec.init, key), path)
+      frozen['codec'] = {'params': tree['params'], 'std': tree['stats']['std']}
+    else:
+      fit(tree['params'], {'dit': jax.eval_shape(models.towers[part].init, key),
+                           'text': jax.eval_shape(models.text.init, key)}, path)
+      frozen['towers'][part] = cast(tree['params'])
+  return frozen
+
+
+def main():
+  """`python -m avlink_jax.weights RUN/weights.safetensors OUT.safetensors`: a half-size copy, as
+  bundled with the package."""
+  source, out = sys.argv[1:]
+  tree, about = read(source)
+  save(out, tree, about, dtype=np.float16)
+  print(json.dumps({'bytes': pathlib.Path(out).stat().st_size, **about}))
+
+
+if __name__ == '__main__':
+  main()

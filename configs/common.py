@@ -1,0 +1,86 @@
+"""What all tasks share, at each scale. A task's own file says what is different about it.
+
+paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, minutes.
+"""
+
+from ml_collections import ConfigDict
+
+SCALES = ('paper', 'small', 'nano')
+TOWER = {
+    'paper': dict(width=1024, depth=24, heads=16, mlp=4096, rope_base=10_000.0),
+    'small': dict(width=384, depth=12, heads=6, mlp=1536, rope_base=1_000.0),
+    'nano': dict(width=64, depth=4, heads=2, mlp=256, rope_base=100.0),
+}
+PATCH = {  # of (time,) and (time, height, width)
+    'paper': dict(audio=(1,), video=(1, 2, 2)),
+    'small': dict(audio=(1,), video=(1, 6, 8)),
+    'nano': dict(audio=(2,), video=(1, 18, 16)),
+}
+FUSION = {
+    'paper': dict(blocks=8, rank=16),
+    'small': dict(blocks=4, rank=16),
+    'nano': dict(blocks=2, rank=16),
+}
+
+
+def base(task, scale):
+  """Config of `task` before its own file's changes."""
+  if scale not in SCALES:
+    raise ValueError(f'unknown scale {scale!r}: use one of {", ".join(SCALES)}')
+  by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[scale]  # noqa: E731
+  c = ConfigDict()
+  c.task, c.scale, c.seed = task, scale, 0
+  c.attention = 'auto'  # auto, reference, tiled, cudnn (model/attention.py)
+  c.remat = by_scale('segment', 'none', 'none')  # none, block, segment
+  c.generate = ()  # modalities made by this task; the others condition
+
+  c.data = ConfigDict(dict(
+      source=by_scale('', 'impacts', 'impacts'),
+      seed=0, impacts_clips=by_scale(1_000_000, 1_000_000, 4096),
+      seconds=5.16, fps=6.0, height=36, width=64, max_fps=30.0, min_seconds=0.5,
+      cache_bytes=2 << 30, threads=by_scale(16, 8, 2)))
+
+  c.codec = ConfigDict(dict(  # the 1D-VAE
+      width=by_scale(512, 128, 32), multipliers=(1, 2, 4), blocks=by_scale(3, 2, 1),
+      latent_channels=by_scale(64, 32, 16), kl_weight=1e-2, std_decay=0.99))
+  c.text = ConfigDict(dict(
+      width=by_scale(1024, 384, 64), depth=by_scale(4, 2, 1), heads=by_scale(16, 6, 4),
+      max_bytes=by_scale(256, 128, 96)))
+  c.towers = ConfigDict({
+      name: dict(TOWER[scale], patch=PATCH[scale][name],
+                 # A patch wider than the tower needs a network that names the data (model/dit.py).
+                 prediction='data' if name == 'video' and scale == 'nano' else 'velocity')
+      for name in ('audio', 'video')})
+
+  c.flow = ConfigDict(dict(
+      location=0.0, scale=1.0,  # of the logit-normal law of t (App. D.1)
+      drop_generated=0.1, drop_condition=0.1,  # how often a prompt is replaced by the null one
+      condition_time=dict(video=0.96, audio=0.8)))
+  c.train = ConfigDict(dict(
+      steps=1, batch_size=by_scale(256, 64, 32),
+      learning_rate=by_scale(3e-4, 5e-4, 2e-3), warmup_steps=by_scale(10_000, 500, 100),
+      decay_steps=0, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.01,
+      clip_norm=1.0, ema_decay=by_scale(0.9999, 0.999, 0.99),
+      log_every=by_scale(50, 50, 20), sample_every=by_scale(5_000, 2_000, 0)))
+  c.checkpoint = ConfigDict(dict(every=by_scale(1_000, 500, 500), keep=3))
+  c.sample = ConfigDict(dict(
+      steps=64, guidance=5.0, shift=0.0,  # where Euler steps lie (flow.time_grid); 0: evenly
+      count=by_scale(16, 16, 8), batch_size=by_scale(8, 32, 32),
+      overlap=1.16))  # seconds that the windows of a long clip share
+  c.mesh = ConfigDict(dict(data=-1, fsdp=1))  # -1: all devices that are left
+  return c
+
+
+def add_fusion(c):
+  """Fusion Blocks between the frozen towers, and where the frozen weights come from."""
+  tower = TOWER[c.scale]
+  c.fusion = ConfigDict(dict(
+      FUSION[c.scale], width=tower['width'], heads=tower['heads'], mlp=tower['mlp'],
+      rope_base=tower['rope_base'], placement='interleaved'))
+  c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
+  c.frozen = frozen(c.scale, 'codec', 'audio', 'video')
+
+
+def frozen(scale, *parts):
+  """Where each frozen part is read from: 'bundled', a workdir or a .safetensors file."""
+  return ConfigDict({part: 'bundled' if scale == 'nano' else '' for part in parts})

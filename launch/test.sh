@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Makes the environment and passes the tests. Arguments go to pytest: launch/test.sh -k flow
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh" tests/requirements.txt
+export JAX_PLATFORMS=cpu
+ruff check .
+# Two processes, each of them on one core's worth of threads.
+export OMP_NUM_THREADS=1
+exec python -m pytest -q -n 2 --dist loadfile "$@"

@@ -1,0 +1,242 @@
+"""A samples folder: files anyone can open, a manifest, and a page that is safe and whole."""
+
+import html.parser
+import io
+import json
+import urllib.parse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avlink_jax import gallery
+from avlink_jax.data import media
+from avlink_jax.errors import UserError
+from avlink_jax.evaluate import evaluate
+from avlink_jax.export import FIELDS, enlarge, file_stem, read_manifest, write_sample
+from avlink_jax.gallery import spectrogram_image, spectrogram_png, write_gallery
+
+RATE = 16000
+EVIL = '<script>alert("x")</script> & \'quoted\' {scale} {0}'
+
+
+def picture(count=12):
+  return np.random.default_rng(0).integers(0, 256, (count, 36, 64, 3), dtype=np.uint8)
+
+
+def clicks(times, duration=2.0):
+  wave = np.zeros(int(duration * RATE), np.float32)
+  for time in times:
+    at = int(time * RATE)
+    wave[at:at + 800] = np.linspace(0.7, 0, 800) * np.random.default_rng(0).uniform(-1, 1, 800)
+  return wave
+
+
+def sample(folder, id, times=(0.5, 1.2), **record):
+  return write_sample(folder, id, frames=picture(), fps=6, audio=clicks(times), sample_rate=RATE,
+                      record={'task': 'v2a', 'prompt': 'a ball', 'seed': 3, 'steps': 64,
+                              'guidance': 5.0, **record})
+
+
+class Page(html.parser.HTMLParser):
+  """Every tag of a page, with its attributes, and its text."""
+
+  def __init__(self, path):
+    super().__init__()
+    self.tags, self.text = [], []
+    self.feed(path.read_text(encoding='utf-8'))
+
+  def handle_starttag(self, tag, attributes):
+    self.tags.append((tag, dict(attributes)))
+
+  def handle_data(self, data):
+    self.text.append(data)
+
+  def links(self):
+    return [value for _, attributes in self.tags for name, value in attributes.items()
+            if name in ('src', 'href', 'poster', 'data', 'action')]
+
+
+# --- export --------------------------------------------------------------------------------------
+
+def test_sample_has_picture_and_sound_of_the_same_length_and_a_row(tmp_path):
+  row = sample(tmp_path, 'one', events=np.array([0.5, 1.2]))
+  clip = media.decode(tmp_path / 'one.mp4')
+  assert clip.frames.shape == (12, 144, 256, 3)
+  assert abs(len(clip.audio) / clip.sample_rate - clip.duration) <= 1 / 6
+  assert media.decode(tmp_path / 'one.wav', need_video=False).duration == 2.0
+  assert read_manifest(tmp_path) == [json.loads(json.dumps(row, default=np.ndarray.tolist))]
+  assert set(FIELDS) <= row.keys()
+  assert row['files'] == {'video': 'one.mp4', 'audio': 'one.wav'} and row['duration'] == 2.0
+
+
+def test_same_id_replaces_its_row_and_files(tmp_path):
+  sample(tmp_path, 'one')
+  sample(tmp_path, 'two')
+  write_sample(tmp_path, 'one', frames=picture(), fps=6, record={'seed': 9})
+  rows = read_manifest(tmp_path)
+  assert [row['id'] for row in rows] == ['one', 'two'] and rows[0]['seed'] == 9
+  assert not (tmp_path / 'one.wav').exists() and (tmp_path / 'two.wav').exists()
+
+
+def test_sound_goes_under_the_sources_own_picture(tmp_path):
+  sample(tmp_path / 'in', 'clip', times=[1.5])
+  write_sample(tmp_path / 'out', 'clip', audio=clicks([0.5]), sample_rate=RATE,
+               source_video=tmp_path / 'in' / 'clip.mp4')
+  was, now = (media.decode(tmp_path / side / 'clip.mp4') for side in ('in', 'out'))
+  np.testing.assert_array_equal(now.frames, was.frames)
+  assert np.abs(now.audio).argmax() < 0.6 * RATE
+
+
+def test_input_is_never_overwritten(tmp_path):
+  sample(tmp_path, 'clip')
+  before = (tmp_path / 'clip.mp4').read_bytes()
+  with pytest.raises(UserError, match='input itself'):
+    write_sample(tmp_path, 'clip', audio=clicks([]), sample_rate=RATE,
+                 source_video=tmp_path / 'clip.mp4')
+  assert (tmp_path / 'clip.mp4').read_bytes() == before
+
+
+@pytest.mark.parametrize('id', ['a', 'x_split_00001', 'with space & (brackets) #1', 'ünï', 'a..b'])
+def test_harmless_ids_are_file_names_as_they_are(id):
+  assert file_stem(id) == id
+
+
+def test_any_id_gives_a_file_inside_the_folder_and_no_two_share_one(tmp_path):
+  ids = ['', '.', '..', '../up', '/etc/passwd', 'a/b', 'a\\b', 'a\x00b', 'a\nb', '\ud800',
+         'é' * 300, 'é' * 301, '.hidden', 'a_b', 'x' * 5000]
+  stems = [file_stem(id) for id in ids]
+  assert len(set(stems)) == len(ids)
+  for stem in stems:
+    path = tmp_path / f'{stem}.wav'
+    path.touch()
+    assert path.resolve().parent == tmp_path.resolve() and not stem.startswith('.')
+
+
+def test_small_pictures_are_enlarged_by_a_whole_factor():
+  frames = picture(2)
+  large = enlarge(frames)
+  assert large.shape == (2, 144, 256, 3)
+  np.testing.assert_array_equal(large[:, ::4, ::4], frames)
+  np.testing.assert_array_equal(enlarge(large), large)
+
+
+def test_folder_that_cannot_be_written_is_the_users_mistake(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='cannot write'):
+    sample(tmp_path / 'file', 'one')
+  with pytest.raises(UserError, match='cannot write'):
+    write_gallery(tmp_path / 'file')
+
+
+# --- pictures of sound ---------------------------------------------------------------------------
+
+def test_loud_is_light_and_silence_is_dark():
+  log_mel = np.full((50, 64), np.log(1e-5))
+  assert spectrogram_image(log_mel).max() <= 4
+  log_mel[25, 10] = 0.0
+  image = spectrogram_image(log_mel)
+  assert image.shape == (128, 100, 3) and image.dtype == np.uint8
+  brightest = np.unravel_index(image.sum(axis=2).argmax(), image.shape[:2])
+  assert brightest == (2 * (63 - 10), 50)  # low pitch at the foot, time to the right
+
+
+def test_onsets_and_events_stand_at_their_times():
+  sound = np.random.default_rng(0).normal(size=2 * RATE) * 0.1
+  image = np.asarray(Image.open(io.BytesIO(
+    spectrogram_png(sound, RATE, onsets=[0.5, 2.0], events=[1.5]))).convert('RGB'))
+  scale = image.shape[1] / 2.0
+  cyan = (image[0] == gallery.ONSET_COLOUR).all(axis=1).nonzero()[0]
+  white = (image[-1] == gallery.EVENT_COLOUR).all(axis=1).nonzero()[0]
+  assert abs(cyan[0] - 0.5 * scale) <= 1 and cyan[-1] == image.shape[1] - 1
+  assert abs(white[0] - 1.5 * scale) <= 1
+  assert not (image[0] == gallery.EVENT_COLOUR).all(axis=1).any()
+
+
+@pytest.mark.parametrize('samples', [0, 1, 100, 90 * RATE])
+def test_any_length_of_sound_has_a_picture(samples):
+  image = Image.open(io.BytesIO(spectrogram_png(np.zeros(samples), RATE)))
+  assert image.height == 192 and 1 <= image.width <= 4100
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+@pytest.fixture
+def folder(tmp_path):
+  """Two samples with odd names and captions, their references, and the page."""
+  out = tmp_path / 'out <b>'
+  for id in ('plain', 'odd #1 "&" %41 ?x'):
+    sample(out, id, prompt=EVIL)
+    sample(out / 'reference', id, times=[0.5, 1.0], events=[0.5, 1.0])
+  scores = evaluate(str(out), str(out / 'reference'))
+  write_gallery(out, out / 'reference', scores)
+  return out
+
+
+def test_captions_are_text_and_not_markup(folder):
+  page = Page(folder / 'index.html')
+  assert [tag for tag, _ in page.tags].count('script') == 1  # the page's own
+  assert page.text.count(EVIL) == 2
+  assert '<script>alert' not in (folder / 'index.html').read_text()
+  assert not [name for _, attributes in page.tags for name in attributes if name.startswith('on')]
+
+
+def test_every_address_is_a_file_that_is_there(folder):
+  page = Page(folder / 'index.html')
+  links = page.links()
+  assert len([tag for tag, _ in page.tags if tag == 'video']) == 4
+  assert len([tag for tag, _ in page.tags if tag == 'img']) == 4
+  for link in links:
+    parts = urllib.parse.urlsplit(link)
+    assert not (parts.scheme or parts.netloc or parts.query or parts.fragment)
+    assert (folder / urllib.parse.unquote(link)).is_file()
+
+
+def test_nothing_comes_from_the_network(folder):
+  text = (folder / 'index.html').read_text()
+  for outside in ('http:', 'https:', '//cdn', '@import', 'url('):
+    assert outside not in text
+
+
+def test_page_tells_how_each_clip_was_made_and_how_it_scored(folder):
+  text = ' '.join(' '.join(Page(folder / 'index.html').text).split())
+  for told in ('seed 3', 'steps 64', 'guidance 5', 'duration 2 s', '2 onsets', '2 events',
+               'mean over 2 clips', 'control: against other clips', 'Reference'):
+    assert told in text
+
+
+def test_reference_folder_needs_no_manifest(folder):
+  (folder / 'reference' / 'manifest.jsonl').unlink()
+  page = Page(write_gallery(folder, folder / 'reference'))
+  assert len([tag for tag, _ in page.tags if tag == 'video']) == 4
+
+
+def test_clips_with_sound_or_picture_alone_have_their_place(tmp_path):
+  write_sample(tmp_path, 'heard', audio=clicks([0.5]), sample_rate=RATE)
+  write_sample(tmp_path, 'seen', frames=picture(), fps=6)
+  page = Page(write_gallery(tmp_path))
+  tags = [tag for tag, _ in page.tags]
+  assert tags.count('audio') == 1 and tags.count('video') == 1
+  assert 'no sound' in page.text
+
+
+def test_missing_and_broken_files_are_told_in_their_place(folder):
+  (folder / 'plain.mp4').write_bytes(b'words, not a clip ' * 9)
+  (folder / 'reference' / 'plain.mp4').unlink()
+  text = Page(write_gallery(folder, folder / 'reference')).text
+  assert 'not a media file' in text and 'file missing' in text
+
+
+def test_manifest_cannot_point_outside_its_folder(tmp_path):
+  sample(tmp_path, 'secret')
+  inside = tmp_path / 'out'
+  sample(inside, 'one')
+  rows = read_manifest(inside)
+  for name in ('../secret.mp4', 'javascript:alert(1)', '//host/clip.mp4', '/etc/passwd'):
+    rows[0]['files'] = {'video': name, 'audio': name}
+    (inside / 'manifest.jsonl').write_text(json.dumps(rows[0]))
+    assert Page(write_gallery(inside)).links() == []
+
+
+def test_empty_folder_has_a_page_too(tmp_path):
+  assert 'No clip has been written here yet.' in Page(write_gallery(tmp_path / 'new')).text
