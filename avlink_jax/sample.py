@@ -37,7 +37,7 @@ def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
       config, jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16)
   prompt = check_prompt(prompt, models.text)
   task = tasks.make(config, models)
-  frozen = weights.load_frozen(config, models, task.frozen_parts)
+  frozen = weights.load_frozen(config, models, task.frozen_parts, workdir=workdir)
   params, stats, origin = trained_weights(task, config, workdir)
   print(f'weights: {origin}', file=sys.stderr)
   layout, needs = models.layout, set(task.modalities) - set(task.generate)

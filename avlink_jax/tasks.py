@@ -22,6 +22,7 @@ from avlink_jax import flow
 from avlink_jax.codecs import mel_vae, text
 from avlink_jax.model.dit import Input
 from avlink_jax.models import Models
+from avlink_jax.noise import gaussian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class MelVAETask:
     del frozen
     codec, mask = self.models.codec, batch['audio_mask'][..., None]
     mean, log_variance = codec.moments(params, batch['mel'])
-    z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    z = mean + jnp.exp(0.5 * log_variance) * gaussian(key, mean.shape)
     reconstruction = codec.decode(params, 1.0, z)
     l1 = jnp.sum(jnp.abs(reconstruction - batch['mel']) * mask) / (
         jnp.sum(mask) * batch['mel'].shape[-1])
@@ -135,7 +136,7 @@ class FlowTask:
       else:
         t = jnp.full(size, laws.condition_time[name])
         drop_rate = laws.drop_condition
-      x0 = jax.random.normal(noise, x1.shape)
+      x0 = gaussian(noise, x1.shape)
       null = jnp.asarray(self.models.text.tokenize([''])[0])
       tokens = text.drop(prompt, batch[f'{name}_text'], null, drop_rate)
       embedding, text_mask = self.models.text.encode(towers[name]['text'], tokens)

@@ -44,9 +44,11 @@ def train(config, workdir):
   say(f'{len(source)} training clips from {config.data.source}')
 
   # Frozen parts and state, made sharded
-  frozen = sharding.put(
-      weights.load_frozen(config, models, task.frozen_parts,
-                          None if on_cpu else jnp.bfloat16), mesh)
+  frozen = weights.load_frozen(config, models, task.frozen_parts,
+                               None if on_cpu else jnp.bfloat16, workdir)
+  if first:
+    weights.keep_frozen(workdir, frozen, task.frozen_parts)
+  frozen = sharding.put(frozen, mesh)
   optimizer = training.make_optimizer(config)
   init = functools.partial(training.init, task, optimizer, config.seed)
   placement = sharding.shardings(jax.eval_shape(init), mesh)

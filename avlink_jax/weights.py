@@ -82,13 +82,16 @@ def locate(part, given, scale):
   return path / 'weights.safetensors' if path.is_dir() else path
 
 
-def load_frozen(config, models, parts, dtype=None):
-  """The frozen trees a task needs: {'codec': {'params', 'std'}, 'towers': {name: ...}}."""
+def load_frozen(config, models, parts, dtype=None, workdir=None):
+  """The frozen trees a task needs: {'codec': {'params', 'std'}, 'towers': {name: ...}}.
+
+  A run keeps a copy in `workdir/frozen/` (`keep_frozen`); where that is, it is read, so that a
+  run does not depend on what happens to the run it was built on.
+  """
   frozen, key = {'towers': {}}, jax.random.key(0)
-  cast = (lambda tree: tree) if dtype is None else (
-      lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree))
   for part in parts:
-    path = locate(part, config.frozen[part], config.scale)
+    kept = pathlib.Path(workdir or '', 'frozen', f'{part}.safetensors')
+    path = kept if workdir and kept.exists() else locate(part, config.frozen[part], config.scale)
     tree, _ = read(path)
     if part == 'codec':
       fit(tree['params'], jax.eval_shape(models.codec.init, key), path)
@@ -96,8 +99,21 @@ def load_frozen(config, models, parts, dtype=None):
     else:
       fit(tree['params'], {'dit': jax.eval_shape(models.towers[part].init, key),
                            'text': jax.eval_shape(models.text.init, key)}, path)
-      frozen['towers'][part] = cast(tree['params'])
+      frozen['towers'][part] = tree['params'] if dtype is None else jax.tree.map(
+          lambda x: x.astype(dtype), tree['params'])
   return frozen
+
+
+def keep_frozen(workdir, frozen, parts):
+  """Writes the frozen trees into `workdir/frozen/`, once."""
+  for part in parts:
+    path = pathlib.Path(workdir, 'frozen', f'{part}.safetensors')
+    if path.exists():
+      continue
+    path.parent.mkdir(exist_ok=True)
+    tree = {'params': frozen['codec']['params'], 'stats': {'std': frozen['codec']['std']}} \
+        if part == 'codec' else {'params': frozen['towers'][part]}
+    save(path, tree, {'part': part})
 
 
 def main():

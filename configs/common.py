@@ -57,7 +57,7 @@ def base(task, scale):
       drop_generated=0.1, drop_condition=0.1,  # how often a prompt is replaced by the null one
       condition_time=dict(video=0.96, audio=0.8)))
   c.train = ConfigDict(dict(
-      steps=1, batch_size=by_scale(256, 64, 32),
+      steps=1, batch_size=by_scale(256, 64, 16),
       learning_rate=by_scale(3e-4, 5e-4, 2e-3), warmup_steps=by_scale(10_000, 500, 100),
       decay_steps=0, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.01,
       clip_norm=1.0, ema_decay=by_scale(0.9999, 0.999, 0.99),

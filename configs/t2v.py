@@ -6,8 +6,8 @@ from configs import common
 def get_config(scale='paper'):
   c = common.base('t2v', scale)
   c.generate = ('video',)
-  c.train.steps = {'paper': 250_000, 'small': 20_000, 'nano': 3_000}[scale]
-  c.train.decay_steps = {'paper': 0, 'small': 5_000, 'nano': 1_000}[scale]
+  c.train.steps = {'paper': 250_000, 'small': 20_000, 'nano': 2_000}[scale]
+  c.train.decay_steps = {'paper': 0, 'small': 5_000, 'nano': 700}[scale]
   if scale == 'paper':
     c.train.batch_size = 512
   return c

@@ -270,6 +270,7 @@ def test_distractors_keep_clear_of_what_acts(source):
       x, reach = np.abs(pose.x[pose.grow > 0]), reach[pose.grow > 0]
       if body.role == 'distractor':
         assert (x - reach).min() > kinds.REACH
+        assert pose.y.max() + np.hypot(*body.half) < .24, 'it keeps above every floor'
       elif body.role == 'mover':
         assert (x + reach).max() < kinds.REACH + .005, source.scene(i).kind
 

@@ -6,10 +6,8 @@ The seam every vocoder shares: log-mel (T, n_mels) -> wave (T·hop,) float32 in 
 import librosa
 import numpy as np
 
-from avlink_jax.codecs.mel import MelSpec
 
-
-def griffin_lim(log_mel, spec=MelSpec(), iterations=32, seed=0):
+def griffin_lim(log_mel, spec, iterations=32, seed=0):
   """Wave whose spectrogram comes near `log_mel` (T, n_mels); deterministic in the seed."""
   inverse = np.linalg.pinv(spec.filters)
   magnitude = np.maximum(np.exp(log_mel.astype(np.float32)) @ inverse.T, 0.0)

@@ -55,7 +55,7 @@ def normalise(wave):
   return (0.5 * wave / (np.abs(wave).max(initial=0.0) + 1e-8)).astype(np.float32)
 
 
-def log_mel(wave, spec=MelSpec()):
+def log_mel(wave, spec):
   """Wave (S,) float32, S ≥ n_fft/2 -> log-mel (S // hop, n_mels) float32."""
   padded = np.pad(wave.astype(np.float32), spec.padding, mode='reflect')
   frames = np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[::spec.hop]

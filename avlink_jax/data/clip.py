@@ -1,6 +1,6 @@
 """What a data source gives: one clip, decoded, on one clock.
 
-Every source (`impacts.py`, `folder.py`, ...) is an object with
+Every source (`impacts/`, `folder.py`, ...) is an object with
 
     len(source)          how many clips it has
     source.name(i)       the clip's id: a file name's stem, or `impacts-test-000012`

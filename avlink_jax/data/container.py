@@ -11,6 +11,9 @@ from avlink_jax.errors import MediaError
 MP4_BOXES = frozenset((b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip'))
 EBML, SEGMENT = b'\x1aE\xdf\xa3', b'\x18\x53\x80\x67'  # Matroska and WebM begin with these
 MAGIC = (b'RIFF', EBML, b'OggS', b'fLaC')
+# Containers whose header states a length; the others estimate one from the bit rate.
+DECLARING = ('mov', 'matroska', 'avi', 'wav', 'flac')
+SHORT = 0.5  # seconds a stream may lack of its declared length (headers round, players pad)
 IMAGE_FORMATS = frozenset(('image2', 'gif', 'apng', 'ico'))
 IMAGE_BRANDS = frozenset(('avif', 'heic', 'mif1'))
 
@@ -114,6 +117,30 @@ def shown_at(packet):
   In AVI it is a time at which some frame shows, not always this one.
   """
   return packet.dts if packet.pts is None or _is_avi(packet.stream) else packet.pts
+
+
+def jumps(seconds: float) -> bool:
+  """Whether a step between neighbouring timestamps is beyond belief."""
+  return not -1 < seconds < 600
+
+
+def declared_end(stream) -> int | None:
+  """When a stream ends by its header, in time-base units; None where none says so."""
+  if stream.duration and stream.container.format.name.startswith(DECLARING):
+    return (stream.start_time or 0) + stream.duration
+  return None
+
+
+def picture_end(stream, last: int, duration: int) -> int:
+  """When the frame that shows at `last` and should last `duration` ends, if it is the last.
+
+  The header is believed first: mp4 has no durations of showing, only gaps between decoding
+  times, which are something else where the frame rate varies. All in time-base units.
+  """
+  declared = declared_end(stream)
+  if declared is not None and 0 < (declared - last) * stream.time_base <= SHORT:
+    return declared
+  return last + duration
 
 
 def _is_avi(stream) -> bool:

@@ -141,8 +141,9 @@ def hash_split(files: list, split: str) -> list:
   validation = min(max(validation, 1), len(files) - 2)
   test = min(max(test, validation + 1), len(files) - 1)
   chosen = {'train': ordered[:validation], 'validation': ordered[validation:test],
-            'test': ordered[test:]}[split]
-  return sorted(chosen, key=files.index)
+            'test': ordered[test:]}
+  kept = set(chosen[split])
+  return [file for file in files if file in kept]
 
 
 def _hash(name: str) -> float:
@@ -200,9 +201,9 @@ def _read_table(table: Path) -> list:
     found = ','.join(rows[0])[:80] if rows else 'nothing'
     raise UserError(f'{table}: its first line must be the header file,caption; found {found!r}')
   file_at, caption_at = header.index('file'), header.index('caption')
-  # A caption in the last column may hold commas nobody quoted.
+  # A caption in the last column may hold commas nobody quoted; their spaces are gone by now.
   caption_cells = slice(caption_at, None if caption_at == len(header) - 1 else caption_at + 1)
-  return [(row[file_at].strip(), ','.join(row[caption_cells]))
+  return [(row[file_at].strip(), ', '.join(row[caption_cells]))
           for row in rows[1:] if len(row) > file_at and row[file_at].strip()]
 
 

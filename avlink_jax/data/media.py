@@ -26,20 +26,22 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.container import (
+  DECLARING,
+  SHORT,
   FrameClock,
+  declared_end,
+  jumps,
   main_stream,
   opened,
   packets_of,
+  picture_end,
   shown_at,
   untagged_colours,
 )
 from avlink_jax.errors import MediaError
 
 EPSILON = 1e-6  # seconds: timestamps closer than this are the same moment
-SHORT = 0.5  # seconds a stream may lack of its declared length (headers round, players pad)
 DRIFT = 0.005  # seconds sound may stray from its timestamps before it is placed anew
-# Containers whose header states a length; the others estimate one from the bit rate.
-DECLARING = ('mov', 'matroska', 'avi', 'wav', 'flac')
 
 
 def decode(
@@ -90,14 +92,17 @@ def decode(
     if whole and _is_short(container, [track for track in (picture, sound) if track]):
       raise MediaError(path, 'truncated')
   if picture and picture.zero is None:
-    raise MediaError(path, 'no video stream')
+    if need_video or not sound:
+      raise MediaError(path, 'no video stream')
+    picture = None
   if sound and not sound.pieces:
     if need_audio or not picture:
       raise MediaError(path, 'no audio stream')
     sound = None
 
   clock = picture or sound
-  length = min(stop, clock.end - clock.zero) - start
+  rest = clock.end - clock.zero - start
+  length = rest if duration is None else min(duration, rest)
   if length <= EPSILON:
     raise MediaError(path, f'ends before {start:g} s')
   frames, times = picture.finish() if picture else _NO_FRAMES
@@ -179,16 +184,14 @@ def _read(container, picture, sound, stop: float) -> bool:
 
 def _is_short(container, tracks) -> bool:
   """Whether a stream that was read whole ends well before its declared end."""
-  if not container.format.name.startswith(DECLARING):
-    return False
-  ends = [track.end if track.end is not None else -math.inf for track in tracks]
-  declared = [track.stream.duration and track.stream.time_base
-              * ((track.stream.start_time or 0) + track.stream.duration) for track in tracks]
-  if any(promise and end < promise - SHORT
-         for end, promise in zip(ends, declared, strict=True)):
+  ends = [-math.inf if track.end is None else track.end for track in tracks]
+  promises = [declared_end(track.stream) for track in tracks]
+  if any(promise is not None and end < promise * track.stream.time_base - SHORT
+         for track, end, promise in zip(tracks, ends, promises, strict=True)):
     return True
   # Matroska declares one length for the whole file; a stream that is not read may be longer.
-  if container.duration and len(tracks) == len(container.streams) and not all(declared):
+  if (container.duration and container.format.name.startswith(DECLARING)
+      and len(tracks) == len(container.streams) and None in promises):
     promise = ((container.start_time or 0) + container.duration) / av.time_base
     return max(ends) < promise - SHORT
   return False
@@ -215,25 +218,25 @@ class _Picture:
     return self._wanted or self.zero is None
 
   def add(self, frame):
-    shows = float(self._clock(frame) * self.stream.time_base)
+    ticks = self._clock(frame)
+    shows = float(ticks * self.stream.time_base)
     if self.zero is None:
       self.zero = shows
     time = shows - self.zero
     if self._held is not None:
-      if not -1 < time - self._held[0] < 600:
+      if jumps(time - self._held[0]):
         raise _Unusable('timestamps jump')
       if time <= self._held[0] + EPSILON:
         return  # a second picture for the same moment: the first one stands
       self._release(time)
     self._held = (time, frame)
-    self.end = shows + float((frame.duration or self._clock.period) * self.stream.time_base)
+    self.end = self._ends(ticks, frame.duration)
 
   def skip(self, packet):
     """Takes the length, without decoding, from a packet."""
     ticks = shown_at(packet)
     if ticks is not None and packet.size and not packet.is_discard:
-      ends = ticks + (packet.duration or self._clock.period)
-      self.end = max(self.end, float(ends * self.stream.time_base))
+      self.end = max(self.end, self._ends(ticks, packet.duration))
 
   def finish(self):
     """The frames kept, uint8 (N, H, W, 3), and when each starts to show, float64 (N,)."""
@@ -242,6 +245,10 @@ class _Picture:
     self._release(max(self.end - self.zero, self._start + 2 * EPSILON))
     times = np.maximum(np.array(self._times) - self._start, 0)
     return np.stack(self._frames), times
+
+  def _ends(self, ticks: int, duration: int) -> float:
+    ends = picture_end(self.stream, ticks, duration or self._clock.period)
+    return float(ends * self.stream.time_base)
 
   def _release(self, until: float):
     """Keeps the held frame if it shows before `until` at a moment that counts."""
@@ -300,7 +307,7 @@ class _Sound:
     time = frame.time if frame.time is not None else self.end or 0.0
     if self.zero is None:
       self.zero = time
-    elif not -1 < time - self.end < 600:
+    elif jumps(time - self.end):
       raise _Unusable('timestamps jump')
     self.pieces.append(piece)
     self._times.append(time)

@@ -4,9 +4,11 @@ Each file is written under a hidden temporary name in its folder and renamed whe
 so what has its final name can be read.
 """
 
+import bisect
 import contextlib
 import heapq
 import io
+import itertools
 import os
 import uuid
 from fractions import Fraction
@@ -21,9 +23,11 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from avlink_jax.data.container import (
   FrameClock,
+  jumps,
   main_stream,
   opened,
   packets_of,
+  picture_end,
   shown_at,
   untagged_colours,
 )
@@ -79,11 +83,14 @@ def replace_sound(source, path, audio, sample_rate):
   """
   with opened(source) as container:
     survey = _survey(container, source)
-  with opened(source) as container, _replacing(path) as temporary, _mp4(temporary) as output:
-    picture = (_encode_again(output, container, source) if survey.dts is None
-               else _copy_packets(output, container, source, survey))
-    sound = _encode_sound(output, audio, sample_rate, survey.length)
-    _interleave(output, [picture, sound])
+  try:
+    with opened(source) as container, _replacing(path) as temporary, _mp4(temporary) as output:
+      picture = (_encode_again if survey.dts is None else _copy_packets)(
+        output, container, source, survey)
+      sound = _encode_sound(output, audio, sample_rate, survey.length)
+      _interleave(output, [picture, sound])
+  except av.error.FFmpegError:  # troubles with the disk are UserErrors by now
+    raise MediaError(source, 'corrupt stream') from None
 
 
 def write_wav(path, audio, sample_rate):
@@ -182,48 +189,66 @@ def _encode_sound(container, audio, sample_rate: int, length: Fraction | None):
 class _Survey(NamedTuple):
   """What the packets of a picture tell before any is copied or decoded.
 
-  zero: when the first frame shows, in the stream's time base.
-  length: seconds from there to the end of the last frame.
-  dts: when each packet is to be decoded, zero at 0, in the stream's time base; None where the
-    packets cannot go into an mp4 as they are and keep their timing.
+  Times are in the stream's time base, those of the lists with the first frame at 0.
+
+  zero: when the first frame shows on the file's clock.
+  shows: when the frames show, in that order, and last when the picture ends.
+  length: seconds from the first frame to the end.
+  dts: when each packet is to be decoded, in the file's order; None where the packets cannot
+    go into an mp4 as they are and keep their timing.
   """
   zero: int
+  shows: list
   length: Fraction
   dts: list | None
+
+  def lasting(self, shown: int) -> int:
+    """How long the frame lasts that shows at `shown`: mp4's length comes out of these."""
+    after = min(bisect.bisect_right(self.shows, shown), len(self.shows) - 1)
+    return max(1, self.shows[after] - shown)
 
 
 def _survey(container, source) -> _Survey:
   stream = _picture_of(container, source)
   period = FrameClock(stream).period
-  starts, ends, zero, copyable = [], [], None, stream.codec_context.name in COPYABLE
+  shows, decoded, last = [], [], None
+  copyable = stream.codec_context.name in COPYABLE
   for packet in _demux(container, stream, source):
     if not packet.size:
       continue
     ticks = shown_at(packet)
     copyable &= ticks is not None and ticks == packet.pts and not packet.is_discard
-    copyable &= bool(starts) or packet.is_keyframe
+    copyable &= bool(shows) or packet.is_keyframe
     if ticks is None:
-      ticks = starts[-1] + period if starts else 0
-    starts.append(ticks)
+      ticks = shows[-1] + period if shows else 0
     if not packet.is_discard:
-      zero = ticks if zero is None else min(zero, ticks)
-      ends.append(ticks + (packet.duration or period))
-  if zero is None:
+      shows.append(ticks)
+      decoded.append(packet.dts)
+      last = max(last or (ticks, 0), (ticks, packet.duration or period))
+  if not shows:
     raise MediaError(source, 'no video stream')
-  copyable &= len(set(starts)) == len(starts)
-  return _Survey(zero, (max(ends) - zero) * stream.time_base,
-                 _decoding_times(starts, zero) if copyable else None)
+  zero, end = min(shows), picture_end(stream, *last)
+  if any(jumps((b - a) * stream.time_base)
+         for a, b in itertools.pairwise(sorted([*shows, end]))):
+    raise MediaError(source, 'timestamps jump')
+  copyable &= len(set(shows)) == len(shows)
+  dts = [ticks - zero for ticks in _decoding_times(shows, decoded)] if copyable else None
+  return _Survey(zero, [ticks - zero for ticks in [*sorted(shows), end]],
+                 (end - zero) * stream.time_base, dts)
 
 
-def _decoding_times(pts: list, zero: int) -> list:
+def _decoding_times(pts: list, dts: list) -> list:
   """Times that rise from packet to packet and never come after the packet's own pts.
 
-  Made anew because Matroska has none for the first packets, and some files wrong ones: the
-  order of showing, earlier by as much as reordering needs.
+  The file's own where they do; Matroska has none for the first packets, other files have wrong
+  ones. Then the order of showing, earlier by as much as reordering needs.
   """
+  if (None not in dts and all(a < b for a, b in itertools.pairwise(dts))
+      and all(a <= b for a, b in zip(dts, pts, strict=True))):
+    return dts
   in_order = sorted(pts)
   delay = max(sorted_ - own for sorted_, own in zip(in_order, pts, strict=True))
-  return [time - delay - zero for time in in_order]
+  return [time - delay for time in in_order]
 
 
 def _copy_packets(output, container, source, survey: _Survey):
@@ -237,11 +262,12 @@ def _copy_packets(output, container, source, survey: _Survey):
     filled = (packet for packet in _demux(container, stream, source) if packet.size)
     for packet, dts in zip(filled, survey.dts, strict=True):
       packet.pts, packet.dts, packet.stream = packet.pts - survey.zero, dts, target
+      packet.duration = survey.lasting(packet.pts)
       yield packet
   return packets()
 
 
-def _encode_again(output, container, source):
+def _encode_again(output, container, source, survey: _Survey):
   """Adds an H.264 stream with the source's picture and timing; gives its packets."""
   stream = _picture_of(container, source)
   stream.thread_type = 'AUTO'
@@ -253,7 +279,7 @@ def _encode_again(output, container, source):
     target.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
   clock = FrameClock(stream)
 
-  def packets():
+  def frames():
     first = last = None
     for frame in _decode(container, stream, source):
       ticks = clock(frame)
@@ -265,8 +291,13 @@ def _encode_again(output, container, source):
       last = ticks
       picture = _to_yuv(frame, target)
       picture.pts, picture.time_base, picture.pict_type = last - first, stream.time_base, 0
-      yield from target.encode(picture)
-    yield from target.encode()
+      yield picture
+
+  def packets():
+    for frame in itertools.chain(frames(), [None]):
+      for packet in target.encode(frame):
+        packet.duration = survey.lasting(packet.pts)
+        yield packet
   return packets()
 
 

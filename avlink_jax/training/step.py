@@ -29,7 +29,9 @@ def learning_rate(config):
     return schedule
   decay_steps = min(train.decay_steps, train.steps)
   decay = optax.cosine_decay_schedule(1.0, decay_steps)
-  return lambda step: schedule(step) * decay(step - (train.steps - decay_steps))
+  first = train.steps - decay_steps
+  # optax's cosine goes on to the left of 0, so the count starts at `first`.
+  return lambda step: schedule(step) * decay(jnp.maximum(step - first, 0))
 
 
 def make_optimizer(config):

@@ -85,13 +85,14 @@ def distractors(rng, duration: float, avoid: str) -> tuple[list, str]:
 def _drift(rng, duration, x):
   """A slow path beside the scene: what it is called, and the path."""
   rate, phase, turn = rng.uniform(.12, .3), rng.uniform(0, 2 * np.pi), rng.uniform(-.8, .8)
-  y, sway = rng.uniform(-.25, .1), rng.uniform(.06, .14)
+  # It keeps above every floor (y >= 0.24).
+  y, sway = rng.uniform(-.24, 0.), rng.uniform(.06, .14)
   if rng.random() < .5:
     return 'hovers', bodies.moving(lambda t: (
       x + .01 * np.sin(2.3 * rate * t), y + sway * np.sin(2 * np.pi * rate * t + phase), turn * t))
-  slope = rng.choice((-1, 1)) * rng.uniform(.4, .8) / duration
+  slope = rng.choice((-1, 1)) * rng.uniform(.35, .5) / duration
   return 'drifts by', bodies.moving(lambda t: (
-    x + 0 * t, y + slope * (t - duration / 2), turn * t))
+    x + 0 * t, -.12 + slope * (t - duration / 2), turn * t))
 
 
 def draw_camera(rng) -> bodies.Camera:

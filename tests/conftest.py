@@ -1,0 +1,34 @@
+"""What every test gets: the CPU unless told otherwise, and the real clips where they are."""
+
+import os
+import pathlib
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # before anything imports jax
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
+
+# The first example of a property compiles, and other work may be running: time proves nothing.
+settings.register_profile('avlink', deadline=None)
+settings.load_profile('avlink')
+
+
+def _shared(name):
+  folder = SHARED / name
+  if not folder.is_dir():
+    pytest.skip(f'the real clips are not here: {folder}')
+  return folder
+
+
+@pytest.fixture(scope='session')
+def shared_clips():
+  """Folder of real clips."""
+  return _shared('clips')
+
+
+@pytest.fixture(scope='session')
+def shared_clips_bad():
+  """Folder of broken clips, each in its own way."""
+  return _shared('clips_bad')

@@ -1,0 +1,76 @@
+"""The smallest models that still have every part, and made-up data for them."""
+
+import importlib
+
+import jax
+import numpy as np
+
+from avlink_jax import models as model_builder
+from avlink_jax import tasks
+
+
+def micro_config(task):
+  """`configs/TASK.py:nano`, shrunk: 1 s, 25 latents in 13 tokens, 6 pictures in 24 tokens."""
+  config = importlib.import_module(f'configs.{task}').get_config('nano')
+  config.data.update(seconds=1.0, height=8, width=16)
+  config.codec.update(width=8, latent_channels=4)
+  config.text.update(width=16, heads=2, max_bytes=16)
+  for tower, patch in (('audio', (2,)), ('video', (1, 4, 8))):
+    config.towers[tower].update(width=16, depth=2, heads=2, mlp=32, patch=patch)
+  if 'fusion' in config:
+    config.fusion.update(width=16, heads=2, mlp=32, rank=4)
+  config.train.update(batch_size=4, warmup_steps=2, decay_steps=0, learning_rate=1e-2)
+  return config
+
+
+def build(config):
+  """ConfigDict -> (models, task)."""
+  models = model_builder.build(config)
+  return models, tasks.make(config, models)
+
+
+def random_like(shapes, seed):
+  """Parameters (of `jax.eval_shape(model.init, key)`) with nothing left at zero, all of them of
+  about the size that keeps activations near one: what other people's training might have left.
+  Far quicker than compiling `init`."""
+  rng = np.random.default_rng(seed)
+
+  def one(path, leaf):
+    noise, name = rng.standard_normal(leaf.shape), path[-1].key
+    if name == 'kernel':
+      noise *= 0.7 * leaf.shape[-2] ** -0.5
+    else:
+      noise = (name == 'scale') + 0.2 * noise
+    return noise.astype(leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(one, shapes)
+
+
+def random_params(model, seed=0):
+  """`random_like` for anything with `init(key)`."""
+  return random_like(jax.eval_shape(model.init, jax.random.key(0)), seed)
+
+
+def frozen_of(models):
+  """Frozen trees of a FlowTask, random all over."""
+  return {
+      'codec': {'params': random_params(models.codec, 0), 'std': np.float32(0.7)},
+      'towers': {name: {'dit': random_params(tower, i), 'text': random_params(models.text, i + 2)}
+                 for i, (name, tower) in enumerate(models.towers.items())}}
+
+
+def batch_of(models, size=4, seed=0):
+  """One batch of noise in the layout of data/batch.py; the last example is half padding."""
+  rng, layout = np.random.default_rng(seed), models.layout
+  video_mask = np.ones((size, layout.frames), bool)
+  audio_mask = np.ones((size, layout.mel_frames), bool)
+  video_mask[-1, layout.frames // 2:] = audio_mask[-1, layout.mel_frames // 2:] = False
+  prompts = ['a ball', '', 'drops on tin', 'clang'] * size
+  return {
+      'video': rng.integers(0, 256, (size, layout.frames, layout.height, layout.width, 3), np.uint8),
+      'video_mask': video_mask,
+      'mel': rng.normal(-5, 2, (size, layout.mel_frames, layout.mel.n_mels)).astype(np.float32),
+      'audio_mask': audio_mask,
+      'video_text': models.text.tokenize(prompts[:size]),
+      'audio_text': models.text.tokenize(prompts[1:size + 1]),
+  }

@@ -1,0 +1,138 @@
+"""A mistake of the user's ends in one clear line and exit status 2, never in a traceback."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avlink_jax.data import mux
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def avlink(*arguments, cwd=ROOT):
+  return subprocess.run(
+      [sys.executable, '-m', 'avlink_jax.main', *arguments], capture_output=True, text=True,
+      cwd=cwd, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, timeout=300)
+
+
+def complaint(result):
+  """The one line that the user sees, having checked that it is one."""
+  assert result.returncode == 2, result.stderr
+  assert 'Traceback' not in result.stderr
+  line = [line for line in result.stderr.splitlines() if line.startswith('avlink_jax: ')]
+  assert len(line) == 1, result.stderr
+  assert result.stderr.splitlines()[-1] == line[0]
+  return line[0]
+
+
+@pytest.fixture(scope='module')
+def clip(tmp_path_factory):
+  path = tmp_path_factory.mktemp('clips') / 'clip.mp4'
+  frames = np.zeros((12, 36, 64, 3), np.uint8)
+  mux.write_mp4(path, frames=frames, fps=6, audio=np.zeros(32_000, np.float32),
+                sample_rate=16_000)
+  return path
+
+
+def test_no_config_is_told():
+  assert '--config' in complaint(avlink())
+
+
+def test_a_config_that_is_not_there_is_told():
+  assert 'configs/v2b.py' in complaint(avlink('--config=configs/v2b.py'))
+
+
+def test_an_unknown_scale_names_the_scales():
+  line = complaint(avlink('--config=configs/v2a.py:huge'))
+  assert 'huge' in line and 'nano' in line
+
+
+def test_an_unknown_config_key_is_named():
+  assert 'stepz' in complaint(avlink('--config=configs/v2a.py:nano', '--config.train.stepz=3'))
+
+
+def test_a_config_value_of_the_wrong_type_is_named():
+  assert 'steps' in complaint(avlink('--config=configs/v2a.py:nano', '--config.train.steps=many'))
+
+
+def test_an_unknown_mode_names_the_modes():
+  line = complaint(avlink('--config=configs/v2a.py:nano', '--mode=dance'))
+  assert 'dance' in line and 'sample' in line
+
+
+def test_an_unknown_flag_is_named():
+  assert 'workdri' in complaint(avlink('--config=configs/v2a.py:nano', '--workdri=x'))
+
+
+def test_paper_scale_on_a_cpu_names_the_nano_command(tmp_path):
+  line = complaint(avlink('--config=configs/v2a.py', f'--workdir={tmp_path}'))
+  assert 'configs/v2a.py:nano' in line
+
+
+def test_no_data_is_told(tmp_path):
+  assert 'data.source' in complaint(avlink(
+      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}', '--config.data.source='))
+
+
+def test_a_data_folder_that_is_not_there_is_told(tmp_path):
+  assert '/no/such/folder' in complaint(avlink(
+      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}',
+      '--config.data.source=/no/such/folder'))
+
+
+def test_frozen_weights_that_are_not_there_are_told(tmp_path):
+  assert '/no/such/run' in complaint(avlink(
+      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}',
+      '--config.frozen.audio=/no/such/run'))
+
+
+def test_a_workdir_that_cannot_be_written_is_told(tmp_path):
+  (tmp_path / 'file').write_text('')
+  assert 'file' in complaint(avlink(
+      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}/file/run'))
+
+
+@pytest.mark.parametrize('prompt, words', [
+    ('ding\x07dong', 'control characters'), ('x' * 10_000, '10,000')])
+def test_a_prompt_that_cannot_be_used_is_told(tmp_path, clip, prompt, words):
+  assert words in complaint(avlink(
+      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}', '--mode=sample',
+      f'--input={clip}', f'--output={tmp_path}/out', f'--prompt={prompt}'))
+
+
+def test_an_input_that_is_an_image_is_told(tmp_path):
+  Image.new('RGB', (64, 36)).save(tmp_path / 'photo.png')
+  assert 'image' in complaint(avlink(
+      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}', '--mode=sample',
+      f'--input={tmp_path}/photo.png', f'--output={tmp_path}/out'))
+
+
+def test_an_input_that_is_not_there_is_told(tmp_path):
+  assert 'no_clip.mp4' in complaint(avlink(
+      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}', '--mode=sample',
+      '--input=no_clip.mp4', f'--output={tmp_path}/out'))
+
+
+def test_an_output_folder_that_cannot_be_written_is_told(tmp_path, clip):
+  (tmp_path / 'file').write_text('')
+  assert 'file' in complaint(avlink(
+      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}', '--mode=sample',
+      f'--input={clip}', f'--output={tmp_path}/file/out'))
+
+
+def test_evaluate_without_folders_says_which_flag_is_missing():
+  assert '--generated' in complaint(avlink('--mode=evaluate'))
+
+
+def test_evaluate_where_nothing_matches_is_told(tmp_path, clip):
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'b').mkdir()
+  (tmp_path / 'a' / 'one.mp4').write_bytes(clip.read_bytes())
+  (tmp_path / 'b' / 'two.mp4').write_bytes(clip.read_bytes())
+  complaint(avlink('--mode=evaluate', f'--generated={tmp_path}/a', f'--reference={tmp_path}/b',
+                   f'--output={tmp_path}/scores.json'))
