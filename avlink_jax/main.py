@@ -69,7 +69,10 @@ def run(argv):
 def parse(argv):
   """absl's flags, with what goes wrong in a config told as a user's mistake."""
   try:
-    return flags.FLAGS(argv)
+    left = flags.FLAGS(argv)
+    if CONFIG.value is not None:
+      CONFIG.value.to_dict()  # what went wrong in a config file is raised when it is looked at
+    return left
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     raise UserError(' '.join(str(error).split())) from None
 

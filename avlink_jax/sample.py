@@ -37,19 +37,20 @@ def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
       config, jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16)
   prompt = check_prompt(prompt, models.text)
   task = tasks.make(config, models)
+  layout, own_input = models.layout, input_path is not None
+  if own_input:
+    source = Folder(input_path, height=layout.height, width=layout.width,
+                    sample_rate=layout.mel.sample_rate, max_fps=layout.fps,
+                    need_audio='audio' in set(task.modalities) - set(task.generate))
+  else:
+    source = pipeline.open_source(config, layout, 'test')
+  clips, skipped = read_clips(source, len(source) if own_input else config.sample.count,
+                              None if own_input else layout)
   frozen = weights.load_frozen(config, models, task.frozen_parts, workdir=workdir)
   params, stats, origin = trained_weights(task, config, workdir)
   print(f'weights: {origin}', file=sys.stderr)
-  layout, needs = models.layout, set(task.modalities) - set(task.generate)
-  if input_path is None:
-    source = pipeline.open_source(config, layout, 'test', need_audio=True)
-    return export(task, params, stats, frozen, config, source, output, seed,
-                  count=config.sample.count, prompt=prompt)
-  source = Folder(input_path, height=layout.height, width=layout.width,
-                  sample_rate=layout.mel.sample_rate, max_fps=layout.fps,
-                  need_audio='audio' in needs)
-  return export(task, params, stats, frozen, config, source, output, seed, count=len(source),
-                prompt=prompt, own_input=True)
+  return export(task, params, stats, frozen, config, clips, skipped, output, seed,
+                prompt=prompt, own_input=own_input)
 
 
 def check_prompt(prompt, text):
@@ -110,20 +111,14 @@ def make_sampler(task, *args):
   return (Reconstructor if task.config.task == 'mel_vae' else Sampler)(task, *args)
 
 
-def export(task, params, stats, frozen, config, source, output, seed, *, count, prompt=None,
+def export(task, params, stats, frozen, config, clips, skipped, output, seed, *, prompt=None,
            own_input=False):
-  """Samples for the first `count` usable clips of `source` into `output`.
+  """Samples for `clips` into `output`, with a gallery; `skipped` (name, reason) are listed.
 
-  Of a data set's clips the first `layout.seconds` are taken and written to
-  `output/reference/` too; of the user's own the whole length. Returns the ids written.
+  The references of a data set's clips are written to `output/reference/` too; of the user's
+  own clips the picture is kept as it is. Returns the ids written.
   """
   layout, generate = task.models.layout, task.generate
-  clips, skipped = read_clips(source, count, None if own_input else layout)
-  for name, reason in skipped:
-    print(f'skipped {name}: {reason}', file=sys.stderr)
-  if not clips:
-    raise UserError(f'nothing to sample for: {skipped[0][0]}: {skipped[0][1]}' if skipped else
-                    'nothing to sample for: no clips asked for')
   sampler = make_sampler(task, params, stats, frozen, config)
   started, done = time.monotonic(), 0
   for group in sampler.batches(clips):
@@ -153,7 +148,7 @@ def export(task, params, stats, frozen, config, source, output, seed, *, count, 
 
 def read_clips(source, count, layout):
   """The first `count` usable clips (cut to the model's length where `layout` is given), and
-  (name, reason) of those that are not usable."""
+  (name, reason) of those that are not usable. Raises UserError where none is."""
   clips, skipped = [], []
   for i in range(len(source)):
     if len(clips) == count:
@@ -162,8 +157,12 @@ def read_clips(source, count, layout):
       clip = source.load(i)
     except MediaError as error:
       skipped.append((source.name(i), error.reason))
+      print(f'skipped {source.name(i)}: {error.reason}', file=sys.stderr, flush=True)
       continue
     clips.append(clip if layout is None else cut(clip, layout.seconds))
+  if not clips:
+    raise UserError(f'nothing to sample for: {skipped[0][0]}: {skipped[0][1]}' if skipped else
+                    'nothing to sample for: sample.count is 0')
   return clips, skipped
 
 
@@ -195,8 +194,8 @@ def export_samples(task, params, stats, frozen, config, workdir, step, log):
   """Samples of a training run at `step`, with scores where sound was made. Returns the scores."""
   folder = make_folder(pathlib.Path(workdir) / 'samples' / f'step_{step}')
   source = pipeline.open_source(config, task.models.layout, 'validation')
-  export(task, params, stats, frozen, config, source, folder, config.seed,
-         count=config.sample.count)
+  clips, skipped = read_clips(source, config.sample.count, task.models.layout)
+  export(task, params, stats, frozen, config, clips, skipped, folder, config.seed)
   if 'audio' not in task.modalities:
     return {}
   scores = evaluate(str(folder), str(folder / 'reference'), str(folder / 'scores.json'))

@@ -189,5 +189,5 @@ def _repeat_last(values, times):
 
 def _fill_index(index, times):
   """Windows that only fill the batch get rows of their own."""
-  extra = index.max() + 1 + np.arange(times * index.shape[1]).reshape(times, -1)
+  extra = index.max() + 1 + np.arange(times * index.shape[1]).reshape(times, index.shape[1])
   return np.concatenate([index, extra.astype(index.dtype)])

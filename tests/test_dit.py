@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from micro import random_like, random_params
+from micro import plain_jit, random_like, random_params
 
 from avlink_jax import flow
 from avlink_jax import models as model_builder
@@ -33,12 +33,12 @@ def params_of(tower):
 @functools.cache
 def fresh(tower):
   """Parameters as training starts from them."""
-  return jax.jit(tower.init)(jax.random.key(0, impl='unsafe_rbg'))  # compiles quickly
+  return plain_jit(tower.init)(jax.random.key(0, impl='unsafe_rbg'))  # compiles quickly
 
 
 @functools.cache
 def velocity(tower):
-  return jax.jit(tower.velocity)
+  return plain_jit(tower.velocity)
 
 
 def input_of(tower, shape=None, batch=2, seed=0):
@@ -47,8 +47,9 @@ def input_of(tower, shape=None, batch=2, seed=0):
   shape = shape or SHAPES[tower]
   text_mask = np.ones((batch, 5), bool)
   text_mask[:, 3:] = False
-  return Input(normal(batch, *shape, tower.channels), np.linspace(0.2, 0.8, batch, dtype=np.float32),
-               normal(batch, 5, tower.text_width), text_mask, np.ones((batch, shape[0]), bool))
+  t = np.linspace(0.2, 0.8, batch, dtype=np.float32)
+  return Input(normal(batch, *shape, tower.channels), t, normal(batch, 5, tower.text_width),
+               text_mask, np.ones((batch, shape[0]), bool))
 
 
 # Size
@@ -249,9 +250,9 @@ def test_segments_run_one_after_another_like_single_blocks(tower):
                             angles, stream.mask)
     return tower.head(params, stream.replace(tokens=x))
 
-  wanted = jax.jit(one_by_one)()
+  wanted = plain_jit(one_by_one)()
   for k in range(tower.depth + 1):
-    np.testing.assert_allclose(jax.jit(cut_at, static_argnums=0)(k), wanted, atol=1e-5)
+    np.testing.assert_allclose(plain_jit(cut_at, static_argnums=0)(k), wanted, atol=1e-5)
   np.testing.assert_allclose(velocity(tower)(params, inputs), wanted, atol=1e-5)
 
 
@@ -259,7 +260,7 @@ def test_recomputing_blocks_changes_no_gradient():
   params, inputs = params_of(AUDIO), input_of(AUDIO)
 
   def gradient(tower):
-    return jax.jit(jax.grad(lambda p: jnp.sum(tower.velocity(p, inputs) ** 2)))(params)
+    return plain_jit(jax.grad(lambda p: jnp.sum(tower.velocity(p, inputs) ** 2)))(params)
 
   kept, remade = gradient(AUDIO), gradient(dataclasses.replace(AUDIO, remat=True))
   for a, b in zip(*map(jax.tree.leaves, (kept, remade)), strict=True):

@@ -52,7 +52,7 @@ class Log:
 
   def skipped(self, workdir, rows):
     """Lists clips that could not be used: rows of (name, reason), in skipped.jsonl."""
-    if self._write:
+    if self._write and rows:
       with (pathlib.Path(workdir) / 'skipped.jsonl').open('a') as file:
         for name, reason in rows:
           file.write(json.dumps({'clip': name, 'reason': reason}) + '\n')

@@ -1,0 +1,99 @@
+"""Time of a training step and of 64-step sampling, compiled once, on this machine.
+
+    python tests/benchmarks/step.py [--scale=nano] [--batch=16] [--malloc] TASK [TASK ...]
+
+--malloc lets glibc hand memory back between steps, as it does by default; without it memory is
+kept, as main.py does. Prints medians, and how often each function was compiled.
+"""
+
+import argparse
+import functools
+import importlib
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from avlink_jax import main, models, sampler, tasks
+from avlink_jax.training import step as training
+
+
+def random_batch(task, size, rng):
+  """A batch of noise in the layout of data/batch.py."""
+  layout, text = task.models.layout, task.models.text
+  batch = {f'{name}_text': text.tokenize(['a hammer strikes metal'] * size)
+           for name in ('audio', 'video')}
+  if 'video' in task.modalities:
+    shape = (size, layout.frames, layout.height, layout.width, 3)
+    batch['video'] = rng.integers(0, 255, shape).astype(np.uint8)
+    batch['video_mask'] = np.ones(shape[:2], bool)
+  if 'audio' in task.modalities:
+    shape = (size, layout.mel_frames, layout.mel.n_mels)
+    batch['mel'] = rng.standard_normal(shape, np.float32)
+    batch['audio_mask'] = np.ones(shape[:2], bool)
+  return batch
+
+
+def random_frozen(task):
+  """Frozen parts of the right shapes; timing needs no trained ones."""
+  key, built = jax.random.key(0), task.models
+  return {'codec': {'params': built.codec.init(key), 'std': jnp.ones(())},
+          'towers': {name: {'dit': tower.init(key), 'text': built.text.init(key)}
+                     for name, tower in built.towers.items()}}
+
+
+def median_seconds(function, repeats):
+  times = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    times.append(time.perf_counter() - start)
+  return statistics.median(times)
+
+
+def measure(name, scale, size):
+  config = importlib.import_module(f'configs.{name}').get_config(scale)
+  task = tasks.make(config, models.build(config))
+  optimizer, frozen = training.make_optimizer(config), random_frozen(task)
+  state = jax.jit(functools.partial(training.init, task, optimizer, 0))()
+  batch = random_batch(task, size, np.random.default_rng(0))
+  update = jax.jit(functools.partial(training.train_step, task, optimizer, config),
+                   donate_argnums=0)
+  start = time.perf_counter()
+  update = update.lower(state, frozen, batch).compile()
+  compile_seconds = time.perf_counter() - start
+
+  def one_step():
+    nonlocal state
+    state, _ = update(state, frozen, batch)
+    return state
+
+  one_step()
+  line = (f'{name} {scale} batch {size}: compile {compile_seconds:.1f} s, '
+          f'train step {median_seconds(one_step, 10):.3f} s')
+  if isinstance(task, tasks.FlowTask):
+    made = sampler.Sampler(task, state.params, {}, frozen, config)
+    noise = {n: np.zeros((size,) + shape, np.float32)
+             for n, shape in models.example_shapes(task.models).items() if n in task.modalities}
+    tracks = {n: (np.arange(size * noise[n].shape[1]).reshape(size, -1),
+                  np.ones(noise[n].shape[1], np.float32)) for n in task.generate}
+    run = lambda: made._generate(state.params, frozen, batch, noise, tracks, 5.0, 0.0)  # noqa: E731
+    jax.block_until_ready(run())
+    line += (f', {config.sample.steps}-step sampling {median_seconds(run, 3):.2f} s '
+             f'({made._generate._cache_size()} compilation)')
+  print(line, flush=True)
+
+
+if __name__ == '__main__':
+  parser = argparse.ArgumentParser()
+  parser.add_argument('--scale', default='nano')
+  parser.add_argument('--batch', type=int, default=16)
+  parser.add_argument('--malloc', action='store_true')
+  parser.add_argument('tasks', nargs='+')
+  given = parser.parse_args()
+  if not given.malloc:
+    main.keep_freed_memory()
+  for each in given.tasks:
+    measure(each, given.scale, given.batch)
