@@ -74,7 +74,11 @@ def parse(argv):
       CONFIG.value.to_dict()  # what went wrong in a config file is raised when it is looked at
     return left
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    raise UserError(' '.join(str(error).split())) from None
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # A failure inside a config file arrives with its traceback as text: its end says what it was.
+    text = lines[-1] if 'Failed loading' in lines[0] or 'Traceback' in str(error) else str(error)
+    text = f'unknown config key {error.args[0]}' if isinstance(error, KeyError) else text
+    raise UserError(' '.join(text.split()).removeprefix('ValueError: ')) from None
 
 
 def main(argv=None):

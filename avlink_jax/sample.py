@@ -16,14 +16,14 @@ import numpy as np
 from avlink_jax import models as model_builder
 from avlink_jax import tasks, weights
 from avlink_jax.codecs.griffin_lim import griffin_lim
-from avlink_jax.codecs.mel import normalise
+from avlink_jax.codecs.mel import log_mel, normalise
 from avlink_jax.data import batch as batches
-from avlink_jax.data import pipeline
+from avlink_jax.data import media, pipeline
 from avlink_jax.data.folder import Folder, clean_caption
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.evaluate import evaluate, summary
-from avlink_jax.export import make_folder, write_sample
-from avlink_jax.gallery import write_gallery
+from avlink_jax.export import file_stem, make_folder, write_sample
+from avlink_jax.gallery import spectrogram_image, write_gallery
 from avlink_jax.sampler import Sampler
 from avlink_jax.training import checkpoint
 from avlink_jax.training import step as training
@@ -195,7 +195,8 @@ def export_samples(task, params, stats, frozen, config, workdir, step, log):
   folder = make_folder(pathlib.Path(workdir) / 'samples' / f'step_{step}')
   source = pipeline.open_source(config, task.models.layout, 'validation')
   clips, skipped = read_clips(source, config.sample.count, task.models.layout)
-  export(task, params, stats, frozen, config, clips, skipped, folder, config.seed)
+  ids = export(task, params, stats, frozen, config, clips, skipped, folder, config.seed)
+  show(folder, ids[:2], task.models.layout, step, log)
   if 'audio' not in task.modalities:
     return {}
   scores = evaluate(str(folder), str(folder / 'reference'), str(folder / 'scores.json'))
@@ -203,3 +204,12 @@ def export_samples(task, params, stats, frozen, config, workdir, step, log):
   print(summary(scores), file=sys.stderr)
   log.scores(step, scores)
   return scores
+
+
+def show(folder, ids, layout, step, log):
+  """The first samples as pictures for TensorBoard: spectrogram, and every fifth frame in a row."""
+  for clip_id in ids:
+    clip = media.decode(folder / f'{file_stem(clip_id)}.mp4', need_audio=False)
+    if len(clip.audio) > layout.mel.n_fft:
+      log.image(f'spectrogram/{clip_id}', spectrogram_image(log_mel(clip.audio, layout.mel)), step)
+    log.image(f'frames/{clip_id}', np.concatenate(list(clip.frames[::5]), axis=1), step)

@@ -31,6 +31,7 @@ def save(path, tree, about, dtype=None):
   partial = path.with_suffix('.partial')
   safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, partial,
                               metadata={k: str(v) for k, v in about.items()})
+  partial.chmod(0o644)  # safetensors makes files that only their owner can read
   partial.rename(path)
 
 

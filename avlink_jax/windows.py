@@ -14,14 +14,14 @@ import numpy as np
 
 
 def window_starts(duration, seconds, overlap, rate):
-  """Starts in seconds of windows that cover [0, duration), `overlap` shared by neighbours.
+  """Starts in seconds of windows that cover [0, duration), at least `overlap` shared by neighbours.
 
   One window where the clip is no longer than the model (but for less than a picture). Starts
   lie on multiples of 1/rate, so that windows share pictures exactly.
   """
   if duration <= seconds + 1 / rate:
     return np.zeros(1)
-  hop = max(1, round((seconds - overlap) * rate)) / rate
+  hop = max(1, math.floor((seconds - overlap) * rate + 1e-9)) / rate
   return hop * np.arange(1 + math.ceil((duration - seconds) / hop - 1e-9))
 
 

@@ -17,9 +17,9 @@ PATCH = {  # of (time,) and (time, height, width)
     'nano': dict(audio=(2,), video=(1, 18, 16)),
 }
 FUSION = {
-    'paper': dict(blocks=8, rank=16),
-    'small': dict(blocks=4, rank=16),
-    'nano': dict(blocks=2, rank=16),
+    'paper': dict(blocks=8, rank=16, rope_base=10_000.0, nearness=0.0),
+    'small': dict(blocks=4, rank=16, rope_base=100.0, nearness=1.0),
+    'nano': dict(blocks=2, rank=16, rope_base=10.0, nearness=1.5),
 }
 
 
@@ -76,7 +76,7 @@ def add_fusion(c):
   tower = TOWER[c.scale]
   c.fusion = ConfigDict(dict(
       FUSION[c.scale], width=tower['width'], heads=tower['heads'], mlp=tower['mlp'],
-      rope_base=tower['rope_base'], placement='interleaved'))
+      placement='interleaved'))
   c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
   c.frozen = frozen(c.scale, 'codec', 'audio', 'video')
 

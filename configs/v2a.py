@@ -7,8 +7,8 @@ def get_config(scale='paper'):
   c = common.base('v2a', scale)
   c.generate = ('audio',)
   common.add_fusion(c)
-  c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 1_500}[scale]
-  c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 400}[scale]
+  c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 1_000}[scale]
+  c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 300}[scale]
   # Where the video decides about timing depends on the latents: the nano codec's show most
   # onsets by themselves from t = 0.2 on (tests/benchmarks/timing_in_noise.py), so its examples
   # and its Euler steps lie below; paper scale keeps the paper's law and even steps.

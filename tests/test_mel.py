@@ -89,12 +89,11 @@ def test_griffin_lim_gives_back_what_the_mel_says():
   made = griffin_lim(mel, SPEC)
   assert made.shape == wave.shape and made.dtype == np.float32 and np.abs(made).max() <= 1
   again = log_mel(made, SPEC)
-  loud = mel > mel.max() - 7  # where there is sound, 60 dB down
-  print(np.abs(again - mel)[loud].mean(), np.abs(again-mel).mean(), loud.mean())
-  assert np.abs(again - mel)[loud].mean() < 0.25
-  # The three strikes are where they were: the loudest rises of the sound, to the frame.
-  rises = [np.sort(np.argsort(np.diff(m.sum(1)))[-3:]) for m in (mel, again)]
-  print(rises)
+  loud = mel > mel.max() - 7  # where there is sound: down to −60 dB
+  assert np.abs(again - mel)[loud].mean() < 0.5  # 0.4; a hop late it is 0.8, other strikes 2.7
+  strikes, heard = (np.flatnonzero(np.diff(m.sum(1)) > 40) for m in (mel, again))
+  assert len(strikes) >= 3
+  np.testing.assert_allclose(heard, strikes, atol=1)
 
 
 def test_griffin_lim_of_the_same_mel_is_the_same_sound():

@@ -90,15 +90,25 @@ def attend(q, k, v, key_mask=None, implementation='auto'):
   return IMPLEMENTATIONS[choose(implementation)](q, k, v, key_mask)
 
 
+def _qkv_bias(key, shape, dtype=jnp.float32, nearness=0.0):
+  """Biases of queries and keys at `nearness`, of values at 0."""
+  del key
+  width = shape[0] // 3
+  return jnp.concatenate([jnp.full(2 * width, nearness, dtype), jnp.zeros(width, dtype)])
+
+
 class Attention(nn.Module):
   """Multi-head attention with QK normalisation (App. B) and, where angles are given, RoPE.
 
-  Keys and values come from `source` (cross-attention), or from x itself.
+  Keys and values come from `source` (cross-attention), or from x itself. `nearness` is where
+  the biases of queries and keys begin: above 0, RoPE turns that common part into a preference
+  for tokens nearby, from the first step on.
   """
   width: int
   heads: int
   implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
+  nearness: float = 0.0
 
   @nn.compact
   def __call__(self, x, source=None, key_mask=None, angles=None):
@@ -108,7 +118,8 @@ class Attention(nn.Module):
     heads_first = functools.partial(
         rearrange, pattern='b t (n h d) -> n b h t d', h=self.heads)
     if source is None:
-      q, k, v = heads_first(dense(3 * self.width, name='qkv')(x), n=3)
+      bias = functools.partial(_qkv_bias, nearness=self.nearness)
+      q, k, v = heads_first(dense(3 * self.width, bias_init=bias, name='qkv')(x), n=3)
     else:
       q, = heads_first(dense(self.width, name='q')(x), n=1)
       k, v = heads_first(dense(2 * self.width, name='kv')(source), n=2)

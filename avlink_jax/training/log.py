@@ -16,7 +16,7 @@ class Log:
     self._started = self._last = time.monotonic()
     self._last_step = first_step
     if write:
-      self._metrics = (pathlib.Path(workdir) / 'metrics.jsonl').open('a')
+      self._metrics = rewound(pathlib.Path(workdir) / 'metrics.jsonl', first_step)
       self._board = tensorboardX.SummaryWriter(str(workdir), flush_secs=30)
 
   def step(self, step, metrics):
@@ -62,6 +62,14 @@ class Log:
     if self._write:
       self._metrics.close()
       self._board.close()
+
+
+def rewound(path, step):
+  """Opens metrics.jsonl for appending, without rows of steps after `step`: a resumed run takes
+  those again, and no step shall stand there twice."""
+  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+  path.write_text(''.join(line for line in lines if json.loads(line)['step'] <= step))
+  return path.open('a')
 
 
 def clock(seconds):

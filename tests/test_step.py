@@ -1,0 +1,207 @@
+"""One step of training, against closed forms, and what it leaves alone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from micro import batch_of, build, frozen_of, micro_config, plain_jit
+
+from avlink_jax import tasks
+from avlink_jax.training import step as training
+
+
+def schedule(**train):
+  config = micro_config('t2a')
+  config.train.update(**train)
+  return training.learning_rate(config)
+
+
+# The learning rate
+
+def test_the_rate_warms_up_in_a_line_and_then_stands():
+  rate = schedule(learning_rate=0.3, warmup_steps=10, decay_steps=0, steps=100)
+  for step in (0, 1, 5, 10, 11, 99, 1000):
+    assert rate(step) == pytest.approx(0.3 * min(1, step / 10))
+
+
+@pytest.mark.parametrize('decay_steps', [20, 60, 100, 500])
+def test_the_rate_ends_in_half_a_cosine_over_the_last_steps(decay_steps):
+  rate = schedule(learning_rate=0.3, warmup_steps=10, decay_steps=decay_steps, steps=100)
+  length = min(decay_steps, 100)
+  for step in range(101):
+    done = max(0, step - (100 - length)) / length
+    wanted = 0.3 * min(1, step / 10) * (1 + np.cos(np.pi * done)) / 2
+    assert rate(step) == pytest.approx(wanted, abs=1e-6)
+    assert rate(jnp.int32(step)) == pytest.approx(wanted, abs=1e-6)
+  assert rate(100) == pytest.approx(0, abs=1e-7)
+
+
+# The optimiser
+
+def adamw(params, gradients, rates, *, beta1, beta2, epsilon, weight_decay, clip):
+  """AdamW (Loshchilov & Hutter, Alg. 2) on gradients clipped by their norm, in float64."""
+  m = v = np.zeros_like(params)
+  for n, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+    g = g * min(1, clip / np.linalg.norm(g))
+    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+    adam = m / (1 - beta1**n) / (np.sqrt(v / (1 - beta2**n)) + epsilon)
+    params = params - rate * (adam + weight_decay * params)
+  return params
+
+
+@pytest.mark.parametrize('size', [1e-3, 1.0, 1e3])
+def test_the_optimiser_is_adamw_on_clipped_gradients(size):
+  config = micro_config('t2a')
+  config.train.update(learning_rate=0.1, warmup_steps=2, weight_decay=0.05, clip_norm=0.7)
+  rng, optimizer = np.random.default_rng(0), training.make_optimizer(config)
+  start = rng.standard_normal(7)
+  gradients = size * rng.standard_normal((5, 7)) * np.geomspace(1, 10, 5)[:, None]
+  params = jnp.asarray(start, jnp.float32)
+  state = optimizer.init(params)
+  for g in gradients:
+    updates, state = optimizer.update(jnp.asarray(g, jnp.float32), state, params)
+    params = optax.apply_updates(params, updates)
+  wanted = adamw(start, gradients, [0, 0.05, 0.1, 0.1, 0.1], beta1=0.9, beta2=0.99, epsilon=1e-8,
+                 weight_decay=0.05, clip=0.7)
+  np.testing.assert_allclose(params, wanted, rtol=1e-4, atol=1e-5)
+
+
+# The step, on micro models
+
+@functools.cache
+def micro(task_name):
+  """(config, task, frozen, state, batch, jitted step) of a micro model."""
+  config = micro_config(task_name)
+  config.train.update(ema_decay=0.25)  # so that both branches of the decay come in three steps
+  models, task = build(config)
+  optimizer = training.make_optimizer(config)
+  state = plain_jit(lambda: training.init(task, optimizer, 0))()
+  frozen, batch = frozen_of(models), batch_of(models)
+  step = plain_jit(functools.partial(training.train_step, task, optimizer, config))
+  return config, task, frozen, state, batch, step
+
+
+def equal(a, b):
+  return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+@functools.cache
+def four_steps():
+  """States 0 to 4 of V2A, and the metrics between them."""
+  _, _, frozen, state, batch, step = micro('v2a')
+  states, metrics = [state], []
+  for _ in range(4):
+    state, made = step(state, frozen, batch)
+    states.append(state)
+    metrics.append(made)
+  return states, metrics
+
+
+def test_the_average_follows_the_parameters_with_a_growing_memory():
+  states, _ = four_steps()
+  assert equal(states[0].ema, states[0].params)
+  for n, (before, after) in enumerate(zip(states[:-1], states[1:], strict=True)):
+    decay = min(0.25, (1 + n) / (10 + n))
+    wanted = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, before.ema, after.params)
+    for e, w in zip(*map(jax.tree.leaves, (after.ema, wanted)), strict=True):
+      np.testing.assert_allclose(e, w, atol=1e-6)
+
+
+def test_a_step_counts_itself_and_tells_its_rate_and_losses():
+  config = micro('v2a')[0]
+  states, metrics = four_steps()
+  assert [int(s.step) for s in states] == [0, 1, 2, 3, 4]
+  for n, made in enumerate(metrics):
+    assert made['learning_rate'] == pytest.approx(config.train.learning_rate * min(1, n / 2))
+    assert made['loss'] == made['mse_audio'] and 'mse_video' not in made
+    assert np.isfinite(made['grad_norm']) and made['grad_norm'] > 0
+
+
+def test_only_the_fusion_blocks_are_trained():
+  """State and optimiser know of nothing else; each parameter moves; the frozen trees do not."""
+  _, task, frozen, _, _, _ = micro('v2a')
+  kept = jax.tree.map(np.copy, frozen)
+  states, _ = four_steps()
+  fusion = task.models.link.init
+  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
+  size = count(jax.eval_shape(fusion, jax.random.key(0)))
+  assert count(states[-1].params) == count(states[-1].ema) == size
+  moments = [x for x in jax.tree.leaves(states[-1].optimizer) if x.ndim]
+  assert count(moments) == 2 * size
+  assert task.frozen_parts == ('codec', 'audio', 'video') and equal(frozen, kept)
+  for path, start in jax.tree_util.tree_leaves_with_path(states[0].params):
+    end = functools.reduce(lambda tree, k: tree[k.key], path, states[-1].params)
+    assert not np.array_equal(start, end), jax.tree_util.keystr(path)
+
+
+def test_the_same_seed_and_step_give_the_same_step_bit_for_bit():
+  _, _, frozen, _, batch, step = micro('v2a')
+  states, metrics = four_steps()
+  again, made = step(states[2], frozen, batch)
+  assert equal(again, states[3]) and equal(made, metrics[2])
+
+
+def test_another_step_draws_other_noise():
+  _, _, frozen, state, batch, step = micro('v2a')
+  _, first = step(state, frozen, batch)
+  _, later = step(state.replace(step=state.step + 5), frozen, batch)
+  assert first['loss'] != later['loss']
+
+
+@pytest.mark.slow
+def test_another_seed_draws_other_noise():
+  config, task, frozen, state, batch, step = micro('v2a')
+  other = config.copy_and_resolve_references()
+  other.seed = 1
+  reseeded = plain_jit(functools.partial(
+      training.train_step, task, training.make_optimizer(other), other))
+  assert reseeded(state, frozen, batch)[1]['loss'] != step(state, frozen, batch)[1]['loss']
+
+
+@pytest.mark.parametrize(
+    'task_name', [pytest.param('mel_vae', marks=pytest.mark.slow), 't2a', 'v2a'])
+def test_the_loss_falls_on_one_batch(task_name):
+  _, task, frozen, state, batch, step = micro(task_name)
+  loss = plain_jit(lambda params: jnp.stack([  # the same noise before and after
+      task.loss(params, state.stats, frozen, batch, jax.random.key(k))[0] for k in (1, 2)]).mean())
+  start = loss(state.params)
+  for _ in range(30):
+    state, _ = step(state, frozen, batch)
+  assert loss(state.params) < 0.97 * start
+  assert np.isfinite(loss(state.ema))
+
+
+def test_padding_has_no_part_in_the_loss():
+  """Pictures where a clip is not, in the batch's last example, are never looked at."""
+  _, task, frozen, _, batch, _ = micro('v2a')
+  params = four_steps()[0][-1].params
+  loss = plain_jit(lambda video: task.loss(
+      params, {}, frozen, batch | {'video': video}, jax.random.key(0))[0])
+  real = batch['video_mask'][..., None, None, None]
+  wanted = loss(batch['video'])
+  assert loss(np.where(real, batch['video'], 255).astype(np.uint8)) == pytest.approx(
+      float(wanted), rel=1e-6)
+  assert abs(loss(np.where(real, 255 - batch['video'], batch['video'])) - wanted) > 1e-4 * wanted
+
+
+@pytest.mark.parametrize('shape', [(), (3,), (2, 3, 4)])
+def test_the_loss_is_the_mean_over_what_is_real(shape):
+  rng = np.random.default_rng(0)
+  x, y = rng.standard_normal((2, 4, 5, *shape, 3))
+  mask = rng.random((4, 5)) < 0.5
+  assert tasks.masked_mse(jnp.asarray(x), y, mask) == pytest.approx(
+      ((x - y)[mask] ** 2).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize('name', ['audio', 'video'])
+def test_a_latent_that_is_partly_real_is_real(name):
+  """Masks of data steps from masks of mel frames; the last may hang over the clip's end."""
+  task = micro('v2a')[1]
+  stride = task.models.codec.stride if name == 'audio' else 1
+  for length in range(1, 10):
+    mask = np.arange(10 * stride - 1) < length
+    made = task.mask({f'{name}_mask': mask[None]}, name)[0]
+    np.testing.assert_array_equal(made, np.arange(len(made)) < -(-length // stride))
