@@ -45,8 +45,8 @@ def build(config, dtype=jnp.float32):
   if 'fusion' in config:
     f = config.fusion
     fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
-                    clock_rate=towers['video'].token_rate, rope_base=f.rope_base, nearness=f.nearness,
-                    **shared)
+                    clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
+                    nearness=f.nearness, **shared)
     link = AVLink(towers, fusion, f.placement, remat=config.remat == 'segment')
   return Models(layout, codec, text, towers, link)
 

@@ -133,6 +133,7 @@ def test_at_initialisation_avlink_is_the_frozen_base_bit_for_bit(placement):
     np.testing.assert_array_equal(made[name], bare(name))
 
 
+@pytest.mark.slow
 def test_so_it_is_with_towers_of_different_depth_and_the_compilers_optimiser_on():
   """All but for the order in which the optimiser adds up a sum in one program or another."""
   deep = dataclasses.replace(VIDEO, depth=6)
@@ -156,7 +157,7 @@ def gradient(outputs, remat=False):
 
 def test_the_first_gradient_opens_the_gates():
   """And reaches nothing else: a zero gate passes none on."""
-  made = gradient(BOTH)(fresh())
+  made = gradient(BOTH)(fresh())['blocks']
   for m in range(2):
     kernel = made.pop(f'modulation_out_{m}')['kernel']
     assert (np.abs(kernel[..., 4 * FUSION.width:]).max((1, 2)) > 1e-4).all()  # in every block
@@ -226,7 +227,7 @@ def unrolled(fused_after, inputs):
   fuse = plain_jit(FUSION.block.apply)
   for number in range(DEPTH + 1):
     for k in (k for k, after in enumerate(fused_after) if after == number):
-      tokens = fuse({'params': jax.tree.map(lambda p, k=k: p[k], trained())},
+      tokens = fuse({'params': jax.tree.map(lambda p, k=k: p[k], trained()['blocks'])},
                     [s.tokens for s in streams.values()], [i.t for i in inputs.values()],
                     [s.mask for s in streams.values()], joint_angles)
       streams = {n: streams[n].replace(tokens=x) for n, x in zip(streams, tokens, strict=True)}
@@ -326,7 +327,7 @@ def fused(seconds, times=(0.3, 0.3)):
   """One Fusion Block on fixed tokens at the given seconds."""
   rng = np.random.default_rng(0)
   tokens = [rng.standard_normal((1, 4, width)).astype(np.float32) for width in WIDTHS]
-  one = jax.tree.map(lambda p: p[0], trained())
+  one = jax.tree.map(lambda p: p[0], trained()['blocks'])
   return plain_jit(FUSION.block.apply)(
       {'params': one}, tokens, [np.full(1, t, np.float32) for t in times],
       [np.ones((1, 4), bool)] * 2, FUSION.angles(seconds))

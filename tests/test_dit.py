@@ -256,6 +256,7 @@ def test_segments_run_one_after_another_like_single_blocks(tower):
   np.testing.assert_allclose(velocity(tower)(params, inputs), wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_recomputing_blocks_changes_no_gradient():
   params, inputs = params_of(AUDIO), input_of(AUDIO)
 

@@ -35,7 +35,8 @@ class _Encoder(nn.Module):
     x = nn.Conv(self.width, (STRIDE,), strides=STRIDE, padding='VALID')(nn.gelu(x))
     mask = valid.reshape(valid.shape[0], -1, STRIDE).any(-1)
     for _ in range(self.depth):
-      x = x + Attention(self.width, self.heads)(nn.LayerNorm()(x), key_mask=mask)
+      attention = Attention(self.width, self.heads, 'tiled')  # float32, which cuDNN does not take
+      x = x + attention(nn.LayerNorm()(x), key_mask=mask)
       x = x + MLP(4 * self.width, self.width)(nn.LayerNorm()(x))
     return nn.LayerNorm()(x), mask
 

@@ -82,7 +82,7 @@ class AVLink:
              for i in range(1, last + 1)]
     start = {name: lengths[name][0] for name in names}
     for plan, first, count in runs(plans):
-      fusion_slice = jax.tree.map(lambda p, i=first, n=count: p[i:i + n], fusion)
+      fusion_slice = jax.tree.map(lambda p, i=first, n=count: p[i:i + n], fusion['blocks'])
       block_slices = []
       for name, length in zip(names, plan, strict=True):
         block_slices.append(jax.tree.map(

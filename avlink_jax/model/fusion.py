@@ -105,7 +105,7 @@ class Fusion:
     masks = [jnp.ones((1, 1), bool) for _ in tower_widths]
     angles = jnp.zeros((len(tokens), self.width // self.heads // 2))
     one = lambda key: self.block.init(key, tokens, times, masks, angles)['params']  # noqa: E731
-    return jax.vmap(one)(jax.random.split(key, self.blocks))
+    return {'blocks': jax.vmap(one)(jax.random.split(key, self.blocks))}
 
   def angles(self, seconds):
     """Rotation of tokens at `seconds` (N,): τ = seconds · clock_rate (Eq. 4)."""

@@ -68,7 +68,8 @@ def rewound(path, step):
   """Opens metrics.jsonl for appending, without rows of steps after `step`: a resumed run takes
   those again, and no step shall stand there twice."""
   lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  path.write_text(''.join(line for line in lines if json.loads(line)['step'] <= step))
+  whole = [line for line in lines if line.endswith('\n')]  # a kill may have torn the last one
+  path.write_text(''.join(line for line in whole if json.loads(line)['step'] <= step))
   return path.open('a')
 
 
