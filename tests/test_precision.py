@@ -21,7 +21,7 @@ def test_the_linked_velocity_in_bfloat16_is_near_the_one_in_float32():
     perturb = functools.partial(jax.tree.map, lambda x: x + 0.1 * jnp.sin(jnp.arange(
         x.size, dtype=jnp.float32)).reshape(x.shape))
     frozen = {name: perturb(tower.init(key)) for name, tower in built.towers.items()}
-    frozen = jax.tree.map(lambda x: x.astype(dtype), frozen)
+    frozen = jax.tree.map(lambda x, to=dtype: x.astype(to), frozen)
     fusion = perturb(built.link.init(key))
     inputs, rng = {}, np.random.default_rng(0)
     for name, shape in models.example_shapes(built).items():
