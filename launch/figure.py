@@ -1,7 +1,7 @@
 """The README's picture: pictures, true sound and generated sound of the first clips of a samples
 folder, with exact event times as white lines.
 
-    python launch/figure.py runs/quickstart/samples/step_1000 avlink_jax/assets/v2a.png [COUNT]
+    python -m launch.figure runs/quickstart/samples/step_1000 avlink_jax/assets/v2a.png [COUNT]
 """
 
 import pathlib

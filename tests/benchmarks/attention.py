@@ -1,6 +1,6 @@
 """Time of each attention implementation, forward and with its gradient, at a tower's sizes.
 
-    python tests/benchmarks/attention.py [batch heads tokens head_dim]
+    python -m tests.benchmarks.attention [batch heads tokens head_dim]
 """
 
 import statistics

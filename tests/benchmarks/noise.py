@@ -1,12 +1,12 @@
 """Time to draw the noise of one batch of nano video: noise.gaussian beside jax.random.normal.
 
-    python tests/benchmarks/noise.py
+    python -m tests.benchmarks.noise
 """
 
 import jax
-from attention import milliseconds
 
 from avlink_jax.noise import gaussian
+from tests.benchmarks.attention import milliseconds
 
 SHAPE = (32, 31, 36, 64, 3)
 

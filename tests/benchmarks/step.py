@@ -1,6 +1,6 @@
 """Time of a training step and of 64-step sampling, compiled once, on this machine.
 
-    python tests/benchmarks/step.py [--scale=nano] [--batch=16] [--malloc] TASK [TASK ...]
+    python -m tests.benchmarks.step [--scale=nano] [--batch=16] [--malloc] TASK [TASK ...]
 
 --malloc lets glibc hand memory back between steps, as it does by default; without it memory is
 kept, as main.py does. Prints medians, and how often each function was compiled.

@@ -1,6 +1,6 @@
 """From which flow time on do the noisy latents of a sound show its onsets by themselves?
 
-    python tests/benchmarks/timing_in_noise.py [weights.safetensors of a mel_vae]
+    python -m tests.benchmarks.timing_in_noise [weights.safetensors of a mel_vae]
 
 Above that t the Fusion Blocks have nothing to say about timing; below it the video is all
 there is. That is where the law of t of fusion training has to put its examples
