@@ -2,20 +2,12 @@
 for both in the Fusion Block (AV-Link Sec. 3.3, Eq. 4).
 
 Positions are plain numbers (float64, on the host): a token's angle depends on nothing but its
-position, so that tokens of different modalities at the same second turn by the same angle.
+position. In the Fusion Block that is its second times η_v (fusion.Fusion.angles): n for video
+frame n, n·η_v/η_a for audio token n, so that both turn by the same angle at the same second.
 """
 
 import jax.numpy as jnp
 import numpy as np
-
-
-def temporal_positions(tokens, rate, clock_rate):
-  """τ(n) = n · η_clock/η for tokens n = 0 … tokens−1 that come `rate` a second (Sec. 3.3).
-
-  With η_clock = η_v this is the paper's τ: n for frame n, n·η_v/η_a for audio token n.
-  Returns float64 (tokens,).
-  """
-  return np.arange(tokens, dtype=np.float64) * (clock_rate / rate)
 
 
 def split_pairs(head_dim, axes):

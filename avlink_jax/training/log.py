@@ -32,7 +32,8 @@ class Log:
     for name, value in row.items():
       if name != 'step':
         self._board.add_scalar(name, value, step)
-    left = (self._total - step) / max(speed, 1e-9)
+    pace = (now - self._started) / max(step - self._start_step, 1)  # over the run: a steady guess
+    left = (self._total - step) * pace
     print(f'step {step}/{self._total}  loss {row["loss"]:.4f}  {speed:.2f} steps/s  '
           f'{clock(left)} left', file=sys.stderr, flush=True)
 
