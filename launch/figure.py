@@ -51,7 +51,7 @@ def main():
   for row, top in zip(rows, np.cumsum([0] + heights), strict=False):
     if row is not None:
       picture.paste(row, (0, int(top)))
-  picture.quantize(128).save(out, optimize=True)
+  picture.save(out, optimize=True)
 
 
 if __name__ == '__main__':
