@@ -3,8 +3,6 @@
 Flags -> config -> mode. A mistake of the user ends here, in one line and exit status 2.
 """
 
-import contextlib
-import ctypes
 import sys
 
 from absl import flags
@@ -23,21 +21,6 @@ OUTPUT = flags.DEFINE_string('output', None, 'sample: folder; evaluate: JSON fil
 SEED = flags.DEFINE_integer('seed', 0, 'sample: of the noise')
 GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generated clips')
 REFERENCE = flags.DEFINE_string('reference', None, 'evaluate: folder of reference clips')
-
-
-def keep_freed_memory():
-  """Tells glibc to keep what XLA frees between steps instead of handing it back.
-
-  On a CPU every step would otherwise have its buffers mapped and zeroed anew: about a third of
-  a nano step's time (tests/benchmarks/step.py --malloc).
-  """
-  m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8
-  with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to tell it
-    mallopt = ctypes.CDLL('libc.so.6').mallopt
-    mallopt(m_mmap_max, 0)
-    mallopt(m_trim_threshold, 2**31 - 1)
-    mallopt(m_top_pad, 256 << 20)
-    mallopt(m_arena_max, 1)
 
 
 def need(flag, mode):
@@ -83,7 +66,6 @@ def parse(argv):
 
 def main(argv=None):
   """Exit status: 0 done, 2 a mistake of the user's, told in one line on stderr."""
-  keep_freed_memory()
   try:
     run(parse(argv or sys.argv))
   except (UserError, MediaError) as error:

@@ -1,9 +1,8 @@
 """Time of a training step and of 64-step sampling, compiled once, on this machine.
 
-    python -m tests.benchmarks.step [--scale=nano] [--batch=16] [--malloc] TASK [TASK ...]
+    python -m tests.benchmarks.step [--scale=nano] [--batch=16] TASK [TASK ...]
 
---malloc lets glibc hand memory back between steps, as it does by default; without it memory is
-kept, as main.py does. Prints medians, and how often each function was compiled.
+Prints medians, and how often the sampler was compiled.
 """
 
 import argparse
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax import main, models, sampler, tasks
+from avlink_jax import models, sampler, tasks
 from avlink_jax.training import step as training
 
 
@@ -90,10 +89,7 @@ if __name__ == '__main__':
   parser = argparse.ArgumentParser()
   parser.add_argument('--scale', default='nano')
   parser.add_argument('--batch', type=int, default=16)
-  parser.add_argument('--malloc', action='store_true')
   parser.add_argument('tasks', nargs='+')
   given = parser.parse_args()
-  if not given.malloc:
-    main.keep_freed_memory()
   for each in given.tasks:
     measure(each, given.scale, given.batch)
