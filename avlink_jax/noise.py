@@ -1,8 +1,9 @@
 """X_0: standard normal noise from a counter and a hash, the same on every machine.
 
-A training step draws a value for every pixel of every clip. JAX's own generator takes longer for
-that than a small model for its whole step on a CPU (tests/benchmarks/noise.py prints both), and
-nothing here needs its strength: a counter hashed twice under two random words is plenty.
+A training step draws a value for every pixel of every clip. On a CPU JAX's own generator takes for
+that a good part of a small model's whole step, ten times what this takes
+(tests/benchmarks/noise.py prints both), and nothing here needs its strength: a counter hashed
+twice under two random words is plenty.
 Being a function of the counter alone, it is also split over chips without talk between them.
 """
 
