@@ -134,5 +134,6 @@ def test_evaluate_where_nothing_matches_is_told(tmp_path, clip):
   (tmp_path / 'b').mkdir()
   (tmp_path / 'a' / 'one.mp4').write_bytes(clip.read_bytes())
   (tmp_path / 'b' / 'two.mp4').write_bytes(clip.read_bytes())
-  complaint(avlink('--mode=evaluate', f'--generated={tmp_path}/a', f'--reference={tmp_path}/b',
-                   f'--output={tmp_path}/scores.json'))
+  assert 'no clip in' in complaint(avlink(
+      '--mode=evaluate', f'--generated={tmp_path}/a', f'--reference={tmp_path}/b',
+      f'--output={tmp_path}/scores.json'))
