@@ -81,7 +81,7 @@ class Fusion:
     clock_rate: positions a second of the temporal RoPE; the paper's η_v, one a video frame.
     nearness: how much tokens prefer those of their own time before anything is learned
       (attention.Attention). The paper says nothing of it. At nano scale, 0 with
-      rope_base 100 had not left its plateau after 960 steps; 1.5 with rope_base 10 had by 400.
+      rope_base 100 had not left its plateau after 960 steps; 1.5 with rope_base 10 had by 500.
   """
   blocks: int = 8
   width: int = 1024
