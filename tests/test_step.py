@@ -192,7 +192,7 @@ def test_the_loss_is_the_mean_over_what_is_real(shape):
   rng = np.random.default_rng(0)
   x, y = rng.standard_normal((2, 4, 5, *shape, 3))
   mask = rng.random((4, 5)) < 0.5
-  assert tasks.masked_mse(jnp.asarray(x), y, mask) == pytest.approx(
+  assert tasks.flow.masked_mse(jnp.asarray(x), y, mask) == pytest.approx(
       ((x - y)[mask] ** 2).mean(), rel=1e-5)
 
 

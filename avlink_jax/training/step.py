@@ -47,26 +47,42 @@ def init(task, optimizer, seed):
   """State at step 0, from the run's seed."""
   params = task.init(jax.random.key(seed))
   return State(step=jnp.zeros((), jnp.int32), params=params,
-               ema=jax.tree.map(jnp.copy, params), stats=task.init_stats(),
-               optimizer=optimizer.init(params))
+               ema=jax.tree.map(jnp.copy, task.sampled(params)), stats=task.init_stats(),
+               optimizer={player or 'all': optimizer.init(own_part(params, player))
+                          for player in task.players or (None,)})
+
+
+def own_part(params, player):
+  """The parameters that a player's loss trains; all of them where there are no players."""
+  return params if player is None else params[player]
 
 
 def train_step(task, optimizer, config, state, frozen, batch):
   """(State, metrics) after one update. All randomness comes from (seed, step).
 
-  Gradients exist for `state.params` alone: the frozen trees are not differentiated.
+  Gradients exist for `state.params` alone: the frozen trees are not differentiated. Players
+  (generator, discriminator) move one after another, each against the others' newest parameters;
+  what their losses compute alike is computed once, since it is one program.
   """
   key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+  params, stats, optimizers, metrics = state.params, state.stats, {}, {}
+  for player in task.players or (None,):
 
-  def loss(params):
-    return task.loss(params, state.stats, frozen, batch, key)
+    def loss(own, params=params, stats=stats, player=player):
+      whole = own if player is None else {**params, player: own}
+      return task.loss(whole, stats, frozen, batch, key, state.step, player)
 
-  (value, (metrics, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
-  updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-  params = optax.apply_updates(state.params, updates)
+    own = own_part(params, player)
+    (value, (said, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(own)
+    name = player or 'all'
+    updates, optimizers[name] = optimizer.update(gradients, state.optimizer[name], own)
+    own = optax.apply_updates(own, updates)
+    params = own if player is None else {**params, player: own}
+    # The last player's loss is what the run is judged by; the others' carry their names.
+    prefix = '' if player == (task.players or (None,))[-1] else f'{player}_'
+    metrics |= {f'{prefix}loss': value, f'{prefix}grad_norm': optax.global_norm(gradients), **said}
   # A young average forgets its random start: Polyak's decay grows with the step.
   decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
-  ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
-  metrics = {'loss': value, 'grad_norm': optax.global_norm(gradients),
-             'learning_rate': learning_rate(config)(state.step), **metrics}
-  return State(state.step + 1, params, ema, stats, optimizer_state), metrics
+  ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, task.sampled(params))
+  metrics['learning_rate'] = learning_rate(config)(state.step)
+  return State(state.step + 1, params, ema, stats, optimizers), metrics

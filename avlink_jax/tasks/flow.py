@@ -1,16 +1,4 @@
-"""What each task trains, what it keeps frozen, and its loss.
-
-A task is an object with
-
-    init(key)                                       -> trainable parameters
-    init_stats()                                    -> running statistics that are not trained
-    loss(params, stats, frozen, batch, key)         -> scalar, (metrics, stats)
-    modalities, generate                            what it reads of a clip, what it makes
-    frozen_parts                                    what it needs of `weights.load_frozen`
-
-and the trainer knows nothing else of it. `frozen` is {'codec': {'params', 'std'},
-'towers': {name: {'dit', 'text'}}}, as much of it as the task needs.
-"""
+"""Every flow-matching task, whatever it generates and whatever conditions it."""
 
 import dataclasses
 
@@ -19,40 +7,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from avlink_jax import flow
-from avlink_jax.codecs import mel_vae, text
+from avlink_jax.codecs import text
 from avlink_jax.model.dit import Input
 from avlink_jax.models import Models
 from avlink_jax.noise import gaussian
-
-
-@dataclasses.dataclass(frozen=True)
-class MelVAETask:
-  """The 1D-VAE: L1 on the log-mel, KL as a mean over elements times its weight (ref. 27)."""
-  models: Models
-  config: ConfigDict
-  modalities = generate = ('audio',)
-  frozen_parts = ()
-
-  def init(self, key):
-    return self.models.codec.init(key)
-
-  def init_stats(self):
-    return {'std': jnp.ones(())}
-
-  def loss(self, params, stats, frozen, batch, key):
-    """`stats.std` follows the latents' deviation, by which the flow models' data is divided."""
-    del frozen
-    codec, mask = self.models.codec, batch['audio_mask'][..., None]
-    mean, log_variance = codec.moments(params, batch['mel'])
-    z = mean + jnp.exp(0.5 * log_variance) * gaussian(key, mean.shape)
-    reconstruction = codec.decode(params, 1.0, z)
-    l1 = jnp.sum(jnp.abs(reconstruction - batch['mel']) * mask) / (
-        jnp.sum(mask) * batch['mel'].shape[-1])
-    kl = mel_vae.kl_divergence(mean, log_variance)
-    decay = self.config.codec.std_decay
-    std = decay * stats['std'] + (1 - decay) * jax.lax.stop_gradient(jnp.std(mean))
-    return (l1 + self.config.codec.kl_weight * kl,
-            ({'l1': l1, 'kl': kl, 'latent_std': std}, {'std': std}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +22,8 @@ class FlowTask:
   """
   models: Models
   config: ConfigDict
+
+  players = ()
 
   @property
   def linked(self):
@@ -88,6 +48,9 @@ class FlowTask:
     name, = self.generate
     keys = jax.random.split(key)
     return {'dit': self.models.towers[name].init(keys[0]), 'text': self.models.text.init(keys[1])}
+
+  def sampled(self, params):
+    return params
 
   def init_stats(self):
     return {}
@@ -122,7 +85,7 @@ class FlowTask:
     mask = jnp.pad(mask, ((0, 0), (0, -mask.shape[1] % stride)))
     return mask.reshape(mask.shape[0], -1, stride).any(-1)
 
-  def loss(self, params, stats, frozen, batch, key):
+  def loss(self, params, stats, frozen, batch, key, step=None, player=None):
     """Eq. 5: mean squared error of the velocity, over real (not padded) data."""
     laws, towers = self.config.flow, self.towers(params, frozen)
     inputs, targets = {}, {}
@@ -153,8 +116,3 @@ def masked_mse(x, y, mask):
   """Mean of (x − y)² over the frames (axis 1) where mask (B, T) is True."""
   weight = mask.reshape(mask.shape + (1,) * (x.ndim - 2)).astype(x.dtype)
   return jnp.sum((x - y) ** 2 * weight) / (jnp.sum(weight) * x[0, 0].size)
-
-
-def make(config, models):
-  """The task that `config.task` names."""
-  return MelVAETask(models, config) if config.task == 'mel_vae' else FlowTask(models, config)

@@ -1,0 +1,26 @@
+"""What each task trains, what it keeps frozen, and its loss.
+
+A task is an object with
+
+    modalities, generate         what it reads of a clip, what it makes
+    frozen_parts                 what it needs of `weights.load_frozen`
+    players                      () where one loss trains everything; else the subtrees of the
+                                 parameters that have a loss and an optimiser each, in the order
+                                 in which a step updates them
+    init(key)                    -> trainable parameters (with players: a dict with their names)
+    init_stats()                 -> running statistics that are not trained
+    sampled(params)              -> the part of them that is averaged, exported and sampled from
+    loss(params, stats, frozen, batch, key, step, player)
+                                 -> scalar, (metrics, stats); `player` is None without players
+
+and the trainer knows nothing else of it. `frozen` is {'codec': {'params', 'std'},
+'towers': {name: {'dit', 'text'}}}, as much of it as the task needs.
+"""
+
+from avlink_jax.tasks.flow import FlowTask
+from avlink_jax.tasks.mel_vae import MelVAETask
+
+
+def make(config, models):
+  """The task that `config.task` names."""
+  return {'mel_vae': MelVAETask}.get(config.task, FlowTask)(models, config)
