@@ -1,4 +1,6 @@
-"""Log-mel spectrograms by the recipe of the paper's audio codec (its ref. 27), on the host.
+"""Log-mel spectrograms by the recipe of the paper's audio codec (its ref. 27).
+
+On the host (`log_mel`) for data, in JAX (`log_mel_in_jax`) where a gradient has to pass.
 
 n_fft 1024, periodic Hann window, hop 160 at 16 kHz, magnitude, 64 Slaney mel bins from 0 to
 8000 Hz, natural logarithm floored at 1e-5, no mean or deviation taken out.
@@ -7,6 +9,7 @@ n_fft 1024, periodic Hann window, hop 160 at 16 kHz, magnitude, 64 Slaney mel bi
 import dataclasses
 import functools
 
+import jax.numpy as jnp
 import librosa
 import numpy as np
 import scipy.fft
@@ -62,3 +65,32 @@ def log_mel(wave, spec):
   spectrum = scipy.fft.rfft(frames * spec.window, axis=-1)
   magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2)  # np.abs guards against overflow, slowly
   return np.log(np.maximum(magnitude @ spec.filters.T, spec.floor))
+
+
+def frames_in_jax(wave, spec):
+  """Windows (B, T, n_fft), a hop apart, of wave (B, n_fft + (T − 1)·hop).
+
+  A window is n_fft/hop whole hops and a bit: cut into hops, the wave gives all windows as a few
+  shifted copies side by side. Gathering samples one by one is slow, and its gradient more so.
+  """
+  count = (wave.shape[1] - spec.n_fft) // spec.hop + 1
+  parts = -(-spec.n_fft // spec.hop)
+  room = (count + parts - 1) * spec.hop
+  hops = jnp.pad(wave, ((0, 0), (0, max(0, room - wave.shape[1]))))[:, :room]
+  hops = hops.reshape(wave.shape[0], -1, spec.hop)
+  side_by_side = jnp.concatenate([hops[:, i:i + count] for i in range(parts)], axis=-1)
+  return side_by_side[..., :spec.n_fft]
+
+
+def log_mel_in_jax(wave, spec, padded=False):
+  """`log_mel` for a batch, differentiable: (B, S) float32 -> (B, S // hop, n_mels).
+
+  With `padded`, the wave is (B, padding + S + padding) already, real sound instead of reflections
+  at both ends. The gradient is finite everywhere, on digital silence too, where it is 0.
+  """
+  if not padded:
+    wave = jnp.pad(wave, ((0, 0), (spec.padding, spec.padding)), mode='reflect')
+  spectrum = jnp.fft.rfft(frames_in_jax(wave, spec) * spec.window)
+  # The root's slope at 0 is infinite; the small number is far below the floor of any mel bin.
+  magnitude = jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-14)
+  return jnp.log(jnp.maximum(magnitude @ spec.filters.T, spec.floor))

