@@ -1,15 +1,27 @@
-"""The 1D-VAE that makes latents of log-mel spectrograms (L1 + KL)."""
+"""The 1D-VAE that makes latents of log-mel spectrograms: L1, perceptual, KL and an adversary."""
+
+from ml_collections import ConfigDict
 
 from configs import common
 
 
 def get_config(scale='paper'):
   c = common.base('mel_vae', scale)
-  c.train.steps = {'paper': 400_000, 'small': 20_000, 'nano': 4_000}[scale]
-  c.train.decay_steps = {'paper': 0, 'small': 5_000, 'nano': 1_000}[scale]
+  by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[scale]  # noqa: E731
+  c.train.steps = by_scale(400_000, 20_000, 4_000)
+  c.train.decay_steps = by_scale(0, 5_000, 1_000)
+  # Two Adams, and no decay of weights: it would move the discriminator before its time (ref. 27).
+  c.train.beta1, c.train.beta2, c.train.weight_decay = 0.5, 0.9, 0.0
+  c.codec_loss = ConfigDict(dict(
+      # none, bundled (this project's network), or files of VGG16 and LPIPS's heads: path[,path]
+      perceptual='bundled', perceptual_weight=1.0,
+      adversarial=True,  # False: no discriminator at all
+      # Ref. 27 says 20,001, and its framework counts the updates of both players.
+      disc_after=by_scale(10_000, 10_000, 2_000),
+      disc_weight=0.5, disc_layers=3, disc_width=by_scale(64, 32, 16),
+      frames=by_scale(0, 256, 128)))  # of a mel that both networks look at; 0: all
   if scale == 'nano':
     c.train.batch_size, c.train.learning_rate = 8, 2e-3
-  if scale == 'paper':  # two Adams in the full recipe; these are its numbers (ref. 27)
+  if scale == 'paper':  # ref. 27
     c.train.batch_size, c.train.learning_rate = 4, 8e-6
-    c.train.beta1, c.train.beta2, c.train.weight_decay = 0.5, 0.9, 0.0
   return c

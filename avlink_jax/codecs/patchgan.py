@@ -1,0 +1,79 @@
+"""The adversary of the 1D-VAE (ref. 27, after VQGAN): it judges patches of the mel as an image.
+
+Closed forms of the game beside it: hinge losses, and the adaptive weight that keeps the
+adversarial gradient as large as the reconstruction's where both reach the decoder's last layer.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+LEAK = 0.2
+WIDEST = 8  # times the first width: deeper layers grow no further (pix2pix)
+
+
+class _PatchGAN(nn.Module):
+  width: int
+  layers: int
+
+  @nn.compact
+  def __call__(self, image):
+    x = image
+    conv = lambda channels, stride, bias: nn.Conv(  # noqa: E731
+        channels, (4, 4), strides=stride, padding=1, use_bias=bias,
+        kernel_init=nn.initializers.normal(0.02))
+    for layer in range(self.layers + 1):
+      multiple = min(2**layer, WIDEST)
+      x = conv(multiple * self.width, 2 if layer < self.layers else 1, layer == 0)(x)
+      if layer:
+        x = nn.GroupNorm(num_groups=multiple)(x)
+      x = nn.leaky_relu(x, LEAK)
+    return conv(1, 1, True)(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchGAN:
+  """pix2pix's discriminator: `layers` 4×4 convolutions of stride 2, two of stride 1.
+
+  With three layers each logit sees 70 × 70 pixels. Where the original has BatchNorm, this has
+  GroupNorm (groups of `width` channels): it keeps no running state, so the discriminator is a
+  pure function of its parameters; an example is judged alone, so that a batch split over chips
+  needs no talk between them and real and made ones cannot be told apart by their batch's mean.
+  """
+  width: int = 64
+  layers: int = 3
+
+  @property
+  def _module(self):
+    return _PatchGAN(self.width, self.layers)
+
+  def init(self, key):
+    side = 2 ** (self.layers + 2)  # two rows and columns are lost to the last two convolutions
+    return self._module.init(key, jnp.zeros((1, side, side, 1)))['params']
+
+  def __call__(self, params, image):
+    """Images (B, T, n_mels, 1) -> logits (B, T/2^layers − 2, n_mels/2^layers − 2, 1): above 0
+    where a patch looks real. T and n_mels are at least 3·2^layers."""
+    return self._module.apply({'params': params}, image)
+
+
+def discriminator_hinge(real, fake):
+  """½·(E[max(0, 1 − D(x))] + E[max(0, 1 + D(x̂))]) of two sets of logits: scalar."""
+  return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake)))
+
+
+def generator_hinge(fake):
+  """−E[D(x̂)] of the logits of what was made: scalar."""
+  return -jnp.mean(fake)
+
+
+def adaptive_weight(reconstruction, adversarial):
+  """λ = ‖∇L_rec‖ / (‖∇L_adv‖ + 1e-4), clipped to [0, 1e4] (VQGAN, Eq. 7): scalar.
+
+  Args: gradients of both losses with respect to the decoder's last layer.
+  """
+  ratio = optax.global_norm(reconstruction) / (optax.global_norm(adversarial) + 1e-4)
+  return jnp.clip(ratio, 0.0, 1e4)

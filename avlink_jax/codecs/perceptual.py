@@ -1,0 +1,159 @@
+"""How alike two mels look to a fixed network: LPIPS's distance, for the 1D-VAE (ref. 27).
+
+A network is an object with
+
+    features(image)   (B, T, n_mels, 1) -> list of maps (B, T_l, n_l, C_l)
+    heads             how much each channel of each map counts: list of (C_l,), not negative
+    floor             added to a pixel's squared norm
+
+and an image is a log-mel in which 0 is silence and 1 is a magnitude of one. Two networks: LPIPS's
+own VGG16, given its weights; and a small one which this project trains on the sounds of
+`impacts` (`training/mel_features.py`) and ships.
+"""
+
+import dataclasses
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from avlink_jax import weights
+from avlink_jax.errors import UserError
+
+BUNDLED = weights.BUNDLED / 'nano' / 'mel_features.safetensors'
+
+
+def distance(network, image, other):
+  """LPIPS: Σ_l mean over pixels of heads_l · (f̂_l(image) − f̂_l(other))², f̂ of unit length.
+
+  Args: two images (B, T, n_mels, 1). Returns (B,).
+  Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, Eq. 1.
+  """
+  def unit(x):
+    return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + network.floor)
+
+  return sum(jnp.mean((unit(x) - unit(y)) ** 2 @ head, axis=(1, 2)) for x, y, head in zip(
+      network.features(image), network.features(other), network.heads, strict=True))
+
+
+class MelFeatures(nn.Module):
+  """The project's own network: 3×3 convolutions of stride 2, ReLU, and their maps."""
+  widths: tuple[int, ...] = (16, 24, 32, 48)
+
+  @nn.compact
+  def __call__(self, image):
+    maps = [image]
+    for width in self.widths:
+      maps.append(nn.relu(nn.Conv(width, (3, 3), strides=2)(maps[-1])))
+    return maps[1:]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bundled:
+  """MelFeatures, each layer and channel counting alike; a distance lies between 0 and 2."""
+  params: dict
+  floor = 1e-2  # layers answer with norms near 1; what is near silence shall not be blown up
+
+  @property
+  def heads(self):
+    widths = MelFeatures.widths
+    return [np.full(width, 1 / len(widths), np.float32) for width in widths]
+
+  def features(self, image):
+    return MelFeatures().apply({'params': self.params}, image)
+
+
+# VGG16 up to its last ReLU: index of each convolution in torchvision's `features`, channels out.
+VGG = ((0, 64), (2, 64), (5, 128), (7, 128), (10, 256), (12, 256), (14, 256),
+       (17, 512), (19, 512), (21, 512), (24, 512), (26, 512), (28, 512))
+TAPS = (2, 7, 14, 21, 28)  # the last convolution of each of its five stages
+# What LPIPS takes off and divides by, for RGB in [−1, 1].
+SHIFT = np.array((-0.030, -0.088, -0.188), np.float32)
+SCALE = np.array((0.458, 0.448, 0.450), np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LPIPS:
+  """VGG16 with LPIPS's linear heads; tensors under their torch names, as torch shapes them."""
+  tensors: dict
+  floor = 1e-20
+
+  @property
+  def heads(self):
+    return [self.tensors[f'lin{k}.model.1.weight'].reshape(-1) for k in range(len(TAPS))]
+
+  def features(self, image):
+    """The grey image goes to three channels alike, and from [0, 1] to [−1, 1]."""
+    x, maps = (2 * image - 1 - SHIFT) / SCALE, []
+    for index, _ in VGG:
+      kernel = self.tensors[f'features.{index}.weight'].transpose(2, 3, 1, 0)
+      x = jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME',
+                                       dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+      x = jax.nn.relu(x + self.tensors[f'features.{index}.bias'])
+      if index in TAPS:
+        maps.append(x)
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+    return maps
+
+
+def load(given):
+  """The network that `codec_loss.perceptual` names; None for 'none'.
+
+  'bundled' is MelFeatures. Else one or two paths, comma between: .safetensors or torch files that
+  hold torchvision's VGG16 `features.N.weight`, `.bias` and lpips's `linK.model.1.weight`.
+  Raises UserError for files that are not there, cannot be read or hold something else.
+  """
+  if given == 'none':
+    return None
+  if given == 'bundled':
+    tree, _ = weights.read(BUNDLED)
+    like = jax.eval_shape(MelFeatures().init, jax.random.key(0), jnp.zeros((1, 64, 64, 1)))
+    return Bundled(weights.fit(tree, like, BUNDLED)['params'])
+  found = {}
+  for path in given.split(','):
+    found |= _tensors(path)
+  return LPIPS(_checked(found, given))
+
+
+def _tensors(path):
+  """{name: array} of a .safetensors or torch file."""
+  if not pathlib.Path(path).is_file():
+    raise UserError(f"codec_loss.perceptual: {path!r} is no file: give 'bundled', 'none', or the "
+                    'weights of VGG16 and of the LPIPS heads')
+  if path.endswith('.safetensors'):
+    try:
+      return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+      raise UserError(f'{path}: not a safetensors file ({error})') from None
+  try:
+    import torch  # only for files in its own format
+  except ImportError:
+    raise UserError(f'{path}: reading this file needs torch: install it, or convert the file to '
+                    '.safetensors') from None
+  try:
+    state = torch.load(path, map_location='cpu', weights_only=True)
+    return {name: value.float().numpy() for name, value in state.items()}
+  except Exception as error:  # torch raises whatever the broken file makes its readers raise
+    reason = str(error).strip().splitlines() or ['']
+    raise UserError(f'{path}: not a torch file of weights ({reason[0]})') from None
+
+
+def _checked(found, given):
+  """The tensors that LPIPS reads; UserError where one is missing or of another shape."""
+  wanted, before = {}, 3
+  for index, channels in VGG:
+    wanted[f'features.{index}.weight'] = (channels, before, 3, 3)
+    wanted[f'features.{index}.bias'] = (channels,)
+    before = channels
+  wanted |= {f'lin{k}.model.1.weight': (1, dict(VGG)[tap], 1, 1) for k, tap in enumerate(TAPS)}
+  for name, shape in wanted.items():
+    if name not in found:
+      raise UserError(f'{given}: no {name} in it: VGG16 (torchvision names) and the LPIPS heads '
+                      '(linK.model.1.weight) are needed, in one file or in two (path,path)')
+    if found[name].shape != shape:
+      raise UserError(f'{given}: {name} has shape {found[name].shape}, not {shape}')
+  return {name: np.asarray(found[name], np.float32) for name in wanted}
