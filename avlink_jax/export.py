@@ -1,6 +1,7 @@
 """A samples folder: what was made, in files that any player opens, and a manifest that says how.
 
-    ID.mp4           picture and sound, of the same length within one video frame
+    ID.mp4           picture and sound, of the same length within one video frame; a sound that has
+                     no picture is shown as its spectrogram, a picture without sound is silent
     ID.wav           the sound as it was made, where sound was made
     manifest.jsonl   a row a clip: id, task, source, prompt, seed, steps, guidance, duration, files
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from avlink_jax.data import mux
 from avlink_jax.errors import UserError
+from avlink_jax.spectrogram import FRAME_FPS, spectrogram_frames
 
 MANIFEST = 'manifest.jsonl'
 FIELDS = ('id', 'task', 'source', 'prompt', 'seed', 'steps', 'guidance', 'duration', 'files')
@@ -27,7 +29,7 @@ NAME_BYTES = 200  # file systems take 255, and the hash and the suffix need some
 
 
 def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_rate=None,
-                 record=None, source_video=None) -> dict:
+                 record=None, source_video=None, source_audio=None, made=None) -> dict:
   """Writes one sample's files and its row in the manifest; the same id replaces both.
 
   Args:
@@ -36,41 +38,56 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
     frames: uint8 (N, H, W, 3) RGB, None where there is no picture or `source_video` has it.
       Pictures narrower than 256 pixels are enlarged by a whole factor, pixels kept square.
     fps: frames a second of `frames`.
-    audio: float32 (S,) mono in [-1, 1], None where no sound was made.
+    audio: float32 (S,) mono in [-1, 1], None where there is no sound.
     sample_rate: Hz of `audio`.
     record: the row's other fields (task, source, prompt, seed, ..., and whatever else the
       reader should know, such as `events`). Numpy scalars and arrays are welcome.
     source_video: path of the conditioning clip: its own picture is kept, under `audio`, which
       must be given.
+    source_audio: path of the conditioning clip, where the sound was given: its own sound, stereo
+      if it is, goes under `frames`, which must be given; `audio` is not looked at then.
+    made: which of 'audio' and 'video' were generated; it stands in the row. ID.wav is written
+      only where sound was. None: not told, and any `audio` becomes ID.wav.
 
   Returns:
     the row, as it stands in the manifest. `files` maps `video` and `audio` to names in the
-    folder; fields of the contract that nobody gave are None.
+    folder; fields of the contract that nobody gave are None. `picture` is 'spectrogram' where
+    the picture was drawn from the sound.
 
   Raises:
-    UserError: the folder cannot be written, or `source_video` would be overwritten.
-    MediaError: `source_video` cannot be read.
+    UserError: the folder cannot be written, or a source would be overwritten.
+    MediaError: `source_video` or `source_audio` cannot be read.
   """
   folder = make_folder(folder)
   stem = file_stem(id)
-  files, duration = {}, None
-  video = folder / f'{stem}.mp4'
-  if source_video is not None and pathlib.Path(source_video).resolve() == video.resolve():
-    raise UserError(f'{video} is the input itself: give another folder for the output')
+  files, duration, told = {}, None, {} if made is None else {'made': sorted(made)}
+  video, wav = folder / f'{stem}.mp4', folder / f'{stem}.wav'
+  has_frames = frames is not None and len(frames) > 0
+  if source_audio is not None and not has_frames:
+    raise ValueError('source_audio goes under frames, and there are none')
+  for source in filter(None, (source_video, source_audio)):
+    # Also a wav that is not written now: it may be an older sample's, which is removed.
+    if pathlib.Path(source).resolve() in (video.resolve(), wav.resolve()):
+      raise UserError(f'{source} is the input itself: give another folder for the output')
   if audio is not None:
     duration = len(audio) / sample_rate
-    files['audio'] = f'{stem}.wav'
-    mux.write_wav(folder / files['audio'], audio, sample_rate)
+  if audio is not None and source_audio is None and (made is None or 'audio' in made):
+    files['audio'] = wav.name
+    mux.write_wav(wav, audio, sample_rate)
   if source_video is not None:
-    files['video'] = video.name
     mux.replace_sound(source_video, video, audio, sample_rate)
-  elif frames is not None and len(frames):
+  elif has_frames:
     duration = len(frames) / fps
+    mux.write_mp4(video, frames=enlarge(frames), fps=fps, audio=audio, sample_rate=sample_rate,
+                  source_audio=source_audio)
+  elif audio is not None:
+    told['picture'] = 'spectrogram'
+    mux.write_mp4(video, frames=spectrogram_frames(audio, sample_rate), fps=FRAME_FPS,
+                  audio=audio, sample_rate=sample_rate)
+  if source_video is not None or has_frames or audio is not None:
     files['video'] = video.name
-    mux.write_mp4(video, frames=enlarge(frames), fps=fps, audio=audio, sample_rate=sample_rate)
   row = dict.fromkeys(FIELDS)
-  row.update({'duration': duration}, **(record or {}))
-  row.update({'id': id, 'files': files})
+  row.update({'duration': duration, **(record or {}), **told, 'id': id, 'files': files})
   _put_row(folder, row)
   return row
 

@@ -1,107 +1,32 @@
 """`index.html` of a samples folder: look at and listen to each clip beside its reference.
 
 One page that opens from file:// and fetches nothing: clips are relative paths, pictures of the
-sound are PNG files in `figures/`, style and script stand in the page. Whatever comes from a
-manifest is escaped.
+sound and, where the picture was made, of the frames are files in `figures/`, style and script
+stand in the page. Whatever comes from a manifest is escaped.
 """
 
 import html
-import io
 import math
 import os
 import pathlib
 import urllib.parse
 
-import librosa
 import numpy as np
 from PIL import Image
 
 from avlink_jax.data import media
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.export import event_times, file_stem, make_folder, read_manifest, write_text
-from avlink_jax.metrics import onset
+from avlink_jax.metrics import av_align, onset
+from avlink_jax.spectrogram import spectrogram_png
 
 FIGURES = 'figures'
-# Matplotlib's magma at ten even steps, dark to light; it has no cyan, so cyan lines show on it.
-MAGMA = ((0, 0, 4), (24, 15, 62), (69, 16, 119), (114, 31, 129), (159, 47, 127),
-         (205, 64, 113), (241, 96, 93), (253, 149, 103), (254, 201, 141), (252, 253, 191))
-ONSET_COLOUR, EVENT_COLOUR = (72, 224, 240), (255, 255, 255)
-LEVELS = 254  # of the colour map; the last two of 256 palette entries are the lines' colours
-DYNAMIC_RANGE = math.log(1e4)  # nats of magnitude: 80 dB
-FLOOR = math.log(1e-5)  # where log-mels are clipped (`codecs/mel.py`)
-COLUMNS_PER_SECOND, MAX_COLUMNS = 100, 2000
-MEL_BINS = 96
-ENLARGED = 2  # pixels a bin
-EVENT_HEIGHT = 0.14  # of the picture, at its foot
+STRIP_HEIGHT, STRIP_FRAMES = 72, 12  # pixels; pictures in a row
+MADE = {(): 'Generated', ('audio',): 'Generated sound', ('video',): 'Generated picture',
+        ('audio', 'video'): 'Generated picture and sound'}
 VIDEO_SUFFIXES = ('.mp4', '.webm', '.mkv', '.mov')  # what a browser has a player for
 SOUND_SUFFIXES = ('.wav', '.flac', '.mp3', '.ogg', '.m4a')
 
-
-# --- pictures of sound ---------------------------------------------------------------------------
-
-def spectrogram_image(log_mel) -> np.ndarray:
-  """Log-mel (T, M), natural log of magnitude, as uint8 (M', T', 3): time right, pitch up.
-
-  The loudest 80 dB from dark to light; what is silent all over is dark all over. Bins become
-  squares of whole pixels, so that the picture is at least 128 high.
-  """
-  levels = _levels(log_mel)
-  factor = math.ceil(128 / levels.shape[0])
-  return _palette()[levels.repeat(factor, axis=0).repeat(factor, axis=1)]
-
-
-def spectrogram_png(audio, sample_rate: int, onsets=(), events=()) -> bytes:
-  """A PNG of the log-mel spectrogram of a sound with its onsets drawn in.
-
-  Args:
-    audio: float (S,) mono. The picture spans its length; S = 0 gives one dark column.
-    sample_rate: Hz.
-    onsets: seconds; full-height cyan lines.
-    events: seconds, exact; white ticks at the foot.
-  """
-  levels = _levels(_log_mel(audio, sample_rate)).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
-  height, width = levels.shape
-  per_second = width * sample_rate / max(len(audio), 1)
-  line = max(2, width // 500)
-  for times, colour, top in ((onsets, LEVELS, 0),
-                             (events, LEVELS + 1, round(height * (1 - EVENT_HEIGHT)))):
-    for time in times:
-      at = min(max(0, round(time * per_second)), width - line)
-      levels[top:, at:at + line] = colour
-  image = Image.fromarray(levels)
-  image.putpalette(_palette().tobytes())
-  file = io.BytesIO()
-  image.save(file, 'PNG', optimize=True)
-  return file.getvalue()
-
-
-def _log_mel(audio, sample_rate):
-  """(S,) -> natural log of mel magnitude (T, 96), some 100 columns a second, up to 8 kHz."""
-  hop = max(sample_rate // COLUMNS_PER_SECOND, len(audio) // MAX_COLUMNS)
-  window = 2 ** round(math.log2(0.064 * sample_rate))
-  audio = np.pad(np.asarray(audio, np.float32), (0, max(0, window - len(audio))))
-  mel = librosa.feature.melspectrogram(
-    y=audio, sr=sample_rate, n_fft=window, hop_length=hop, n_mels=MEL_BINS, power=1,
-    fmax=min(8000, sample_rate / 2))
-  return np.log(np.maximum(mel.T, 1e-5))
-
-
-def _levels(log_mel):
-  """Log-mel (T, M) -> uint8 (M, T) in [0, LEVELS), low pitch in the last row."""
-  log_mel = np.asarray(log_mel, np.float32).T[::-1]
-  floor = max(float(log_mel.max()) - DYNAMIC_RANGE, FLOOR)
-  level = (log_mel - floor) / DYNAMIC_RANGE * (LEVELS - 1)
-  return np.clip(level, 0, LEVELS - 1).astype(np.uint8)
-
-
-def _palette():
-  """uint8 (256, 3): the colour map, then the colours of onsets and events."""
-  anchors = np.linspace(0, LEVELS - 1, len(MAGMA))
-  ramp = [np.interp(np.arange(LEVELS), anchors, channel) for channel in zip(*MAGMA, strict=True)]
-  return np.vstack([np.stack(ramp, 1), ONSET_COLOUR, EVENT_COLOUR]).round().astype(np.uint8)
-
-
-# --- the page ------------------------------------------------------------------------------------
 
 def write_gallery(folder, reference=None, scores=None) -> pathlib.Path:
   """Writes `index.html` and `figures/` for the clips in the folder's manifest.
@@ -129,18 +54,25 @@ def write_gallery(folder, reference=None, scores=None) -> pathlib.Path:
     other = references.get(row['id'])
     if other is None and reference:
       other = _bare_reference(reference, stem)
-    sides = [_side(folder, folder, row, stem, 'Generated', other)]
+    made = _made(row)
+    sides = [_side(folder, folder, row, stem, MADE[made], other, 'video' in made)]
     if other is not None:
       sides.append(_side(folder, pathlib.Path(reference), other, f'{stem}.reference', 'Reference',
-                         other))
+                         other, 'video' in made))
     cards.append(_card(folder, row, sides, per_clip.get(stem, {})))
   title = f'{folder.resolve().parent.name}/{folder.resolve().name}'
   page = PAGE.format(
     title=html.escape(title), style=STYLE, script=SCRIPT, count=len(rows),
     legend=LEGEND if rows else '<p class="none">No clip has been written here yet.</p>',
-    scores=_score_table(scores) if scores else '', cards='\n'.join(cards))
+    scores=_score_tables(scores, rows) if scores else '', cards='\n'.join(cards))
   write_text(folder / 'index.html', page)
   return folder / 'index.html'
+
+
+def _made(row):
+  """What of a sample was generated, a key of MADE; () where its row does not tell."""
+  told = row.get('made')
+  return tuple(kind for kind in ('audio', 'video') if isinstance(told, list) and kind in told)
 
 
 def _bare_reference(reference, stem):
@@ -152,17 +84,19 @@ def _bare_reference(reference, stem):
   return None
 
 
-def _side(page_folder, folder, row, figure, name, reference):
-  """One half of a card: player, then the picture of its sound on a time axis.
+def _side(page_folder, folder, row, figure, name, reference, with_frames):
+  """One half of a card: player, then frames and the picture of its sound on a time axis.
 
   Returns (seconds shown, html with {scale} to be filled in by the card).
   """
-  path = _inside(folder, row['files'].get('video') or row['files'].get('audio'))
+  # A picture that was drawn for a sound without one is no more than what stands beside it.
+  order = ('audio', 'video') if row.get('picture') else ('video', 'audio')
+  names = [row['files'][kind] for kind in order if row['files'].get(kind)]
+  path = _inside(folder, names[0] if names else None)
   if path is None:
     return 0.0, BROKEN_SIDE.format(name=name, reason='file missing')
   try:
-    clip = media.decode(path, sample_rate=onset.DETECTION_RATE, need_video=False,
-                        need_audio=False)
+    clip = _decode(path, with_frames)
   except MediaError as error:
     return 0.0, BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
   events = event_times(row if row.get('events') is not None else reference or {})
@@ -170,8 +104,33 @@ def _side(page_folder, folder, row, figure, name, reference):
   sound, told = _sound(page_folder, figure, clip, events)
   return clip.duration, SIDE.format(
     name=name, told=told, player='audio' if path.suffix.lower() in SOUND_SUFFIXES else 'video',
-    url=_url(path, page_folder), sound=sound, duration=f'{clip.duration:.6f}',
-    ticks=_ticks(clip.duration))
+    url=_url(path, page_folder), frames=_frames(page_folder, figure, clip), sound=sound,
+    duration=f'{clip.duration:.6f}', ticks=_ticks(clip.duration))
+
+
+def _decode(path, with_frames):
+  """A clip with its sound, and small frames if they are asked for and there are any."""
+  if with_frames and path.suffix.lower() not in SOUND_SUFFIXES:
+    try:
+      return media.decode(path, height=STRIP_HEIGHT, sample_rate=onset.DETECTION_RATE,
+                          need_audio=False)
+    except MediaError:
+      pass  # without them it may do, or the reason is told below
+  return media.decode(path, sample_rate=onset.DETECTION_RATE, need_video=False, need_audio=False)
+
+
+def _frames(page_folder, figure, clip):
+  """Writes some frames in a row, each where its time is -> html that shows them."""
+  if not len(clip.frames):
+    return ''
+  step = clip.duration / STRIP_FRAMES
+  frames, _ = media.resample_frames(clip, step / 2, STRIP_FRAMES, 1 / step)
+  picture = page_folder / FIGURES / f'{figure}.frames.jpg'
+  try:
+    Image.fromarray(np.concatenate(frames, axis=1)).save(picture, quality=90)
+  except OSError as error:
+    raise UserError(f'cannot write {picture} ({error.strerror})') from error
+  return f'<img class="strip" loading="lazy" src="{_url(picture, page_folder)}" alt="Frames">'
 
 
 def _sound(page_folder, figure, clip, events):
@@ -220,9 +179,9 @@ def _card(folder, row, sides, scores):
   facts = [(name, f'{_short(row[name])}{units.get(name, "")}')
            for name in ('task', 'seed', 'steps', 'guidance', 'duration')
            if row.get(name) is not None]
-  facts += [(name.removeprefix('onset_').replace('event_', 'event '), _short(scores[name]))
-            for name in ('onset_accuracy', 'onset_f1', 'event_f1')
-            if scores.get(name) is not None]
+  named = ('onset_accuracy', 'onset_f1', 'event_f1') if _sound_made(row) else ()
+  facts += [(name.removeprefix('onset_').replace('_', ' '), _short(scores[name]))
+            for name in named + ('av_align', 'motion_event_f1') if scores.get(name) is not None]
   chips = ''.join(f'<span><b>{html.escape(name)}</b> {html.escape(value)}</span>'
                   for name, value in facts)
   wave = _inside(folder, row['files'].get('audio'))
@@ -237,28 +196,47 @@ def _short(value):
   return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
-def _score_table(scores):
-  """The means of `evaluate`, a family a row, each with its control below."""
-  families = (('onset_', 'against the onsets of the reference'),
+def _sound_made(row):
+  """Whether a sample's sound can be judged: a given one would be compared with itself."""
+  return _made(row) != ('video',)
+
+
+def _score_tables(scores, rows):
+  """The means of `evaluate`, a family a row, each with its control below: sound, then picture."""
+  of_sound = (('onset_', 'against the onsets of the reference'),
               ('control_onset_', 'control: against other clips'),
               ('event_', 'against exact times'),
               ('control_event_', 'control: against other clips'),
               ('reference_event_', "the reference's own sound against exact times"))
-  heads = ''.join(f'<td>{name.replace("_", " ")}</td>' for name in onset.NAMES)
-  lines = [f'<tr><th>mean over {scores["clips"]} clips</th>{heads}</tr>']
+  of_picture = (('', "the picture's motion against its sound, and against exact times"),
+                ('control_', 'control: against other clips'),
+                ('reference_', 'the reference against its own sound'))
+  motion = ('av_align', *(f'motion_event_{name}' for name in av_align.EVENT_NAMES))
+  return ''.join([
+    _score_table(scores, of_sound, onset.NAMES) if any(map(_sound_made, rows)) else '',
+    _score_table(scores, of_picture, motion)])
+
+
+def _score_table(scores, families, names):
+  """One table, '' where none of its values is known."""
+  lines = []
   for prefix, told in families:
-    values = [scores.get(prefix + name) for name in onset.NAMES]
+    values = [scores.get(prefix + name) for name in names]
     if any(value is not None for value in values):
       cells = ''.join(f'<td>{"–" if value is None else f"{value:.3f}"}</td>' for value in values)
       lines.append(f'<tr class="{prefix.split("_")[0]}"><th>{told}</th>{cells}</tr>')
+  if not lines:
+    return ''
+  heads = ''.join(f'<td>{name.replace("_", " ")}</td>' for name in names)
+  lines.insert(0, f'<tr><th>mean over {scores["clips"]} clips</th>{heads}</tr>')
   return f'<div class="scores"><table>{"".join(lines)}</table></div>'
 
 
 SIDE = '''<section class="side"><h3>{name} <small>{told}</small></h3>
 <{player} controls preload="none" src="{url}"></{player}>
 <div class="scale"><div class="track" data-duration="{duration}" style="width:{{scale}}%">
-{sound}<div class="head"></div></div><div class="axis" style="width:{{scale}}%">{ticks}</div>
-</div></section>
+{frames}{sound}<div class="head"></div></div>
+<div class="axis" style="width:{{scale}}%">{ticks}</div></div></section>
 '''
 
 BROKEN_SIDE = '<section><h3>{name}</h3><p class="none">{reason}</p></section>'
@@ -311,8 +289,9 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 .side h3 { grid-column: 1 / -1; } .side .scale { min-width: 0; }
 video { width: 100%; height: 148px; background: #000; border-radius: 6px; object-fit: contain; }
 audio { width: 100%; align-self: center; }
-.track { position: relative; height: 148px; border-radius: 6px; overflow: hidden; cursor: pointer;
-  background: #000004; } .track img { width: 100%; height: 100%; display: block; }
+.track { position: relative; border-radius: 6px; overflow: hidden; cursor: pointer;
+  background: #000004; } .track img { width: 100%; height: 148px; display: block; }
+.track .strip { height: 54px; }
 .silent { color: #aaa; text-align: center; line-height: 148px; font-size: 13px; }
 .head { position: absolute; top: 0; bottom: 0; left: 0; width: 2px; background: #fff;
   box-shadow: 0 0 3px #000; visibility: hidden; }
@@ -320,7 +299,8 @@ audio { width: 100%; align-self: center; }
 .axis i { position: absolute; transform: translateX(-50%); font-style: normal; }
 .axis i:first-child { transform: none; } .axis i:last-child { transform: translateX(-80%); }
 @media (max-width: 720px) { .side { grid-template-columns: 1fr; }
-  video { height: auto; max-height: 240px; } .track { height: 96px; } }
+  video { height: auto; max-height: 240px; } .track img { height: 96px; }
+  .track .strip { height: 36px; } }
 '''
 
 SCRIPT = '''

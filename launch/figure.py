@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from avlink_jax.codecs.mel import MelSpec, log_mel
 from avlink_jax.data import media
 from avlink_jax.export import event_times, read_manifest
-from avlink_jax.gallery import spectrogram_image
+from avlink_jax.spectrogram import spectrogram_image
 
 WIDTH, FRAMES, PICTURE, SOUND = 1240, 10, 70, 72  # pixels, frames a row, heights of the rows
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from avlink_jax import evaluate as evaluation
+from avlink_jax import clips_on_disk
 from avlink_jax.data import mux
 from avlink_jax.errors import UserError
 from avlink_jax.evaluate import control_shifts, evaluate, summary
+from avlink_jax.export import write_sample
 from avlink_jax.metrics import onset
 
 RATE = 16000
@@ -181,7 +182,7 @@ def test_json_holds_what_is_returned_and_no_partial_file_stays(reference, tmp_pa
 def test_result_does_not_depend_on_the_number_of_workers(reference, tmp_path, monkeypatch):
   ours = write(tmp_path / 'g', {name: clicks(times, late=.06) for name, times in TIMES.items()})
   first = evaluate(str(ours), str(reference))
-  monkeypatch.setattr(evaluation, 'WORKERS', 1)
+  monkeypatch.setattr(clips_on_disk, 'WORKERS', 1)
   assert evaluate(str(ours), str(reference)) == first
 
 
@@ -199,7 +200,7 @@ def test_mistakes_end_in_one_line(reference, tmp_path, generated, expected):
 @pytest.mark.parametrize('output', ['.', 'reference/a.wav/scores.json'])
 def test_output_that_cannot_be_written_is_found_out_before_the_work(
     reference, tmp_path, output, monkeypatch):
-  monkeypatch.setattr(evaluation, '_hear_all', None)
+  monkeypatch.setattr(clips_on_disk, 'observe_all', None)
   with pytest.raises(UserError, match='--output='):
     evaluate(str(reference), str(reference), str(tmp_path / output))
 
@@ -218,3 +219,106 @@ def test_real_clips_score_exactly_one_against_themselves(tmp_path):
   result = evaluate(str(tmp_path), str(tmp_path))
   assert means(result) == [1.0] * 6
   assert result['control_onset_f1'] < 0.5
+
+
+# -- pictures
+
+def moves(times, duration=3.0, fps=12):
+  """Frames that stand still, and leap between the two frames around each time."""
+  y, x = np.mgrid[:72, :200]
+  scene = np.stack([128 + 100 * np.sin(x / a) * np.sin(y / b)
+                    for a, b in ((5, 7), (6, 4), (9, 5))], -1).astype(np.uint8)
+  leaps = [sum(time * fps < n for time in times) for n in range(int(duration * fps))]
+  return np.stack([scene[:, 3 * n:3 * n + 128] for n in leaps])
+
+
+def write_moving(folder, times_of, sounds=None, events=False, **options):
+  for name, times in times_of.items():
+    sound = clicks(times) if sounds is None else sounds[name]
+    write_sample(folder, name, frames=moves(times), fps=12, audio=sound, sample_rate=RATE,
+                 record={'events': times} if events else None, **options)
+  return folder
+
+
+@pytest.fixture
+def moving(tmp_path):
+  return write_moving(tmp_path / 'moving', TIMES, events=True)
+
+
+def test_picture_and_sound_that_move_together_score_high_and_above_the_control(moving, tmp_path):
+  ours = write_moving(tmp_path / 'g', TIMES, made=('video',))
+  result = evaluate(str(ours), str(moving))
+  assert result['clips_with_picture'] == 4 and result['without_picture'] == []
+  for score in ('av_align', 'motion_event_precision', 'motion_event_recall', 'motion_event_f1'):
+    assert result[score] > 0.85 and result['reference_' + score] > 0.85
+    assert result['control_' + score] < 0.5
+    assert result['difference_intervals'][score][0] > 0.3
+  assert 'av_align' in summary(result)
+
+
+def test_sound_made_for_a_picture_is_scored_against_that_picture(moving, tmp_path):
+  exchanged = dict(zip(TIMES, [clicks(times) for times in [*TIMES.values()][::-1]], strict=True))
+  good = evaluate(str(write_moving(tmp_path / 'good', TIMES, made=('audio',))), str(moving))
+  bad = evaluate(str(write_moving(tmp_path / 'bad', TIMES, exchanged, made=('audio',))),
+                 str(moving))
+  assert good['av_align'] > 0.85 and bad['av_align'] < 0.6
+  assert bad['reference_av_align'] == good['reference_av_align']
+  assert bad['motion_event_f1'] == good['motion_event_f1']
+
+
+def test_a_picture_without_sound_is_scored_against_the_references(moving, tmp_path):
+  for name, times in TIMES.items():
+    mux.write_mp4(tmp_path / 'mute' / f'{name}.mp4', frames=moves(times), fps=12)
+  result = evaluate(str(tmp_path / 'mute'), str(moving))
+  assert result['av_align'] > 0.85
+  assert result['onset_f1'] == 0.0 and len(result['without_sound']) == 4
+
+
+def test_without_pictures_there_are_no_scores_of_them(reference, moving, tmp_path):
+  for ours, theirs in ((reference, reference), (reference, moving)):
+    result = evaluate(str(ours), str(theirs))
+    assert result['clips_with_picture'] == 0
+    assert not [name for name in result if 'av_align' in name or 'motion' in name]
+  for name in TIMES:  # a picture drawn for a sound is none
+    write_sample(tmp_path / 't2a', name, audio=clicks(TIMES[name]), sample_rate=RATE,
+                 made=('audio',))
+  result = evaluate(str(tmp_path / 't2a'), str(moving))
+  assert result['clips_with_picture'] == 0 and 'av_align' not in result
+  assert result['onset_f1'] == 1.0
+
+
+def test_a_damaged_picture_is_told_and_its_sound_still_counts(moving, tmp_path):
+  ours = write_moving(tmp_path / 'g', TIMES)
+  (ours / 'a.mp4').write_bytes(b'no clip at all, only words' * 9)
+  result = evaluate(str(ours), str(moving))
+  assert result['clips'] == 4 and result['clips_with_picture'] == 3
+  assert result['without_picture'] == [
+    {'id': 'a', 'side': 'generated', 'reason': 'not a media file'}]
+  assert result['per_clip'][0]['av_align'] is None and result['onset_f1'] == 1.0
+  assert 'without_picture: 1' in summary(result)
+
+
+# -- intervals
+
+def test_every_mean_has_an_interval_and_every_control_a_difference(moving, tmp_path):
+  late = {name: clicks(times, late=0.05) for name, times in TIMES.items()}
+  result = evaluate(str(write_moving(tmp_path / 'g', TIMES, late)), str(moving))
+  means = [name for name in result if name in result['per_clip'][0] and name != 'events']
+  assert result['intervals'].keys() == set(means) and len(means) == 4 * 6 + 6 + 3 * 4
+  controlled = {name.removeprefix('control_') for name in means if name.startswith('control_')}
+  assert result['difference_intervals'].keys() == controlled
+  for name, (low, high) in result['intervals'].items():
+    assert low <= result[name] <= high
+  for name, (low, high) in result['difference_intervals'].items():
+    assert low - 1e-9 <= result[name] - result['control_' + name] <= high + 1e-9
+
+
+def test_intervals_of_one_clip_and_of_what_is_undefined_are_none(tmp_path):
+  theirs = write(tmp_path / 'r', {'a': np.zeros(3 * RATE), 'b': np.zeros(3 * RATE)})
+  result = evaluate(str(write(tmp_path / 'g', {'a': clicks([1.0])})), str(theirs))
+  assert set(result['intervals'].values()) == set(result['difference_intervals'].values()) == {None}
+  result = evaluate(str(write(tmp_path / 'h', {'a': clicks([1.0]), 'b': clicks([2.0])})),
+                    str(theirs))
+  assert result['onset_accuracy'] is None and result['intervals']['onset_accuracy'] is None
+  assert result['intervals']['onset_precision'] == [0.0, 0.0]
+  assert '[0.000, 0.000]' in summary(result)

@@ -7,14 +7,16 @@ import urllib.parse
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
-from avlink_jax import gallery
+from avlink_jax import spectrogram
 from avlink_jax.data import media
 from avlink_jax.errors import UserError
 from avlink_jax.evaluate import evaluate
 from avlink_jax.export import FIELDS, enlarge, file_stem, read_manifest, write_sample
-from avlink_jax.gallery import spectrogram_image, spectrogram_png, write_gallery
+from avlink_jax.gallery import write_gallery
+from avlink_jax.spectrogram import spectrogram_frames, spectrogram_image, spectrogram_png
 
 RATE = 16000
 EVIL = '<script>alert("x")</script> & \'quoted\' {scale} {0}'
@@ -97,6 +99,54 @@ def test_input_is_never_overwritten(tmp_path):
   assert (tmp_path / 'clip.mp4').read_bytes() == before
 
 
+def test_a_made_picture_gets_the_given_sound_as_it_is_and_no_wav(tmp_path):
+  wave = np.stack([clicks([0.5]), clicks([1.5])], axis=1)  # left, right
+  soundfile.write(tmp_path / 'given.wav', wave, RATE)
+  row = write_sample(tmp_path / 'out', 'one', frames=picture(9), fps=6, audio=clicks([0.1]),
+                     sample_rate=RATE, source_audio=tmp_path / 'given.wav', made=('video',))
+  assert row['files'] == {'video': 'one.mp4'} and row['made'] == ['video']
+  assert row['duration'] == 1.5 and not (tmp_path / 'out' / 'one.wav').exists()
+  sound = media.decode_sound(tmp_path / 'out' / 'one.mp4', sample_rate=RATE)
+  assert sound.shape == (1.5 * RATE, 2)
+  assert abs(np.abs(sound[:, 0]).argmax() / RATE - 0.5) < 0.01
+  assert np.abs(sound[:int(1.4 * RATE), 1]).max() < 0.02
+
+
+def test_given_sound_is_in_the_mp4_and_made_sound_in_a_wav_too(tmp_path):
+  made = {'video': ('given',), 'audio': ('made',)}
+  for kind, (id,) in made.items():
+    write_sample(tmp_path, id, frames=picture(), fps=6, audio=clicks([0.5]), sample_rate=RATE,
+                 made=(kind,))
+    assert np.abs(media.decode(tmp_path / f'{id}.mp4').audio).argmax() < 0.6 * RATE
+  assert not (tmp_path / 'given.wav').exists() and (tmp_path / 'made.wav').exists()
+
+
+def test_sound_alone_is_shown_as_its_spectrogram(tmp_path):
+  row = write_sample(tmp_path, 'one', audio=clicks([0.5], 2.1), sample_rate=RATE, made=('audio',))
+  assert row['files'] == {'audio': 'one.wav', 'video': 'one.mp4'}
+  assert row['picture'] == 'spectrogram' and row['duration'] == 2.1
+  clip = media.decode(tmp_path / 'one.mp4')
+  assert clip.frames.shape == (13, 144, 256, 3) and abs(clip.duration - 2.1) < 1 / 6
+  light = clip.frames[-1].sum(axis=(0, 2))
+  assert abs(light.argmax() / 256 * 2.1 - 0.5) < 0.1  # the click is where it sounds
+  assert np.abs(clip.frames[0].astype(int) - clip.frames[-1]).mean() < 3
+
+
+def test_picture_alone_is_silent(tmp_path):
+  row = write_sample(tmp_path, 'one', frames=picture(), fps=6, made=('video',))
+  assert row['files'] == {'video': 'one.mp4'} and 'picture' not in row
+  assert len(media.decode(tmp_path / 'one.mp4', need_audio=False).audio) == 0
+
+
+@pytest.mark.parametrize('name', ['clip.mp4', 'clip.wav'])
+def test_given_sound_is_never_overwritten_nor_removed(tmp_path, name):
+  sample(tmp_path, 'clip')
+  before = (tmp_path / name).read_bytes()
+  with pytest.raises(UserError, match='input itself'):
+    write_sample(tmp_path, 'clip', frames=picture(), fps=6, source_audio=tmp_path / name)
+  assert (tmp_path / name).read_bytes() == before
+
+
 @pytest.mark.parametrize('id', ['a', 'x_split_00001', 'with space & (brackets) #1', 'ünï', 'a..b'])
 def test_harmless_ids_are_file_names_as_they_are(id):
   assert file_stem(id) == id
@@ -146,17 +196,23 @@ def test_onsets_and_events_stand_at_their_times():
   image = np.asarray(Image.open(io.BytesIO(
     spectrogram_png(sound, RATE, onsets=[0.5, 2.0], events=[1.5]))).convert('RGB'))
   scale = image.shape[1] / 2.0
-  cyan = (image[0] == gallery.ONSET_COLOUR).all(axis=1).nonzero()[0]
-  white = (image[-1] == gallery.EVENT_COLOUR).all(axis=1).nonzero()[0]
+  cyan = (image[0] == spectrogram.ONSET_COLOUR).all(axis=1).nonzero()[0]
+  white = (image[-1] == spectrogram.EVENT_COLOUR).all(axis=1).nonzero()[0]
   assert abs(cyan[0] - 0.5 * scale) <= 1 and cyan[-1] == image.shape[1] - 1
   assert abs(white[0] - 1.5 * scale) <= 1
-  assert not (image[0] == gallery.EVENT_COLOUR).all(axis=1).any()
+  assert not (image[0] == spectrogram.EVENT_COLOUR).all(axis=1).any()
 
 
 @pytest.mark.parametrize('samples', [0, 1, 100, 90 * RATE])
 def test_any_length_of_sound_has_a_picture(samples):
   image = Image.open(io.BytesIO(spectrogram_png(np.zeros(samples), RATE)))
   assert image.height == 192 and 1 <= image.width <= 4100
+
+
+@pytest.mark.parametrize('seconds, count', [(0, 1), (0.01, 1), (1.0, 6), (5.16, 31), (5.2, 32)])
+def test_a_sounds_frames_hold_all_of_it(seconds, count):
+  frames = spectrogram_frames(np.zeros(round(seconds * RATE), np.float32), RATE)
+  assert frames.shape == (count, 144, 256, 3) and frames.dtype == np.uint8
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -218,6 +274,42 @@ def test_clips_with_sound_or_picture_alone_have_their_place(tmp_path):
   tags = [tag for tag, _ in page.tags]
   assert tags.count('audio') == 1 and tags.count('video') == 1
   assert 'no sound' in page.text
+
+
+@pytest.mark.parametrize('made, told, strips', [
+  (('audio',), 'Generated sound', 0), (('video',), 'Generated picture', 2),
+  (('video', 'audio'), 'Generated picture and sound', 2), (None, 'Generated', 0)])
+def test_made_pictures_are_shown_as_frames_in_a_row(tmp_path, made, told, strips):
+  for folder, which in ((tmp_path, made), (tmp_path / 'reference', None)):
+    write_sample(folder, 'one', frames=picture(), fps=6, audio=clicks([0.5]), sample_rate=RATE,
+                 record={'prompt': 'a ball'}, made=which)
+  page = Page(write_gallery(tmp_path, tmp_path / 'reference'))
+  images = [attributes for tag, attributes in page.tags if tag == 'img']
+  assert [image.get('alt') for image in images].count('Frames') == strips
+  assert len(images) == 2 + strips and told in [text.strip() for text in page.text]
+  assert 'a ball' in page.text
+  for image in images:
+    if image['alt'] == 'Frames':
+      assert Image.open(tmp_path / image['src']).size == (12 * 128, 72)
+
+
+@pytest.mark.parametrize('made', [3, 'video', {'video': 1}, ['x', 3]])
+def test_a_row_that_tells_nonsense_is_a_row_that_tells_nothing(tmp_path, made):
+  sample(tmp_path, 'one', made=made)
+  assert 'Generated' in [text.strip() for text in Page(write_gallery(tmp_path)).text]
+
+
+def test_scores_of_the_picture_stand_on_the_page(tmp_path):
+  out = tmp_path / 'out'
+  for id in ('a', 'b'):
+    for folder, made in ((out, ('video',)), (out / 'reference', None)):
+      write_sample(folder, id, frames=picture(), fps=6, audio=clicks([0.5, 1.0]),
+                   sample_rate=RATE, record={'events': [0.5, 1.0]}, made=made)
+  scores = evaluate(str(out), str(out / 'reference'))
+  text = ' '.join(Page(write_gallery(out, out / 'reference', scores)).text)
+  assert 'av align' in text and 'motion event recall' in text
+  # The given sound against itself would be 1 by its making: no such table.
+  assert 'against the onsets of the reference' not in text
 
 
 def test_missing_and_broken_files_are_told_in_their_place(folder):

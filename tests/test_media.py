@@ -28,7 +28,7 @@ from made_clips import (
 
 from avlink_jax.data import mux
 from avlink_jax.data.clip import Clip
-from avlink_jax.data.media import crop_audio, decode, resample_frames
+from avlink_jax.data.media import crop_audio, decode, decode_sound, resample_frames
 from avlink_jax.errors import MediaError
 
 # -- picture and sound on one clock
@@ -155,6 +155,27 @@ def test_eight_channels_are_mixed_without_a_crash(tmp_path):
   assert click_time(clip) == pytest.approx(2.0, abs=0.002) and clip.audio.max() > 0.5
 
 
+def test_channels_stay_apart_where_they_are_asked_for(tmp_path):
+  left, right = np.zeros((2, 32000), np.float32)
+  left[8000:8040], right[20000:20040] = 0.8, 0.4
+  for name, channels in (('one', [left]), ('two', [left, right]), ('six', [left] * 6)):
+    soundfile.write(tmp_path / f'{name}.wav', np.stack(channels, axis=1), 16000)
+  stereo = decode_sound(tmp_path / 'two.wav', sample_rate=16000)
+  np.testing.assert_allclose(stereo, np.stack([left, right], axis=1), atol=1e-4)
+  np.testing.assert_allclose(stereo.mean(axis=1),
+                             decode(tmp_path / 'two.wav', need_video=False).audio, atol=1e-4)
+  assert decode_sound(tmp_path / 'one.wav', sample_rate=8000, duration=1.5).shape == (12000, 1)
+  assert decode_sound(tmp_path / 'six.wav', sample_rate=16000).shape == (32000, 1)
+
+
+@pytest.mark.parametrize('sound_starts, video_starts', [(0.0, 0.3), (0.4, 0.0)])
+def test_sound_in_channels_keeps_the_clock(tmp_path, sound_starts, video_starts):
+  make_clip(tmp_path / 'clip.mp4', steady(24), flash=40, sound_starts=sound_starts,
+            video_starts=video_starts)
+  mono = decode(tmp_path / 'clip.mp4', need_video=False).audio
+  np.testing.assert_array_equal(decode_sound(tmp_path / 'clip.mp4', sample_rate=16000)[:, 0], mono)
+
+
 # -- size and orientation
 
 def test_frames_cover_the_size_and_are_cropped_at_the_centre(tmp_path):
@@ -167,6 +188,14 @@ def test_frames_cover_the_size_and_are_cropped_at_the_centre(tmp_path):
   assert square.frames.min() > 200  # what lies outside the square is cut, not squeezed
   assert wide.frames[0, 16, 2].max() < 40 and wide.frames[0, 16, 32].min() > 200
   assert decode(tmp_path / 'wide.mp4', need_audio=False).frames.shape[1:] == (96, 160, 3)
+
+
+@pytest.mark.parametrize('shape, width', [((96, 160), 120), ((160, 96), 43), ((36, 64), 128)])
+def test_without_a_width_the_picture_keeps_its_shape(tmp_path, shape, width):
+  mux.write_mp4(tmp_path / 'clip.mp4', frames=np.stack([quadrants(*shape)] * 6), fps=6)
+  frames = decode(tmp_path / 'clip.mp4', height=72, need_audio=False).frames
+  assert frames.shape == (6, 72, width, 3)
+  assert np.abs(frames[0].astype(int) - quadrants(72, width)).mean() < 8
 
 
 # -- sampling a clip

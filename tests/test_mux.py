@@ -95,6 +95,90 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     assert str(target) in str(caught.value) and '\n' not in str(caught.value)
 
 
+# -- given sound for a new picture
+
+def check_given_sound(source, target, seconds=2.0, copied=None):
+  """The source's sound lies under new frames: same time, same channels, same length."""
+  mux.write_mp4(target, frames=ramp(round(seconds * 6)), fps=6, source_audio=source)
+  before, after = (decode(path, need_video=False) for path in (source, target))
+  samples = round(seconds * 16000)
+  assert after.duration == pytest.approx(seconds, abs=0.001) and len(after.audio) == samples
+  expected = np.pad(before.audio[:samples], (0, max(0, samples - len(before.audio))))
+  error = np.sqrt(np.mean((after.audio - expected) ** 2))
+  assert error < (1e-3 if copied else 0.1 * np.sqrt(np.mean(expected ** 2)) + 1e-3)
+  with av.open(str(target)) as container:
+    sound, = container.streams.audio
+    picture, = container.streams.video
+    ends = [float((s.start_time + s.duration) * s.time_base) for s in (sound, picture)]
+    assert abs(ends[0] - ends[1]) <= 1 / 6 and sound.codec_context.name == 'aac'
+    rate, channels = sound.rate, sound.codec_context.channels
+  if copied is not None:
+    with av.open(str(source)) as container:
+      assert (rate == container.streams.audio[0].rate) == copied  # made clips are 44.1 kHz
+  return channels
+
+
+@pytest.mark.parametrize('name, sound_starts, video_starts, copied', [
+  ('clip.mp4', 0.0, 0.0, True), ('clip.mp4', 0.1, 0.0, True), ('clip.mp4', 0.0, 0.3, True),
+  ('clip.mp4', 0.0, 0.3017, True), ('clip.ts', 0.0, 0.3, False), ('clip.mkv', 0.0, 0.3, False)])
+def test_given_sound_keeps_its_time(tmp_path, name, sound_starts, video_starts, copied):
+  make_clip(tmp_path / name, variable(), flash=20, sound_starts=sound_starts,
+            video_starts=video_starts)
+  check_given_sound(tmp_path / name, tmp_path / 'new.mp4', copied=copied)
+  assert click_time(decode(tmp_path / 'new.mp4')) == pytest.approx(
+    click_time(decode(tmp_path / name)), abs=0.001)
+
+
+def test_sound_with_a_hole_or_too_short_for_the_picture_is_encoded_anew(tmp_path):
+  make_clip(tmp_path / 'hole.mp4', variable(), hole=(1.0, 1.3))
+  check_given_sound(tmp_path / 'hole.mp4', tmp_path / 'new.mp4', copied=False)
+  make_clip(tmp_path / 'short.mp4', variable(1.0))
+  check_given_sound(tmp_path / 'short.mp4', tmp_path / 'new.mp4', copied=False)
+
+
+@pytest.mark.parametrize('name', ['sound.wav', 'sound.flac', 'sound.ogg', 'sound.mp3'])
+@pytest.mark.parametrize('channels', [1, 2])
+@pytest.mark.parametrize('given_seconds', [1.2, 3.0])
+def test_files_of_sound_go_under_a_picture(tmp_path, name, channels, given_seconds):
+  time = np.arange(round(given_seconds * 44100)) / 44100
+  wave = np.stack([np.sin(2000 * time), np.sin(3000 * time)][:channels], axis=1) * 0.4
+  soundfile.write(tmp_path / name, wave, 44100)
+  assert check_given_sound(tmp_path / name, tmp_path / 'new.mp4') == channels
+
+
+def test_m4a_is_copied(tmp_path):
+  wave = 0.4 * np.sin(np.arange(44100 * 3) * 0.05)
+  mux.write_mp4(tmp_path / 'sound.m4a', audio=np.stack([wave, -wave], 1), sample_rate=44100)
+  content = [bytes(p) for p in packets_of_sound(tmp_path / 'sound.m4a')]
+  assert check_given_sound(tmp_path / 'sound.m4a', tmp_path / 'new.mp4') == 2
+  copied = [bytes(p) for p in packets_of_sound(tmp_path / 'new.mp4')]
+  assert 90 < len(copied) < len(content) and copied == content[:len(copied)]
+
+
+def packets_of_sound(path):
+  with av.open(str(path)) as container:
+    return [packet for packet in container.demux(audio=0) if packet.size]
+
+
+def test_a_source_without_sound_is_an_error_and_leaves_no_file(tmp_path):
+  mux.write_mp4(tmp_path / 'silent.mp4', frames=ramp(6), fps=6)
+  with pytest.raises(MediaError, match='no audio stream'):
+    mux.write_mp4(tmp_path / 'new.mp4', frames=ramp(6), fps=6, source_audio=tmp_path / 'silent.mp4')
+  assert [path.name for path in tmp_path.iterdir()] == ['silent.mp4']
+
+
+@needs_clips
+@pytest.mark.parametrize('name, copied', [
+  ('AOCvnivOSc_split_00000', True), ('4kZpQfRyy8k_split_00007', True),
+  ('vas_drum_video_02480', True), ('0DCit2EBtjs_000030', False)])
+def test_real_sound_goes_under_a_new_picture(tmp_path, name, copied):
+  source = SHARED / 'clips' / f'{name}.mp4'
+  before, after = decode(source, need_video=False), tmp_path / 'new.mp4'
+  mux.write_mp4(after, frames=ramp(18), fps=6, source_audio=source)
+  error = np.abs(decode(after, need_video=False).audio - before.audio[:48000])
+  assert error.max() < (0.002 if copied else 0.1)
+
+
 # -- new sound for a given picture
 
 def check_new_sound(source, target):

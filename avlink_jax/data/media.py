@@ -55,15 +55,17 @@ def decode(
 
   Args:
     path: the file.
-    height, width: pixels of the frames, scaled to cover and centre-cropped, both or neither;
-      without them as the file is displayed (rotated, square pixels).
+    height, width: pixels of the frames, scaled to cover and centre-cropped; without `width` it
+      follows the picture's shape, without both they are as the file is displayed (rotated,
+      square pixels).
     sample_rate: Hz of the sound, a mono mix (mean of the channels).
     start, duration: seconds; without `duration` up to the end of the picture. A file that
       ends earlier gives a shorter clip.
     max_fps: keep only the frames that show at k / max_fps seconds of the clip. On that grid
       `resample_frames` gives exactly what it would give without; between, it does not.
     need_video: True: a file without picture is an error. False: the picture is not decoded
-      (nor checked; it is nearly all of the cost) but still sets the clock and the length.
+      (nor checked; it is nearly all of the cost) but still sets the clock and the length; in a
+      file without one the sound does.
     need_audio: True: a file without sound is an error. False: sound is taken where it is.
 
   Returns:
@@ -74,6 +76,30 @@ def decode(
     MediaError: the file is missing, not media, an image, truncated, corrupt, lacks a stream
       that is needed, or ends before `start`.
   """
+  return _decode(path, _mono, height, width, sample_rate, start, duration, max_fps, need_video,
+                 need_audio)
+
+
+def decode_sound(path, *, sample_rate, duration=None) -> np.ndarray:
+  """The sound of a file on `decode`'s clock, in its own channels.
+
+  Args:
+    path, duration: as in `decode`.
+    sample_rate: Hz.
+
+  Returns:
+    float32 (S, C) in [-1, 1], C = 1 or 2; of more than two channels their mean.
+
+  Raises:
+    MediaError: as in `decode`; there is no sound in it.
+  """
+  return _decode(path, _mono_or_stereo, None, None, sample_rate, 0.0, duration, None, False,
+                 True).audio
+
+
+def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, need_video,
+            need_audio) -> Clip:
+  """What `decode` says, with the sound that `mix` makes of each AVFrame."""
   path = Path(path)
   with opened(path) as container:
     video = main_stream(container.streams.video)
@@ -84,7 +110,7 @@ def decode(
       raise MediaError(path, 'no audio stream')
     stop = math.inf if duration is None else start + duration
     picture = video and _Picture(video, start, stop, max_fps, height, width, need_video)
-    sound = audio and _Sound(audio)
+    sound = audio and _Sound(audio, mix)
     try:
       whole = _read(container, picture, sound, stop)
     except _Unusable as error:
@@ -266,7 +292,7 @@ class _Scaler:
   """AVFrame -> uint8 (height, width, 3): upright, scaled to cover, cropped to the centre."""
 
   def __init__(self, stream, height, width):
-    self._size = None if height is None or width is None else (height, width)
+    self._height, self._size = height, None if height is None or width is None else (height, width)
     self._aspect = float(stream.sample_aspect_ratio or 1)
     self._reformatter = VideoReformatter()
 
@@ -274,7 +300,9 @@ class _Scaler:
     quarters = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy.rot90 turns
     shown = (frame.height, max(1, round(frame.width * self._aspect)))
     if self._size is None:  # later frames follow the first, should the stream change size
-      self._size = shown[::-1] if quarters % 2 else shown
+      upright = shown[::-1] if quarters % 2 else shown
+      scale = 1 if self._height is None else self._height / upright[0]
+      self._size = tuple(max(1, round(scale * side)) for side in upright)
     height, width = self._size[::-1] if quarters % 2 else self._size
     cover = max(height / shown[0], width / shown[1])
     scaled = [max(side, round(cover * was))
@@ -295,13 +323,13 @@ class _Sound:
 
   decodes = True
 
-  def __init__(self, stream):
+  def __init__(self, stream, mix):
     self.stream, self.zero, self.end = stream, None, None
-    self.pieces, self._times, self._rate = [], [], None
+    self.pieces, self._times, self._rate, self._mix = [], [], None, mix
 
   def add(self, frame):
     self._rate = self._rate or frame.sample_rate
-    piece = _mono(frame)
+    piece = self._mix(frame)
     if frame.sample_rate != self._rate:
       piece = soxr.resample(piece, frame.sample_rate, self._rate)
     time = frame.time if frame.time is not None else self.end or 0.0
@@ -314,9 +342,10 @@ class _Sound:
     self.end = time + len(piece) / self._rate
 
   def place(self, zero: float, length: float, sample_rate: int, samples: int) -> np.ndarray:
-    """float32 (samples,) of sound from file time `zero` on, `length` seconds at sample_rate."""
+    """float32 (samples, ...) of sound from file time `zero` on, `length` seconds at sample_rate."""
     # Some more than asked, so that the resampler's edge lies outside.
-    native = np.zeros(math.ceil((length + 0.1) * self._rate), np.float32)
+    channels = self.pieces[0].shape[1:]
+    native = np.zeros((math.ceil((length + 0.1) * self._rate), *channels), np.float32)
     counted = np.cumsum([0] + [len(piece) for piece in self.pieces[:-1]]) / self._rate
     # Timestamps against the count of samples: holes are steps in it and stay where they are
     # under a median, while jitter (Matroska rounds to 1 ms, recorders are worse) goes away.
@@ -327,7 +356,8 @@ class _Sound:
         anchor = offset
       _paste(native, round((anchor + count - zero) * self._rate), piece)
     audio = soxr.resample(native, self._rate, sample_rate)[:samples]
-    return np.clip(np.pad(audio, (0, samples - len(audio))), -1, 1)
+    rest = np.zeros((samples - len(audio), *channels), np.float32)
+    return np.clip(np.concatenate([audio, rest]), -1, 1)
 
 
 def _paste(target: np.ndarray, at: int, piece: np.ndarray):
@@ -339,6 +369,17 @@ def _paste(target: np.ndarray, at: int, piece: np.ndarray):
 
 def _mono(frame) -> np.ndarray:
   """AudioFrame -> float32 (samples,) in [-1, 1], the mean of its channels."""
+  return _channels(frame).mean(axis=0, dtype=np.float32)
+
+
+def _mono_or_stereo(frame) -> np.ndarray:
+  """AudioFrame -> float32 (samples, 1 or 2) in [-1, 1]: more channels become their mean."""
+  data = _channels(frame)
+  return np.ascontiguousarray((data if len(data) <= 2 else data.mean(axis=0)[None]).T, np.float32)
+
+
+def _channels(frame) -> np.ndarray:
+  """AudioFrame -> float (channels, samples) in [-1, 1]."""
   if frame.format.is_planar and frame.layout.nb_channels >= 8:
     # PyAV 18 finds a frame's planes by reading on to a null pointer, which there is none of
     # from 8 channels on: it crashes. Interleaved sound is a single plane.
@@ -351,4 +392,4 @@ def _mono(frame) -> np.ndarray:
     data = (data.astype(np.float32) - 128) / 128
   elif data.dtype.kind == 'i':
     data = data / np.float32(-float(np.iinfo(data.dtype).min))
-  return data.mean(axis=0, dtype=np.float32)
+  return data

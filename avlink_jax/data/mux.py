@@ -21,6 +21,7 @@ import soundfile
 import soxr
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from avlink_jax.data import media
 from avlink_jax.data.container import (
   FrameClock,
   jumps,
@@ -41,7 +42,7 @@ COPYABLE = frozenset(('h264', 'hevc', 'mpeg4', 'av1', 'libdav1d', 'vp9'))  # dec
 BT709 = 1  # FFmpeg's number for it as matrix, as primaries and as transfer alike
 
 
-def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None):
+def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None, source_audio=None):
   """Writes picture, sound or both, starting together at 0 s.
 
   Args:
@@ -49,21 +50,31 @@ def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None):
     frames: uint8 (N, H, W, 3) RGB, N >= 1. An odd height or width is padded to even by
       repeating the last row or column.
     fps: frames per second, any positive number.
-    audio: float (S,) mono in [-1, 1]. With frames it is cut, or filled up with zeros, to the
-      picture's length, N / fps seconds.
+    audio: float (S,) mono or (S, C) in [-1, 1], C = 1 or 2. With frames it is cut, or filled up
+      with zeros, to the picture's length, N / fps seconds.
     sample_rate: Hz of `audio`.
+    source_audio: path of a clip whose own sound goes under the frames, from its first picture
+      (without one, its first sample) on and in stereo if it is: AAC is copied packet by packet
+      where it covers the picture, everything else encoded anew.
 
   Raises:
+    MediaError: `source_audio` has no usable sound.
     UserError: the file cannot be written.
   """
-  if frames is None and audio is None:
+  if frames is None and (audio is None or source_audio is not None):
     raise ValueError('neither frames nor audio to write')
-  with _replacing(path) as temporary, _mp4(temporary) as container:
+  with (contextlib.nullcontext() if source_audio is None else opened(source_audio) as given,
+        _replacing(path) as temporary, _mp4(temporary) as container):
     tracks, length = [], None
     if frames is not None:
       rate = Fraction(fps).limit_denominator(1001)
       length = len(frames) / rate
       tracks.append(_encode_frames(container, frames, rate))
+    if given is not None:
+      copied = _copy_sound(container, given, length, 1 / rate)
+      audio, sample_rate = (None, None) if copied else (
+        media.decode_sound(source_audio, sample_rate=AAC_RATE, duration=float(length)), AAC_RATE)
+      tracks += [copied] if copied else []
     if audio is not None:
       tracks.append(_encode_sound(container, audio, sample_rate, length))
     _interleave(container, tracks)
@@ -167,23 +178,64 @@ def _to_yuv(frame, stream):
 def _encode_sound(container, audio, sample_rate: int, length: Fraction | None):
   """Adds an AAC stream of `length` seconds (None: as long as it is); gives its packets."""
   audio = np.clip(np.asarray(audio, np.float32), -1, 1)
+  audio = audio[:, None] if audio.ndim == 1 else audio
   if sample_rate != AAC_RATE:
     audio = soxr.resample(audio, sample_rate, AAC_RATE)
   if length is not None:
     samples = round(length * AAC_RATE)
-    audio = np.pad(audio[:samples], (0, max(0, samples - len(audio))))
-  stream = container.add_stream('aac', rate=AAC_RATE, layout='mono')
-  stream.bit_rate = 128000
+    audio = np.pad(audio[:samples], ((0, max(0, samples - len(audio))), (0, 0)))
+  layout = 'mono' if audio.shape[1] == 1 else 'stereo'
+  stream = container.add_stream('aac', rate=AAC_RATE, layout=layout)
+  stream.bit_rate = 128000 * audio.shape[1]
 
   def packets():
     for first in range(0, len(audio), AAC_FRAME):
       frame = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(audio[None, first:first + AAC_FRAME]), format='fltp', layout='mono')
+        np.ascontiguousarray(audio[first:first + AAC_FRAME].T), format='fltp', layout=layout)
       frame.sample_rate, frame.pts = AAC_RATE, first
       frame.time_base = Fraction(1, AAC_RATE)
       yield from stream.encode(frame)
     yield from stream.encode()
   return packets()
+
+
+def _copy_sound(output, container, length: Fraction, slack: Fraction):
+  """Adds a stream like the source's AAC; gives its packets, cut to [0, length) seconds.
+
+  None where they would not be the same sound at the same time: another codec, packets that do
+  not join, a clock that only the decoder knows, or an end more than `slack` seconds early.
+  """
+  sound, picture = (main_stream(of) for of in (container.streams.audio, container.streams.video))
+  if sound is None or sound.codec_context.name != 'aac' or (
+      sound.codec_context.profile != 'LC' or not sound.codec_context.extradata):
+    return None
+  packets, shows = [], []
+  for packet in packets_of(container, *filter(None, (sound, picture))):
+    if packet is None or packet.is_corrupt or packet.size and packet.pts is None:
+      return None
+    if packet.size and packet.stream is sound:
+      packets.append(packet)
+    elif packet.size and not packet.is_discard:
+      shows.append(shown_at(packet) * picture.time_base)
+  if not packets or any(
+      a.duration != AAC_FRAME * sound.time_base * sound.rate or a.pts + a.duration != b.pts
+      for a, b in itertools.pairwise(packets)):
+    return None
+  # Without a picture 0 s is the first sample: after the silence that the encoder put before it.
+  if not shows and not (packets[0].is_discard and sound.start_time == 0):
+    return None
+  zero, end = (round(time / sound.time_base)
+               for time in (min(shows, default=0), min(shows, default=0) + length))
+  if packets[-1].pts + packets[-1].duration < end - slack / sound.time_base:
+    return None
+  # A packet's sound overlaps with the one before: that comes too, and an edit list hides it.
+  first = max(0, next(k for k, p in enumerate(packets) if p.pts + p.duration > zero) - 1)
+  kept = [packet for packet in packets[first:] if packet.pts < end]
+  target = output.add_stream_from_template(sound, opaque=True)
+  for packet in kept:
+    packet.duration = min(packet.duration, end - packet.pts)
+    packet.pts, packet.dts, packet.stream = packet.pts - zero, packet.pts - zero, target
+  return iter(kept)
 
 
 class _Survey(NamedTuple):
