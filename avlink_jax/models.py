@@ -6,21 +6,25 @@ import jax.numpy as jnp
 
 from avlink_jax.codecs.mel import MelSpec
 from avlink_jax.codecs.mel_vae import MelVAE
+from avlink_jax.codecs.t5_text import Pretrained
 from avlink_jax.codecs.text import ByteEncoder
 from avlink_jax.data.batch import Layout
+from avlink_jax.errors import UserError
 from avlink_jax.model.avlink import AVLink
 from avlink_jax.model.dit import DiT
+from avlink_jax.model.features import Features
 from avlink_jax.model.fusion import Fusion
+from avlink_jax.model.injection import Injection
 
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-  """Everything a config builds. `link` is None where a task has no Fusion Blocks."""
+  """Everything a config builds. `link` is None where no modality conditions another."""
   layout: Layout
   codec: MelVAE
-  text: ByteEncoder
-  towers: dict[str, DiT]
-  link: AVLink | None
+  text: ByteEncoder | Pretrained
+  towers: dict[str, DiT | Features]
+  link: AVLink | Injection | None
 
 
 def build(config, dtype=jnp.float32):
@@ -29,26 +33,48 @@ def build(config, dtype=jnp.float32):
   layout = Layout(data.seconds, data.fps, data.height, data.width, MelSpec())
   codec = MelVAE(config.codec.width, tuple(config.codec.multipliers), config.codec.blocks,
                  config.codec.latent_channels, layout.mel.n_mels, layout.mel.silence)
-  text = ByteEncoder(config.text.width, config.text.depth, config.text.heads,
-                     config.text.max_bytes)
+  text = build_text(config.text)
   rates = {'audio': layout.mel.rate / codec.stride, 'video': layout.fps}
   channels = {'audio': codec.latent_channels, 'video': 3}
   towers = {}
   for name in ('audio', 'video'):
     tower = config.towers[name]
+    if tower.features:
+      towers[name] = Features(tower.features, rates[name])
+      continue
     towers[name] = DiT(
         channels=channels[name], rate=rates[name], patch=tuple(tower.patch), width=tower.width,
         depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
-        rope_base=tower.rope_base, prediction=tower.prediction, remat=config.remat == 'block',
-        **shared)
+        rope_base=tower.rope_base, prediction=tower.prediction, detail=tower.detail,
+        remat=config.remat == 'block', **shared)
   link = None
   if 'fusion' in config:
     f = config.fusion
-    fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
-                    clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
-                    nearness=f.nearness, **shared)
-    link = AVLink(towers, fusion, f.placement, remat=config.remat == 'segment')
+    if f.injection in ('fusion', 'cross'):
+      fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
+                      clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
+                      nearness=f.nearness, cross=f.injection == 'cross', **shared)
+      link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject)
+    else:
+      link = Injection(towers, config.generate[0], f.injection, f.blocks, f.placement, dtype)
+    one_way = config.generate in (('audio',), ('video',))
+    if not one_way and not (f.injection in ('fusion', 'cross') and f.reinject):
+      raise UserError('fusion.injection=text or add, and fusion.reinject=False, keep the '
+                      f'conditioning modality apart: {config.task} generates both')
+    if towers['audio'].depth == 0 or any(
+        towers[name].depth == 0 for way in config.generate for name in way.split('+')):
+      raise UserError('towers.NAME.features: only the picture that conditions can be features '
+                      'from outside')
   return Models(layout, codec, text, towers, link)
+
+
+def build_text(config):
+  """config.text -> the text encoder it names."""
+  if config.encoder == 't5':
+    return Pretrained(config.t5, config.width, config.max_tokens, config.cache or None)
+  if config.encoder != 'bytes':
+    raise UserError(f'text.encoder={config.encoder!r}: use t5 or bytes')
+  return ByteEncoder(config.width, config.depth, config.heads, config.max_bytes)
 
 
 def example_shapes(models):

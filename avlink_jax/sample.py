@@ -6,6 +6,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 import time
 
@@ -15,64 +16,116 @@ import numpy as np
 
 from avlink_jax import models as model_builder
 from avlink_jax import tasks, weights
-from avlink_jax.codecs.griffin_lim import griffin_lim
+from avlink_jax.codecs import vocoder
 from avlink_jax.codecs.mel import log_mel, normalise
 from avlink_jax.data import batch as batches
 from avlink_jax.data import media, pipeline
+from avlink_jax.data.clip import Clip
 from avlink_jax.data.folder import Folder, clean_caption
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.evaluate import evaluate, summary
 from avlink_jax.export import file_stem, make_folder, write_sample
-from avlink_jax.gallery import spectrogram_image, write_gallery
+from avlink_jax.gallery import write_gallery
 from avlink_jax.sampler import Sampler
+from avlink_jax.spectrogram import spectrogram_image
 from avlink_jax.training import checkpoint
 from avlink_jax.training import step as training
 from avlink_jax.training.log import clock
 
 
 def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
-  """Generates for the user's own clips, or for clips of the data source's test split."""
+  """Generates for the user's own clips or prompts, or for clips of the data source's test split."""
   output = make_folder(output)
   models = model_builder.build(
       config, jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16)
-  prompt = check_prompt(prompt, models.text)
-  task = tasks.make(config, models)
-  layout, own_input = models.layout, input_path is not None
-  if own_input:
-    source = Folder(input_path, height=layout.height, width=layout.width,
-                    sample_rate=layout.mel.sample_rate, max_fps=layout.fps,
-                    need_audio='audio' in set(task.modalities) - set(task.generate))
+  task = one_way(tasks.make(config, models), config.sample.direction)
+  given = set(task.modalities) - set(task.generate)
+  if not isinstance(task, tasks.FlowTask) and (input_path is not None or prompt is not None):
+    raise UserError(f'{config.task} puts clips of its data source back together: leave --input '
+                    'and --prompt out')
+  prompts = read_prompts(prompt, models.text)
+  if input_path is not None and not given:
+    raise UserError(f'{config.task} is conditioned on words alone: leave --input out')
+  if len(prompts) > 1 and given:
+    raise UserError(f'--prompt={prompt} holds {len(prompts)} prompts: {config.task} takes one, '
+                    'for all its clips')
+  if input_path is not None:
+    clips, skipped = read_clips(own_clips(input_path, config, models.layout, given))
+  elif prompts and not given:
+    clips, skipped = [blank_clip(i, said, models.layout) for i, said in enumerate(prompts)], []
   else:
-    source = pipeline.open_source(config, layout, 'test')
-  clips, skipped = read_clips(source, len(source) if own_input else config.sample.count,
-                              None if own_input else layout)
+    clips, skipped = read_clips(pipeline.open_source(config, models.layout, 'test'),
+                                config.sample.count, models.layout)
+  own = input_path is not None or bool(prompts and not given)
   frozen = weights.load_frozen(config, models, task.frozen_parts, workdir=workdir)
-  params, stats, origin = trained_weights(task, config, workdir)
+  params, stats, origin = trained_weights(task, config, workdir, frozen)
   print(f'weights: {origin}', file=sys.stderr)
   return export(task, params, stats, frozen, config, clips, skipped, output, seed,
-                prompt=prompt, own_input=own_input)
+                prompt=prompts[0] if prompts and given else None, own=own)
 
 
-def check_prompt(prompt, text):
-  """The prompt cleaned, or None; UserError where the text encoder cannot take it whole."""
+def one_way(task, direction=''):
+  """A task that generates one thing: of a joint one the way that `direction` says, or its first."""
+  if not isinstance(task, tasks.FlowTask) or len(task.directions) == 1:
+    return task
+  if direction and direction not in task.config.generate:
+    raise UserError(f'sample.direction={direction!r}: {task.config.task} generates '
+                    f'{" or ".join(task.config.generate)}')
+  return task.toward(direction or task.config.generate[0])
+
+
+def read_prompts(prompt, text):
+  """The prompts that --prompt gives, cleaned: itself, or the lines of the .txt file it names.
+
+  Raises UserError where there is none in it, or the text encoder cannot take one whole.
+  """
   if prompt is None:
-    return None
-  if any(ord(c) < 32 and c not in '\t\n' or ord(c) == 127 for c in prompt):
-    raise UserError('--prompt has control characters: give plain text')
-  prompt = clean_caption(prompt)
-  if len(prompt.encode()) > text.room:
-    raise UserError(f'--prompt is {len(prompt.encode()):,} bytes long: this model reads at most '
-                    f'{text.room}')
-  return prompt
+    return []
+  if prompt.endswith('.txt'):
+    try:
+      lines = pathlib.Path(prompt).read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+      raise UserError(f'--prompt={prompt}: cannot be read as a text file ({error})') from None
+    prompts = [line for line in lines if line.strip()]
+    if not prompts:
+      raise UserError(f'--prompt={prompt}: no prompt in it, one is wanted on each line')
+  else:
+    prompts = [prompt]
+  for said in prompts:
+    if any(ord(c) < 32 and c not in '\t\n' or ord(c) == 127 for c in said):
+      raise UserError('--prompt has control characters: give plain text')
+  prompts = [clean_caption(said) for said in prompts]
+  for said in prompts:
+    text.check(said)
+  return prompts
 
 
-def trained_weights(task, config, workdir):
+def own_clips(path, config, layout, given):
+  """The user's files, of which the modalities in `given` are needed."""
+  return Folder(path, height=layout.height, width=layout.width,
+                sample_rate=layout.mel.sample_rate, max_fps=layout.fps,
+                need_audio='audio' in given, need_video='video' in given,
+                features=config.towers.video.features, features_rate=layout.fps)
+
+
+def blank_clip(i, prompt, layout):
+  """A clip of which only a prompt is known."""
+  stem = '_'.join(re.findall(r'\w+', prompt.lower())[:6])[:40]
+  return Clip(id=f'{i:03d}_{stem}'.rstrip('_'), duration=layout.seconds,
+              frames=np.zeros((0, layout.height, layout.width, 3), np.uint8),
+              frame_times=np.zeros(0), audio=np.zeros(0, np.float32),
+              sample_rate=layout.mel.sample_rate, audio_caption=prompt, video_caption=prompt,
+              source='prompt')
+
+
+def trained_weights(task, config, workdir, frozen):
   """(params, stats, where from): the workdir's newest checkpoint, else the bundled weights."""
   if (pathlib.Path(workdir) / 'checkpoints').is_dir():
     checkpoints = checkpoint.Checkpoints(workdir, create=False)
     if checkpoints.latest_step is not None:
       optimizer = training.make_optimizer(config)
-      like = jax.eval_shape(lambda: training.init(task, optimizer, config.seed))
+      like = jax.eval_shape(
+          lambda frozen: training.init(task, optimizer, config.seed, frozen), frozen)
       state = checkpoints.restore(like)
       checkpoints.close()
       return state.ema, state.stats, f'{workdir}, step {int(state.step)}'
@@ -81,42 +134,46 @@ def trained_weights(task, config, workdir):
     raise UserError(f'{workdir} has no checkpoint, and no weights for {config.task} at scale '
                     f'{config.scale} are bundled: train first, or give --workdir')
   tree, _ = weights.read(path)
-  like = jax.eval_shape(task.init, jax.random.key(0))
+  like = jax.eval_shape(lambda key: task.sampled(task.init(key, frozen)), jax.random.key(0))
   return weights.fit(tree['params'], like, path), tree.get('stats', {}), f'bundled {path.name}'
 
 
 class Reconstructor:
-  """The 1D-VAE's samples: its own reconstruction of each clip's first seconds."""
+  """A codec's samples, the 1D-VAE's or the vocoder's: each clip's first seconds, through it."""
 
   def __init__(self, task, params, stats, frozen, config):
     del frozen
-    self.task, self.config, self._params, self._stats = task, config, params, stats
-    self._reconstruct = jax.jit(lambda p, std, mel: task.models.codec.decode(
-        p, std, task.models.codec.encode(p, std, mel)))
+    self._layout, codec = task.models.layout, task.models.codec
+    if config.task == 'vocoder':
+      self._codec = lambda mel: mel
+      self._vocoder = vocoder.HiFiGANVocoder(
+          task.vocoder, params, self._layout.mel, config.sample.vocoder_rounds)
+    else:
+      self._codec = jax.jit(lambda mel: codec.decode(
+          params, stats['std'], codec.encode(params, stats['std'], mel)))
+      self._vocoder = vocoder.load(config, self._layout.mel)
 
   def batches(self, clips):
     return [[i] for i in range(len(clips))]
 
   def __call__(self, clips, prompts, seed):
     del prompts, seed
-    layout = self.task.models.layout
     for clip in clips:
-      mel, _ = batches.sound(clip, 0.0, layout)
-      mel = np.asarray(self._reconstruct(self._params, self._stats['std'], mel[None]))[0]
-      yield {'audio': griffin_lim(mel, layout.mel)}
+      mel, _ = batches.sound(clip, 0.0, self._layout)
+      yield {'audio': self._vocoder(np.asarray(self._codec(mel[None]))[0])}
 
 
 def make_sampler(task, *args):
   """What makes this task's samples."""
-  return (Reconstructor if task.config.task == 'mel_vae' else Sampler)(task, *args)
+  return (Sampler if isinstance(task, tasks.FlowTask) else Reconstructor)(task, *args)
 
 
 def export(task, params, stats, frozen, config, clips, skipped, output, seed, *, prompt=None,
-           own_input=False):
+           own=False):
   """Samples for `clips` into `output`, with a gallery; `skipped` (name, reason) are listed.
 
-  The references of a data set's clips are written to `output/reference/` too; of the user's
-  own clips the picture is kept as it is. Returns the ids written.
+  Of the user's own clips what was given is kept as it is, picture or sound. The references of a
+  data set's clips are written to `output/reference/` too. Returns the ids written.
   """
   layout, generate = task.models.layout, task.generate
   sampler = make_sampler(task, params, stats, frozen, config)
@@ -125,30 +182,45 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
     chosen = [clips[i] for i in group]
     prompts = [prompts_for(clip, prompt, generate) for clip in chosen]
     for clip, said, made in zip(chosen, prompts, sampler(chosen, prompts, seed), strict=True):
-      record = dict(task=config.task, source=clip.source, prompt=said[generate[0]], seed=seed,
-                    steps=config.sample.steps, guidance=config.sample.guidance,
-                    events=clip.events)
-      shown = dict(audio=made.get('audio', clip.audio if len(clip.audio) else None),
-                   sample_rate=layout.mel.sample_rate, fps=layout.fps)
-      keep_picture = own_input and 'video' not in generate
-      write_sample(output, clip.id, frames=made.get('video', shown_frames(clip, layout)),
-                   record=record, source_video=clip.source if keep_picture else None, **shown)
-      if not own_input:
+      record = dict(source=clip.source, prompt=said[generate[0]], events=clip.events)
+      if len(generate) > 1:
+        record['prompts'] = said
+      write_sample(output, clip.id, made=generate, **shown(task, clip, made, own),
+                   record=dict(task=config.task, seed=seed, steps=config.sample.steps,
+                               guidance=config.sample.guidance, **record))
+      if not own:
         write_sample(output / 'reference', clip.id, frames=shown_frames(clip, layout),
-                     fps=layout.fps, audio=clip.audio, sample_rate=layout.mel.sample_rate,
-                     record=dict(task='reference', source=clip.source, prompt=said[generate[0]],
-                                 events=clip.events))
+                     fps=layout.fps, audio=clip.audio if len(clip.audio) else None,
+                     sample_rate=layout.mel.sample_rate, record=dict(task='reference', **record))
     done += len(group)
     left = (time.monotonic() - started) / done * (len(clips) - done)
     print(f'sampled {done}/{len(clips)} clips  {clock(left)} left', file=sys.stderr, flush=True)
   (output / 'skipped.json').write_text(json.dumps(skipped))
-  write_gallery(output, reference=None if own_input else output / 'reference')
+  write_gallery(output, reference=None if own else output / 'reference')
   return [clip.id for clip in clips]
 
 
-def read_clips(source, count, layout):
-  """The first `count` usable clips (cut to the model's length where `layout` is given), and
-  (name, reason) of those that are not usable. Raises UserError where none is."""
+def shown(task, clip, made, own):
+  """Picture and sound of a sample, as `write_sample` takes them: what was made, beside what
+  conditioned it."""
+  layout = task.models.layout
+  given = set(getattr(task, 'modalities', ())) - set(task.generate)
+  out = dict(sample_rate=layout.mel.sample_rate, fps=layout.fps, audio=made.get('audio'),
+             frames=made.get('video'))
+  if 'video' in given and own:
+    out['source_video'] = clip.source
+  elif 'video' in given or not isinstance(task, tasks.FlowTask):
+    out['frames'] = shown_frames(clip, layout)
+  if 'audio' in given and own:
+    out['source_audio'] = clip.source
+  elif 'audio' in given:
+    out['audio'] = clip.audio
+  return out
+
+
+def read_clips(source, count=None, layout=None):
+  """The first `count` usable clips (default: all; cut to the model's length where `layout` is
+  given), and (name, reason) of those that are not usable. Raises UserError where none is."""
   clips, skipped = [], []
   for i in range(len(source)):
     if len(clips) == count:
@@ -191,18 +263,34 @@ def prompts_for(clip, prompt, generate):
 
 
 def export_samples(task, params, stats, frozen, config, workdir, step, log):
-  """Samples of a training run at `step`, with scores where sound was made. Returns the scores."""
-  folder = make_folder(pathlib.Path(workdir) / 'samples' / f'step_{step}')
+  """Samples of a training run at `step`, with scores where there is sound. Returns the scores.
+
+  A task of several directions gets a folder for each (`step_N/audio`, `step_N/video`), and its
+  scores their names as prefixes.
+  """
+  folder = pathlib.Path(workdir) / 'samples' / f'step_{step}'
   source = pipeline.open_source(config, task.models.layout, 'validation')
   clips, skipped = read_clips(source, config.sample.count, task.models.layout)
+  ways = getattr(task, 'directions', ((),))
+  scores = {}
+  for way in ways:
+    name = '+'.join(way) if len(ways) > 1 else ''
+    scores |= {f'{name}_{key}' if name else key: value for key, value in _export_way(
+        one_way(task, name), params, stats, frozen, config, clips, skipped,
+        make_folder(folder / name), step, log).items()}
+  if scores:
+    log.scores(step, scores)
+  return scores
+
+
+def _export_way(task, params, stats, frozen, config, clips, skipped, folder, step, log):
   ids = export(task, params, stats, frozen, config, clips, skipped, folder, config.seed)
   show(folder, ids[:2], task.models.layout, step, log)
-  if 'audio' not in task.modalities:
+  if 'audio' not in task.modalities and 'wave' not in task.modalities:
     return {}
   scores = evaluate(str(folder), str(folder / 'reference'), str(folder / 'scores.json'))
   write_gallery(folder, reference=folder / 'reference', scores=scores)
   print(summary(scores), file=sys.stderr)
-  log.scores(step, scores)
   return scores
 
 

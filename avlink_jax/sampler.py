@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from avlink_jax import flow, windows
-from avlink_jax.codecs.griffin_lim import griffin_lim
+from avlink_jax.codecs import vocoder
 from avlink_jax.codecs.mel_vae import decode_mel
 from avlink_jax.data import batch as batches
 from avlink_jax.model.dit import Input
@@ -31,30 +31,31 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
     noise: {name: X_0 (W, T, ...)} of all modalities; windows that overlap share it.
     tracks: {name: (index (W, T), weight (T,))} of the generated ones (windows.Track).
     guidance: w of classifier-free guidance, () array.
-    shift: of the time grid (flow.time_grid), () array.
+    shift: {name: of the time grid (flow.time_grid), () array}.
   Returns:
     {name: X_1 (W, T, ...)} of the generated modalities.
   """
-  towers, encode = task.towers(params, frozen), task.models.text.encode
-  null = jnp.asarray(task.models.text.tokenize(['']))
+  towers = task.towers(params, frozen)
+  null = jax.tree.map(jnp.asarray, task.models.text.prepare(['']))
   text, null_text, masks, conditions = {}, {}, {}, {}
   for name in task.modalities:
-    tokens = batch[f'{name}_text']
-    text[name] = encode(towers[name]['text'], tokens)
-    embedding, mask = encode(towers[name]['text'], null)
-    null_text[name] = (jnp.broadcast_to(embedding, text[name][0].shape),
-                       jnp.broadcast_to(mask, text[name][1].shape))
+    text[name] = task.encode(towers, name, batch[f'{name}_text'])
     masks[name] = task.mask(batch, name)
-    if name not in task.generate:
-      t = jnp.full(tokens.shape[:1], task.config.flow.condition_time[name])
-      x = flow.interpolate(task.clean(frozen, batch, name), noise[name], t)
+    if name in task.generate:
+      null_text[name] = jax.tree.map(lambda x, like: jnp.broadcast_to(x, like.shape),
+                                     task.encode(towers, name, null), text[name])
+    else:
+      t = task.condition_time(name, masks[name].shape[:1])
+      x = task.clean(frozen, batch, name)
+      x = x if task.is_features(name) else flow.interpolate(x, noise[name], t)
       conditions[name] = Input(x, t, *text[name], masks[name])
+  features = task.features(params, frozen, conditions)  # computed once for all steps
 
   def velocity(x, t):
-    t = jnp.full(next(iter(x.values())).shape[:1], t)
-    inputs = {name: Input(x[name], t, *text[name], masks[name]) for name in x}
+    inputs = {name: Input(x[name], jnp.full(x[name].shape[:1], t[name]), *text[name],
+                          masks[name]) for name in x}
     conditional = task.velocity(params, frozen, {
-        name: (inputs | conditions)[name] for name in task.modalities})
+        name: (inputs | conditions)[name] for name in task.modalities}, features)
     out = {}
     for name in x:
       # The unconditional pass: Fusion Blocks bypassed, the generated tower alone, nothing said.
@@ -66,7 +67,8 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
     return out
 
   start = {name: noise[name] for name in task.generate}
-  return flow.euler(velocity, start, flow.time_grid(steps, shift))
+  times = {name: flow.time_grid(steps, shift[name]) for name in task.generate}
+  return flow.euler(velocity, start, times)
 
 
 def noise_of(clip_id, seed, name, shape):
@@ -83,6 +85,8 @@ class Sampler:
     del stats  # flow tasks keep none
     self.task, self.config = task, config
     self._params, self._frozen = params, frozen
+    self._vocoder = (vocoder.load(config, task.models.layout.mel)
+                     if 'audio' in task.generate else None)
     self._generate = jax.jit(functools.partial(generate, task, config.sample.steps))
 
   def plan(self, clip):
@@ -122,18 +126,19 @@ class Sampler:
               for name in task.modalities}
     batch = batches.stack(
         [self._window(clip, prompt, start) for clip, prompt, when in
-         zip(clips, prompts, starts, strict=True) for start in when], models.text.tokenize)
+         zip(clips, prompts, starts, strict=True) for start in when], models.text.prepare)
     noise = {name: np.concatenate([
         noise_of(clip.id, seed, name, (int(size),) + shapes[name][1:])
         for clip, size in zip(clips, np.diff(t.first), strict=True)])[t.index]
-             for name, t in tracks.items()}
-    count = len(batch['audio_text'])
+             for name, t in tracks.items() if not task.is_features(name)}
+    count = sum(map(len, starts))
     fill = padded_size(count, self.config.sample.batch_size) - count
     index = {name: (_fill_index(t.index, fill), t.weight)
              for name, t in tracks.items() if name in task.generate}
-    batch, noise = ({k: _repeat_last(v, fill) for k, v in tree.items()} for tree in (batch, noise))
+    batch, noise = jax.tree.map(lambda x: _repeat_last(x, fill), (batch, noise))
     x1 = self._generate(self._params, self._frozen, batch, noise, index,
-                        self.config.sample.guidance, self.config.sample.shift)
+                        self.config.sample.guidance,
+                        {name: self.config.sample.shift[name] for name in task.generate})
     results = [{} for _ in clips]
     for name in task.generate:
       finish = {'audio': self._sounds, 'video': self._pictures}[name]
@@ -152,6 +157,8 @@ class Sampler:
       window['mel'], window['audio_mask'] = batches.sound(clip, start, layout)
     if 'video' in generate:
       window['video_mask'] = np.arange(layout.frames) < math.ceil(left * layout.fps)
+    elif self.task.is_features('video'):
+      window['video_features'], window['video_mask'] = batches.features(clip, start, layout)
     elif 'video' in self.task.modalities:
       window['video'], window['video_mask'] = batches.picture(clip, start, layout)
     return window
@@ -164,7 +171,7 @@ class Sampler:
     flat = t.flat(mel)
     for i, clip in enumerate(clips):
       samples = round(clip.duration * spec.sample_rate)
-      wave = griffin_lim(t.of_clip(flat, i)[:math.ceil(samples / spec.hop)], spec)
+      wave = self._vocoder(t.of_clip(flat, i)[:math.ceil(samples / spec.hop)])
       yield np.pad(wave, (0, max(0, samples - len(wave))))[:samples]
 
   def _pictures(self, x, starts, clips):

@@ -37,9 +37,8 @@ def train(config, workdir):
       f'mesh {dict(mesh.shape)}, attention {attention.choose(config.attention)}')
 
   # Data
-  source = pipeline.open_source(config, models.layout, 'train',
-                                need_audio='audio' in task.modalities)
-  examples = pipeline.Examples(source, models.layout, task.modalities, config.data.cache_bytes,
+  source = pipeline.open_source(config, models.layout, 'train', task.reads)
+  examples = pipeline.Examples(source, models.layout, task.reads, config.data.cache_bytes,
                                config.data.min_seconds)
   say(f'{len(source)} training clips from {config.data.source}')
 
@@ -51,8 +50,8 @@ def train(config, workdir):
   frozen = sharding.put(frozen, mesh)
   optimizer = training.make_optimizer(config)
   init = functools.partial(training.init, task, optimizer, config.seed)
-  placement = sharding.shardings(jax.eval_shape(init), mesh)
-  state = jax.jit(init, out_shardings=placement)()
+  placement = sharding.shardings(jax.eval_shape(init, frozen), mesh)
+  state = jax.jit(init, out_shardings=placement)(frozen)
   if first:
     say(overview(state.params, frozen))
 
@@ -67,7 +66,7 @@ def train(config, workdir):
   log = Log(workdir, steps, start, write=first)
   skipped = collections.Counter()
   batches = pipeline.train_batches(
-      examples, models.text.tokenize, seed=config.seed, batch_size=config.train.batch_size,
+      examples, models.text.prepare, seed=config.seed, batch_size=config.train.batch_size,
       first_step=start, last_step=steps, process=jax.process_index(),
       processes=jax.process_count(), threads=config.data.threads)
 
@@ -93,7 +92,7 @@ def train(config, workdir):
   if first:
     weights.save(workdir / 'weights.safetensors', {'params': state.ema, 'stats': state.stats},
                  {'task': config.task, 'scale': config.scale, 'steps': steps,
-                  'seed': config.seed})
+                  'seed': config.seed, 'config': json.dumps(config.to_dict())})
   scores = export_samples(task, state.ema, state.stats, frozen, config, workdir, steps, log)
   log.close()
   return scores

@@ -18,7 +18,7 @@ import safetensors.numpy
 from avlink_jax.errors import UserError
 
 BUNDLED = pathlib.Path(__file__).parent / 'assets'
-PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'fusion': 'v2a'}
+PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'vocoder': 'vocoder'}
 
 
 def save(path, tree, about, dtype=None):
@@ -51,9 +51,23 @@ def read(path):
   return flax.traverse_util.unflatten_dict(flat, sep='/'), about
 
 
+def header(path):
+  """What a weights file says of how it was made; {} where there is none or it cannot be read."""
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      return file.metadata() or {}
+  except (OSError, safetensors.SafetensorError):
+    return {}
+
+
 def fit(tree, like, where):
-  """`tree` if its names and shapes are those of `like`; otherwise a UserError that names them."""
+  """`tree` if its names and shapes are those of `like`; otherwise a UserError that names them.
+
+  Branches of `like` in which there is nothing (a text encoder that is not trained) come with it,
+  as files do not hold them.
+  """
   got = flax.traverse_util.flatten_dict(tree, sep='/')
+  whole = flax.traverse_util.flatten_dict(like, sep='/', keep_empty_nodes=True)
   wanted = flax.traverse_util.flatten_dict(like, sep='/')
   differing = [f'{k}: {getattr(got.get(k), "shape", "missing")} in the file, '
                f'{getattr(wanted.get(k), "shape", "absent")} in the model'
@@ -63,20 +77,22 @@ def fit(tree, like, where):
     more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
     raise UserError(f'{where}: these weights are of another model: '
                     f'{"; ".join(differing[:3])}{more}')
-  return tree
+  return flax.traverse_util.unflatten_dict({k: got.get(k, empty) for k, empty in whole.items()},
+                                           sep='/')
 
 
 def locate(part, given, scale):
   """Path of a part's weights: 'bundled' (of this scale), a workdir, or a .safetensors file."""
+  key = 'sample.vocoder' if part == 'vocoder' else f'frozen.{part}'
   if given == 'bundled':
     path = BUNDLED / scale / f'{PARTS[part]}.safetensors'
     if not path.exists():
       raise UserError(f'no {PARTS[part]} weights are bundled for scale {scale!r}: train them '
                       f'(--config=configs/{PARTS[part]}.py:{scale}) and set '
-                      f'--config.frozen.{part} to that workdir, or use scale nano')
+                      f'--config.{key} to that workdir, or use scale nano')
     return path
   if not given:
-    raise UserError(f'--config.frozen.{part} is not set: give a workdir of '
+    raise UserError(f'--config.{key} is not set: give a workdir of '
                     f'configs/{PARTS[part]}.py or a .safetensors file (scale nano has bundled '
                     'weights: try --config=configs/v2a.py:nano)')
   path = pathlib.Path(given)
@@ -93,13 +109,13 @@ def load_frozen(config, models, parts, dtype=None, workdir=None):
   for part in parts:
     kept = pathlib.Path(workdir or '', 'frozen', f'{part}.safetensors')
     path = kept if workdir and kept.exists() else locate(part, config.frozen[part], config.scale)
-    tree, _ = read(path)
+    tree = {'params': {}, **read(path)[0]}  # which a file of somebody else's may not have
     if part == 'codec':
       fit(tree['params'], jax.eval_shape(models.codec.init, key), path)
       frozen['codec'] = {'params': tree['params'], 'std': tree['stats']['std']}
     else:
-      fit(tree['params'], {'dit': jax.eval_shape(models.towers[part].init, key),
-                           'text': jax.eval_shape(models.text.init, key)}, path)
+      tree['params'] = fit(tree['params'], {'dit': jax.eval_shape(models.towers[part].init, key),
+                                            'text': jax.eval_shape(models.text.init, key)}, path)
       frozen['towers'][part] = tree['params'] if dtype is None else jax.tree.map(
           lambda x: x.astype(dtype), tree['params'])
   return frozen

@@ -32,7 +32,9 @@ def base(task, scale):
   c.task, c.scale, c.seed = task, scale, 0
   c.attention = 'auto'  # auto, reference, tiled, cudnn (model/attention.py)
   c.remat = by_scale('segment', 'none', 'none')  # none, block, segment
-  c.generate = ()  # modalities made by this task; the others condition
+  # What is made, a direction each: 'audio', 'video', 'audio+video' (both at once). With a link
+  # the others condition; of several directions each example is drawn one.
+  c.generate = ()
 
   c.data = ConfigDict(dict(
       source=by_scale('', 'impacts', 'impacts'),
@@ -42,18 +44,26 @@ def base(task, scale):
 
   c.codec = ConfigDict(dict(  # the 1D-VAE
       width=by_scale(512, 128, 32), multipliers=(1, 2, 4), blocks=by_scale(3, 2, 1),
-      latent_channels=by_scale(64, 32, 16), kl_weight=1e-2, std_decay=0.99))
+      latent_channels=by_scale(64, 32, 16), kl_weight=by_scale(1e-2, 1e-2, 1e-3), std_decay=0.99))
   c.text = ConfigDict(dict(
-      width=by_scale(1024, 384, 64), depth=by_scale(4, 2, 1), heads=by_scale(16, 6, 4),
-      max_bytes=by_scale(256, 128, 96)))
+      encoder=by_scale('t5', 't5', 'bytes'),  # t5: pretrained; bytes: small, trained with its tower
+      width=by_scale(1024, 768, 64),
+      t5=by_scale('google/flan-t5-large', 'google/flan-t5-base', ''),  # a folder, or a hub's name
+      max_tokens=by_scale(128, 64, 32), cache='',  # T5's; a folder keeps embeddings
+      depth=by_scale(4, 2, 1), heads=by_scale(16, 12, 4), max_bytes=by_scale(256, 128, 96)))
   c.towers = ConfigDict({
       name: dict(TOWER[scale], patch=PATCH[scale][name],
-                 # A patch wider than the tower needs a network that names the data (model/dit.py).
-                 prediction='data' if name == 'video' and scale == 'nano' else 'velocity')
+                 features=0,  # above 0: no tower, but vectors of so many numbers from outside
+                 # A patch wider than the tower needs a network that names the data, as far as
+                 # the tower can carry it (model/dit.py).
+                 **(dict(prediction='data', detail=0.1) if (name, scale) == ('video', 'nano')
+                    else dict(prediction='velocity', detail=0.0)))
       for name in ('audio', 'video')})
 
   c.flow = ConfigDict(dict(
-      location=0.0, scale=1.0,  # of the logit-normal law of t (App. D.1)
+      # Logit-normal law of t (App. D.1), of what is generated.
+      location=dict(audio=0.0, video=0.0), scale=1.0,
+      condition_law='fixed',  # t of what conditions, in training: fixed, or uniform (Sec. 4.4)
       drop_generated=0.1, drop_condition=0.1,  # how often a prompt is replaced by the null one
       condition_time=dict(video=0.96, audio=0.8)))
   c.train = ConfigDict(dict(
@@ -64,7 +74,11 @@ def base(task, scale):
       log_every=by_scale(50, 50, 20), sample_every=by_scale(5_000, 2_000, 0)))
   c.checkpoint = ConfigDict(dict(every=by_scale(1_000, 500, 500), keep=3))
   c.sample = ConfigDict(dict(
-      steps=64, guidance=5.0, shift=0.0,  # where Euler steps lie (flow.time_grid); 0: evenly
+      steps=64, guidance=5.0,
+      shift=dict(audio=0.0, video=0.0),  # where Euler steps lie (flow.time_grid); 0: evenly
+      vocoder='griffin_lim',  # or bundled, a workdir, a file (codecs/vocoder.py)
+      vocoder_rounds=by_scale(0, 0, 16),  # of fitting a neural vocoder's wave to its mel
+      direction='',  # of a joint task: what to generate; '': what its config names first
       count=by_scale(16, 16, 8), batch_size=by_scale(8, 32, 32),
       overlap=1.16))  # seconds that the windows of a long clip share
   c.mesh = ConfigDict(dict(data=-1, fsdp=1))  # -1: all devices that are left
@@ -73,10 +87,19 @@ def base(task, scale):
 
 def add_fusion(c):
   """Fusion Blocks between the frozen towers, and where the frozen weights come from."""
-  tower = TOWER[c.scale]
+  tower, nano = TOWER[c.scale], c.scale == 'nano'
   c.fusion = ConfigDict(dict(
       FUSION[c.scale], width=tower['width'], heads=tower['heads'], mlp=tower['mlp'],
-      placement='interleaved'))
+      injection='fusion',  # fusion, cross, text, add (Table 2)
+      placement='interleaved',  # or after:K
+      reinject=True,  # False: the conditioning tower runs by itself, once a sample
+      finetune=False))  # True: the generated tower is trained along
+  c.flow.location = dict(audio=-2.5 if nano else -1.0, video=-1.5 if nano else -1.0)
+  if nano:
+    # Where the condition decides about timing depends on the data: the nano codec's latents show
+    # most onsets by themselves from t = 0.2 on (tests/benchmarks/timing_in_noise.py), so examples
+    # and Euler steps lie below. Paper scale keeps the paper's law and even steps.
+    c.sample.shift = c.flow.location
   c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
   c.frozen = frozen(c.scale, 'codec', 'audio', 'video')
 

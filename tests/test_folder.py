@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +72,44 @@ def test_silent_clips_load_where_sound_is_not_needed(tmp_path):
   with pytest.raises(MediaError, match='no audio stream'):
     Folder(tmp_path, **OPTIONS).load(0)
   assert len(Folder(tmp_path, **OPTIONS, need_audio=False).load(0).audio) == 0
+
+
+def test_files_of_sound_are_clips_where_no_picture_is_needed(tmp_path):
+  sounds = [f'{n}{suffix}' for n, suffix in enumerate(
+    ('.wav', '.FLAC', '.mp3', '.ogg', '.opus', '.m4a', '.aac'))]
+  touch(tmp_path, *sounds, 'z.mp4', 'notes.txt', 'poster.jpg')
+  assert names_of(Folder(tmp_path, **OPTIONS)) == ['z']
+  assert names_of(Folder(tmp_path, **OPTIONS, need_video=False)) == [*'0123456', 'z']
+
+
+def test_clips_without_picture_are_as_long_as_their_sound(tmp_path):
+  wave = np.sin(np.arange(24000) * 0.05).astype(np.float32) * 0.5
+  soundfile.write(tmp_path / 'a.wav', np.stack([wave, wave], axis=1), 16000)
+  soundfile.write(tmp_path / 'b.flac', wave, 16000)
+  soundfile.write(tmp_path / 'c.ogg', wave, 16000)
+  mux.write_mp4(tmp_path / 'blind.mp4', audio=wave, sample_rate=16000)
+  (tmp_path / 'captions.csv').write_text('file,caption\na.wav,a hum\n')
+  folder = Folder(tmp_path, **OPTIONS, need_video=False)
+  assert names_of(folder) == ['a', 'b', 'blind', 'c']
+  for clip in (folder.load(i) for i in range(4)):
+    assert clip.frames.shape == (0, 0, 0, 3) and len(clip.frame_times) == 0
+    assert clip.duration == pytest.approx(1.5, abs=0.03)  # codecs fill up the last block
+    assert len(clip.audio) == round(clip.duration * 16000) and np.abs(clip.audio).max() > 0.4
+  assert folder.load(0).audio_caption == 'a hum'
+  with pytest.raises(MediaError, match='no video stream'):
+    Folder(tmp_path / 'a.wav', **OPTIONS).load(0)
+
+
+def test_a_picture_that_is_not_needed_still_sets_the_length(tmp_path):
+  write_clip(tmp_path / 'one.mp4')
+  clip = Folder(tmp_path, **OPTIONS, need_video=False).load(0)
+  assert len(clip.frames) == 0 and clip.duration == pytest.approx(1.0, abs=0.001)
+
+
+def test_sound_is_needed_all_the_same(tmp_path):
+  mux.write_mp4(tmp_path / 'silent.mp4', frames=np.zeros((6, 36, 64, 3), np.uint8), fps=6)
+  with pytest.raises(MediaError, match='no audio stream'):
+    Folder(tmp_path, **OPTIONS, need_video=False).load(0)
 
 
 def test_one_file_is_a_folder_of_one(tmp_path):

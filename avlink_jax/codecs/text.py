@@ -1,9 +1,12 @@
 """Prompts to embeddings: a small byte-level encoder, trained with its tower and frozen after.
 
-The seam of a text encoder, whoever trained it:
+The seam of a text encoder, whoever trained it (this one, or t5.py):
 
-    tokenize(list of str)      -> int32 (B, L), on the host; '' is the null prompt
-    encode(params, tokens)     -> embeddings (B, N, width), mask (B, N)
+    width                      of its embeddings
+    init(key)                  -> parameters that are trained with the tower; {} if none
+    prepare(list of str)       -> pytree of arrays (B, ...), on the host; '' is the null prompt
+    encode(params, prepared)   -> embeddings (B, N, width), mask (B, N)
+    check(prompt)              UserError for a prompt that it cannot take whole
 """
 
 import dataclasses
@@ -13,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avlink_jax.errors import UserError
 from avlink_jax.model.attention import Attention
 from avlink_jax.model.dit import MLP
 
@@ -62,10 +66,16 @@ class ByteEncoder:
     """Bytes of prompt that fit beside the start token."""
     return self.max_bytes - 1
 
+  def check(self, prompt):
+    """Raises UserError for a prompt that would be cut."""
+    if len(prompt.encode()) > self.room:
+      raise UserError(f'a prompt of {len(prompt.encode()):,} bytes: this model reads at most '
+                      f'{self.room}')
+
   def init(self, key):
     return self._module.init(key, jnp.zeros((1, self.max_bytes), jnp.int32))['params']
 
-  def tokenize(self, prompts):
+  def prepare(self, prompts):
     """Prompts -> int32 (B, max_bytes); what does not fit is cut at a character's end."""
     tokens = np.full((len(prompts), self.max_bytes), PAD, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
@@ -79,7 +89,12 @@ class ByteEncoder:
     return self._module.apply({'params': params}, tokens)
 
 
-def drop(key, tokens, null, rate):
-  """Replaces each example's tokens (B, L) by `null` (L,) with probability `rate`."""
-  dropped = jax.random.bernoulli(key, rate, tokens.shape[:1])
-  return jnp.where(dropped[:, None], null, tokens)
+def drop(key, prepared, null, rate):
+  """Replaces each example's prompt by the null one with probability `rate` (a number or (B,)).
+
+  `prepared` is a pytree of (B, ...), `null` the same of one example, (1, ...).
+  """
+  size = jax.tree.leaves(prepared)[0].shape[:1]
+  dropped = jax.random.bernoulli(key, rate, size)
+  return jax.tree.map(
+      lambda x, n: jnp.where(dropped.reshape(size + (1,) * (x.ndim - 1)), n, x), prepared, null)

@@ -4,8 +4,12 @@
     video_mask   bool    (B, F)            True where the clip is real, False where padded
     mel          float32 (B, T, n_mels)    log-mel, `MelSpec.rate` frames a second
     audio_mask   bool    (B, T)
-    video_text   int32   (B, L)            tokens of the prompt of the picture
-    audio_text   int32   (B, L)            tokens of the prompt of the sound
+    video_text   pytree  (B, ...)          prompts of the picture, as the text encoder prepares
+    audio_text   pytree  (B, ...)          them (codecs/text.py); and of the sound
+    wave         float32 (B, S)            normalised sound, for the vocoder
+    wave_mask    bool    (B, S)
+    video_features float32 (B, F, C)       vectors from outside at n/fps seconds, in the picture's
+                                           place (model/features.py)
 
 A modality that the source lacks or the task does not read is absent. Everything in it is a pure
 function of (seed, step, slot); the host's bookkeeping travels beside it in `Meta`.
@@ -56,6 +60,15 @@ def picture(clip: Clip, start: float, layout: Layout):
   return resample_frames(clip, start, layout.frames, layout.fps)
 
 
+def features(clip: Clip, start: float, layout: Layout):
+  """Vectors that are on at start + n/fps, and which of them exist: float32 (F, C), bool (F,)."""
+  times = start + np.arange(layout.frames) / layout.fps
+  row = np.floor(times * clip.features_rate + 1e-6).astype(int)
+  real = (row >= 0) & (row < len(clip.features))
+  vectors = clip.features[np.clip(row, 0, len(clip.features) - 1)]
+  return np.where(real[:, None], vectors, 0).astype(np.float32), real
+
+
 def sound(clip: Clip, start: float, layout: Layout):
   """Normalised log-mel of [start, start + seconds) and its mask: (T, n_mels), bool (T,)."""
   wave, mask = crop_audio(clip, start, layout.samples)
@@ -69,15 +82,20 @@ def example(clip: Clip, start: float, layout: Layout, modalities):
   arrays = {'audio_text': clip.audio_caption, 'video_text': clip.video_caption}
   if 'video' in modalities:
     arrays['video'], arrays['video_mask'] = picture(clip, start, layout)
+  if 'video_features' in modalities:
+    arrays['video_features'], arrays['video_mask'] = features(clip, start, layout)
   if 'audio' in modalities:
     arrays['mel'], arrays['audio_mask'] = sound(clip, start, layout)
+  if 'wave' in modalities:
+    wave, arrays['wave_mask'] = crop_audio(clip, start, layout.samples)
+    arrays['wave'] = normalise(wave)
   return arrays
 
 
-def stack(examples, tokenize):
-  """Examples -> one batch. `tokenize` maps a list of prompts to tokens (B, L)."""
+def stack(examples, prepare):
+  """Examples -> one batch. `prepare` maps a list of prompts to a pytree of arrays (B, ...)."""
   batch = {name: np.stack([e[name] for e in examples])
            for name in examples[0] if not name.endswith('_text')}
   for name in ('audio_text', 'video_text'):
-    batch[name] = tokenize([e[name] for e in examples])
+    batch[name] = prepare([e[name] for e in examples])
   return batch

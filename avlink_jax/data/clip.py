@@ -29,6 +29,7 @@ class Clip:
     sample_rate: Hz of `audio`.
     audio_caption, video_caption: what is heard, what is seen; '' where unknown.
     events: float64 (E,) exact times in seconds of what makes a sound, None where unknown.
+    features: float32 (N, C) vectors from outside, `features_rate` a second, None where not read.
     source: where it came from (a path, or `impacts`).
   """
   id: str
@@ -41,3 +42,5 @@ class Clip:
   video_caption: str = ''
   events: np.ndarray | None = None
   source: str = ''
+  features: np.ndarray | None = None
+  features_rate: float = 0.0

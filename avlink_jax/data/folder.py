@@ -7,12 +7,14 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+from avlink_jax.data import features as features_beside
 from avlink_jax.data import media
 from avlink_jax.data.clip import Clip
 from avlink_jax.errors import UserError
 
 EXTENSIONS = frozenset(
   '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv'.split())
+SOUND_EXTENSIONS = frozenset('.aac .flac .m4a .mp3 .ogg .opus .wav'.split())
 SPLITS = ('train', 'validation', 'test')
 CUTS = (0.90, 0.95)  # of the hash's range: where validation and test begin
 _BIDI = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff')
@@ -20,6 +22,8 @@ _BIDI = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff'
 
 class Folder:
   """The media files under a folder (or one file), sorted by path, hidden ones left out.
+
+  Where no picture is needed, files of sound alone are clips too: their length is the sound's.
 
   Splits. Where the folder has a sub-folder named train, validation or test, these are the
   splits. Otherwise each file's place is a hash of its name: the lowest 90 % are train, then
@@ -38,14 +42,18 @@ class Folder:
   """
 
   def __init__(self, path, *, height: int, width: int, sample_rate: int, max_fps=None,
-               split=None, captions=None, need_audio=True):
+               split=None, captions=None, need_video=True, need_audio=True,
+               features=0, features_rate=0.0):
     """Lists the clips; nothing is decoded yet.
 
     Args:
       path: a folder or one media file.
-      height, width, sample_rate, max_fps, need_audio: as in `media.decode`.
+      height, width, sample_rate, max_fps, need_video, need_audio: as in `media.decode`: with
+        `need_video` False every clip comes without frames.
       split: 'train', 'validation', 'test', or None for all files.
       captions: path of the csv; by default captions.csv in the folder, if it is there.
+      features: width of the vectors to be read from the .npz beside each clip, 0 for none;
+        features_rate: how many a second where the .npz does not say (data/features.py).
 
     Raises:
       UserError: no such folder, nothing in it, an unknown split, an unreadable csv.
@@ -54,9 +62,10 @@ class Folder:
     if split is not None and split not in SPLITS:
       raise UserError(f'unknown split {split!r}: one of {", ".join(SPLITS)}')
     self.notes = []
+    self._features = features, features_rate
     self._decode_options = dict(height=height, width=width, sample_rate=sample_rate,
-                                max_fps=max_fps, need_audio=need_audio)
-    every = _list_files(root)
+                                max_fps=max_fps, need_video=need_video, need_audio=need_audio)
+    every = _list_files(root, EXTENSIONS if need_video else EXTENSIONS | SOUND_EXTENSIONS)
     names = _names(root, every)
     table = _find_captions(root, captions)
     self._captions = self._read_captions(table, every) if table else {}
@@ -75,8 +84,10 @@ class Folder:
     file = self._files[i]
     caption = self._captions.get(file, '')
     clip = media.decode(file, **self._decode_options)
+    width, rate = self._features
+    vectors, rate = features_beside.read(file, width, rate) if width else (None, 0.0)
     return dataclasses.replace(clip, id=self._names[i], audio_caption=caption,
-                               video_caption=caption)
+                               video_caption=caption, features=vectors, features_rate=rate)
 
   def _of_split(self, root: Path, every: list, split: str) -> list:
     placed = [file for file in every if file.relative_to(root).parts[0] in SPLITS
@@ -152,16 +163,16 @@ def _hash(name: str) -> float:
                         'big') / 2 ** 64
 
 
-def _list_files(root: Path) -> list:
+def _list_files(root: Path, extensions: frozenset) -> list:
   if root.is_file():
     return [root]
   if not root.is_dir():
     raise UserError(f'{root}: no such folder; give a folder of clips or a media file')
   files = [file for file in root.rglob('*')
-           if file.suffix.lower() in EXTENSIONS and file.is_file()
+           if file.suffix.lower() in extensions and file.is_file()
            and not any(part.startswith('.') for part in file.relative_to(root).parts)]
   if not files:
-    raise UserError(f'{root}: no media files in it (looked for {" ".join(sorted(EXTENSIONS))})')
+    raise UserError(f'{root}: no media files in it (looked for {" ".join(sorted(extensions))})')
   return sorted(files, key=lambda file: file.relative_to(root).as_posix())
 
 

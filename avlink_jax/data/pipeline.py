@@ -16,13 +16,18 @@ from avlink_jax.data.impacts import Impacts
 from avlink_jax.errors import MediaError, UserError
 
 
-def open_source(config, layout, split, need_audio=True):
-  """The source that `config.data` names: 'impacts' or a folder of clips.
+def open_source(config, layout, split, reads=('audio', 'video')):
+  """The source that `config.data` names: 'impacts' or a folder of clips, of which `reads` is needed
+  (names as in data/batch.py).
 
   Raises UserError for a source that is not there or of which nothing can be read.
   """
   source = config.data.source
+  features = config.towers.video.features
   if source == 'impacts':
+    if features:
+      raise UserError('data.source=impacts has no features from outside: set it to a folder of '
+                      'clips with an .npz beside each')
     size = config.data.impacts_clips if split == 'train' else None
     return Impacts(split, seed=config.data.seed, size=size, duration=layout.seconds,
                    height=layout.height, width=layout.width, fps=layout.fps,
@@ -34,7 +39,8 @@ def open_source(config, layout, split, need_audio=True):
                     'use impacts or a folder of clips')
   return Folder(source, height=layout.height, width=layout.width,
                 sample_rate=layout.mel.sample_rate, max_fps=config.data.max_fps, split=split,
-                need_audio=need_audio)
+                need_video='video' in reads, need_audio=bool({'audio', 'wave'} & set(reads)),
+                features=features, features_rate=layout.fps)
 
 
 class Cache:
@@ -121,7 +127,7 @@ class Examples:
                     f'{skipped[0][0]}: {skipped[0][1]}')
 
 
-def train_batches(examples, tokenize, *, seed, batch_size, first_step, last_step,
+def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step,
                   process=0, processes=1, threads=2):
   """Iterates over (batch, Meta) of steps first_step … last_step − 1, this process's rows only.
 
@@ -137,21 +143,21 @@ def train_batches(examples, tokenize, *, seed, batch_size, first_step, last_step
     slots = step * batch_size + process * rows + np.arange(rows)
     drawn = [order[int(slot)] for slot in slots]
     return collate([examples(index, np.random.default_rng(crop)) for index, crop in drawn],
-                   tokenize)
+                   prepare)
 
   dataset = grain.MapDataset.range(first_step, last_step).map(load)
   return iter(dataset.to_iter_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
-def collate(loaded, tokenize):
+def collate(loaded, prepare):
   """[(example, id, events, skipped)] -> (batch, Meta)."""
   made, ids, events, skipped = zip(*loaded, strict=True)
-  return (batches.stack(made, tokenize),
+  return (batches.stack(made, prepare),
           batches.Meta(list(ids), list(events), [s for rows in skipped for s in rows]))
 
 
-def first_batch(examples, tokenize, count):
+def first_batch(examples, prepare, count):
   """The first `count` clips from their beginnings: what evaluation and export look at."""
   count = min(count, len(examples.source))
-  return collate([examples(i) for i in range(count)], tokenize)
+  return collate([examples(i) for i in range(count)], prepare)

@@ -91,11 +91,13 @@ def attend(q, k, v, key_mask=None, implementation='auto'):
   return IMPLEMENTATIONS[choose(implementation)](q, k, v, key_mask)
 
 
-def _qkv_bias(key, shape, dtype=jnp.float32, nearness=0.0):
-  """Biases of queries and keys at `nearness`, of values at 0."""
-  del key
-  width = shape[0] // 3
-  return jnp.concatenate([jnp.full(2 * width, nearness, dtype), jnp.zeros(width, dtype)])
+def _nearness_bias(share, nearness):
+  """Initialiser of biases: the first `share` of them, queries and keys, at `nearness`; values 0."""
+  def init(key, shape, dtype=jnp.float32):
+    del key
+    return jnp.where(jnp.arange(shape[0]) < share * shape[0], nearness, 0.0).astype(dtype)
+
+  return init
 
 
 class Attention(nn.Module):
@@ -112,20 +114,22 @@ class Attention(nn.Module):
   nearness: float = 0.0
 
   @nn.compact
-  def __call__(self, x, source=None, key_mask=None, angles=None):
-    """x (B, T, C), source (B, S, C'), key_mask (B, S), angles (T, C/heads/2) -> (B, T, width)."""
+  def __call__(self, x, source=None, key_mask=None, angles=None, source_angles=None):
+    """x (B, T, C), source (B, S, C'), key_mask (B, S), angles (T, C/heads/2) and, of a source,
+    source_angles (S, C/heads/2) -> (B, T, width)."""
     dense = functools.partial(nn.Dense, dtype=self.dtype)
     norm = functools.partial(nn.RMSNorm, epsilon=1e-6, dtype=self.dtype)
     heads_first = functools.partial(
         rearrange, pattern='b t (n h d) -> n b h t d', h=self.heads)
+    bias = functools.partial(_nearness_bias, nearness=self.nearness)
     if source is None:
-      bias = functools.partial(_qkv_bias, nearness=self.nearness)
-      q, k, v = heads_first(dense(3 * self.width, bias_init=bias, name='qkv')(x), n=3)
+      source_angles = angles
+      q, k, v = heads_first(dense(3 * self.width, bias_init=bias(2 / 3), name='qkv')(x), n=3)
     else:
-      q, = heads_first(dense(self.width, name='q')(x), n=1)
-      k, v = heads_first(dense(2 * self.width, name='kv')(source), n=2)
+      q, = heads_first(dense(self.width, bias_init=bias(1), name='q')(x), n=1)
+      k, v = heads_first(dense(2 * self.width, bias_init=bias(1 / 2), name='kv')(source), n=2)
     q, k = norm(name='q_norm')(q), norm(name='k_norm')(k)
     if angles is not None:
-      q, k = rope.rotate(q, angles), rope.rotate(k, angles)
+      q, k = rope.rotate(q, angles), rope.rotate(k, source_angles)
     out = attend(q, k, v, key_mask, self.implementation)
     return dense(self.width, name='out')(rearrange(out, 'b h t d -> b t (h d)'))

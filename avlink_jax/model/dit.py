@@ -147,6 +147,8 @@ class DiT:
     prediction: 'velocity' (the paper's), or 'data': the network names X_1 and the velocity
       follows. A patch wider than the tower needs the latter: velocity contains the noise,
       which a narrow tower cannot carry, while the clean picture it can.
+    detail: deviation of what such a tower cannot carry of the data, and takes from its input
+      instead, as far as that is clean (flow.add_detail).
     remat: recompute each block for the gradient instead of keeping its activations.
   """
   channels: int
@@ -159,6 +161,7 @@ class DiT:
   text_width: int = 1024
   rope_base: float = 10_000.0
   prediction: str = 'velocity'
+  detail: float = 0.0
   attention: str = 'auto'
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
@@ -229,7 +232,9 @@ class DiT:
     out = self.header.apply({'params': params['head']}, stream.tokens, stream.time)
     x, t = stream.input.x, stream.input.t
     out = self._unpatchify(out, x.shape[1:-1])
-    return flow.velocity_from_data(x, out, t) if self.prediction == 'data' else out
+    if self.prediction == 'velocity':
+      return out
+    return flow.velocity_from_data(x, flow.add_detail(x, out, t, self.detail), t)
 
   def velocity(self, params, inputs):
     """The tower alone, all segments in one: Input -> velocity."""

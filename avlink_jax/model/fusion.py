@@ -26,7 +26,7 @@ class FusionBlock(nn.Module):
   Each stream's modulation sees all flow times ("audio and video parameter sets receiving
   information on both timesteps"). Only the gate of the way back is zero at initialisation:
   that alone makes the block the identity, and a second zero gate inside would stop the
-  gradient of the first.
+  gradient of the first. `cross` takes the place of joint self-attention in an ablation.
   """
   width: int
   heads: int
@@ -35,6 +35,7 @@ class FusionBlock(nn.Module):
   attention: str = 'auto'
   dtype: jnp.dtype = jnp.float32
   nearness: float = 0.0
+  cross: bool = False
 
   @nn.compact
   def __call__(self, tokens, times, masks, angles):
@@ -44,7 +45,7 @@ class FusionBlock(nn.Module):
       tokens: list of (B, N_m, C_m), one a modality.
       times: list of flow times (B,).
       masks: list of (B, N_m) bool.
-      angles: (ΣN_m, width/heads/2), the temporal RoPE of all tokens on the shared clock.
+      angles: list of (N_m, width/heads/2), the temporal RoPE of tokens on the shared clock.
     Returns:
       list of (B, N_m, C_m): the activations that replace `tokens`.
     """
@@ -56,19 +57,35 @@ class FusionBlock(nn.Module):
                          name=f'modulation_out_{m}')(low)
       modulations.append(jnp.split(vectors, [i * self.width for i in range(1, 5)], axis=-1))
       common.append(nn.Dense(self.width, dtype=self.dtype, name=f'in_{m}')(x))
-    ends = np.cumsum([x.shape[1] for x in tokens])[:-1]
-    joint = jnp.concatenate(
-        [modulate(h, shift, scale)
-         for h, (shift, scale, *_) in zip(common, modulations, strict=True)], axis=1)
-    joint = Attention(self.width, self.heads, self.attention, self.dtype, self.nearness,
-                      name='attention')(
-        joint, key_mask=jnp.concatenate(masks, axis=1), angles=angles)
+    modulated = [modulate(h, shift, scale)
+                 for h, (shift, scale, *_) in zip(common, modulations, strict=True)]
+    attended = (self._cross if self.cross else self._joint)(modulated, masks, angles)
     out = []
-    for m, (x, h, y) in enumerate(zip(tokens, common, jnp.split(joint, ends, axis=1),
-                                      strict=True)):
+    for m, (x, h, y) in enumerate(zip(tokens, common, attended, strict=True)):
       _, _, shift, scale, gate = modulations[m]
       y = MLP(self.mlp, x.shape[-1], self.dtype, name=f'out_{m}')(modulate(h + y, shift, scale))
       out.append(x + gate[:, None] * y)
+    return out
+
+  def _joint(self, tokens, masks, angles):
+    """One self-attention over the tokens of all streams."""
+    ends = np.cumsum([x.shape[1] for x in tokens])[:-1]
+    attention = Attention(self.width, self.heads, self.attention, self.dtype, self.nearness,
+                          name='attention')
+    joint = attention(jnp.concatenate(tokens, axis=1), key_mask=jnp.concatenate(masks, axis=1),
+                      angles=jnp.concatenate(angles))
+    return jnp.split(joint, ends, axis=1)
+
+  def _cross(self, tokens, masks, angles):
+    """Each stream looks at the others only, through weights of its own ("symmetric cross
+    attention" of Sec. 4.4)."""
+    out = []
+    for m, x in enumerate(tokens):
+      attention = Attention(self.width, self.heads, self.attention, self.dtype, self.nearness,
+                            name=f'attention_{m}')
+      source, mask, turned = (values[:m] + values[m + 1:] for values in (tokens, masks, angles))
+      out.append(attention(x, jnp.concatenate(source, axis=1), jnp.concatenate(mask, axis=1),
+                           angles[m], jnp.concatenate(turned)))
     return out
 
 
@@ -82,6 +99,7 @@ class Fusion:
     nearness: how much tokens prefer those of their own time before anything is learned
       (attention.Attention). The paper says nothing of it. At nano scale, 0 with
       rope_base 100 had not left its plateau after 960 steps; 1.5 with rope_base 10 had by 500.
+    cross: each stream attends to the other's tokens only (an ablation).
   """
   blocks: int = 8
   width: int = 1024
@@ -93,17 +111,18 @@ class Fusion:
   attention: str = 'auto'
   dtype: jnp.dtype = jnp.float32
   nearness: float = 0.0
+  cross: bool = False
 
   @property
   def block(self):
     return FusionBlock(self.width, self.heads, self.mlp, self.rank, self.attention, self.dtype,
-                       self.nearness)
+                       self.nearness, self.cross)
 
   def init(self, key, tower_widths):
     tokens = [jnp.zeros((1, 1, width)) for width in tower_widths]
     times = [jnp.zeros(1) for _ in tower_widths]
     masks = [jnp.ones((1, 1), bool) for _ in tower_widths]
-    angles = jnp.zeros((len(tokens), self.width // self.heads // 2))
+    angles = [jnp.zeros((1, self.width // self.heads // 2)) for _ in tower_widths]
     one = lambda key: self.block.init(key, tokens, times, masks, angles)['params']  # noqa: E731
     return {'blocks': jax.vmap(one)(jax.random.split(key, self.blocks))}
 

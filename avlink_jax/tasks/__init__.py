@@ -2,12 +2,13 @@
 
 A task is an object with
 
-    modalities, generate         what it reads of a clip, what it makes
+    reads                        what it reads of a clip (data/batch.py)
+    modalities, generate         what it knows, what it makes of that
     frozen_parts                 what it needs of `weights.load_frozen`
     players                      () where one loss trains everything; else the subtrees of the
                                  parameters that have a loss and an optimiser each, in the order
                                  in which a step updates them
-    init(key)                    -> trainable parameters (with players: a dict with their names)
+    init(key, frozen)            -> trainable parameters (with players: a dict with their names)
     init_stats()                 -> running statistics that are not trained
     sampled(params)              -> the part of them that is averaged, exported and sampled from
     loss(params, stats, frozen, batch, key, step, player)
@@ -19,8 +20,9 @@ and the trainer knows nothing else of it. `frozen` is {'codec': {'params', 'std'
 
 from avlink_jax.tasks.flow import FlowTask
 from avlink_jax.tasks.mel_vae import MelVAETask
+from avlink_jax.tasks.vocoder import VocoderTask
 
 
 def make(config, models):
   """The task that `config.task` names."""
-  return {'mel_vae': MelVAETask}.get(config.task, FlowTask)(models, config)
+  return {'mel_vae': MelVAETask, 'vocoder': VocoderTask}.get(config.task, FlowTask)(models, config)

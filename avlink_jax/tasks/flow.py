@@ -8,43 +8,82 @@ from ml_collections import ConfigDict
 
 from avlink_jax import flow
 from avlink_jax.codecs import text
+from avlink_jax.errors import UserError
 from avlink_jax.model.dit import Input
+from avlink_jax.model.features import Features
 from avlink_jax.models import Models
 from avlink_jax.noise import gaussian
 
 
 @dataclasses.dataclass(frozen=True)
 class FlowTask:
-  """Every flow-matching task: T2A and T2V (a tower alone), and whatever AV-Link generates.
+  """T2A and T2V (a tower alone), V2A, A2V, both of them in one, and both modalities at once.
 
-  `config.generate` names the modalities that are generated; with Fusion Blocks the others
-  condition. What differs between V2A, A2V and generating both is only that.
+  `config.generate` lists directions, and a direction names what is generated ('audio+video':
+  both at once); with a link the other modalities condition. An example is drawn one of the
+  directions. What differs between the tasks is only that.
   """
   models: Models
   config: ConfigDict
-
+  direction: str = ''  # the only one of the config's that this task goes; '': all of them
   players = ()
+
+  def __post_init__(self):
+    law = self.config.flow.condition_law
+    if law not in ('fixed', 'uniform'):
+      raise UserError(f'flow.condition_law={law!r}: use fixed or uniform')
 
   @property
   def linked(self):
     return self.models.link is not None
 
   @property
+  def directions(self):
+    """The sets of modalities that are generated together, as tuples."""
+    every = (self.direction,) if self.direction else self.config.generate
+    return tuple(tuple(direction.split('+')) for direction in every)
+
+  @property
   def generate(self):
-    return tuple(self.config.generate)
+    """Everything that some direction generates, in the towers' order."""
+    return tuple(name for name in self.models.towers
+                 if any(name in direction for direction in self.directions))
 
   @property
   def modalities(self):
     return tuple(self.models.towers) if self.linked else self.generate
 
   @property
+  def reads(self):
+    return tuple(f'{name}_features' if self.is_features(name) else name
+                 for name in self.modalities)
+
+  @property
   def frozen_parts(self):
     codec = ('codec',) if 'audio' in self.modalities else ()
-    return codec + (tuple(self.models.towers) if self.linked else ())
+    towers = tuple(name for name in self.models.towers if not self.is_features(name))
+    return codec + (towers if self.linked else ())
 
-  def init(self, key):
+  @property
+  def tuned(self):
+    """Towers that are trained along with the link: whatever the run generates, also where this
+    task goes one way only and another of them conditions."""
+    if not (self.linked and self.config.fusion.finetune):
+      return ()
+    return dataclasses.replace(self, direction='').generate
+
+  def is_features(self, name):
+    return isinstance(self.models.towers[name], Features)
+
+  def toward(self, direction):
+    """This task with one direction only, for sampling."""
+    return dataclasses.replace(self, direction=direction)
+
+  def init(self, key, frozen):
     if self.linked:
-      return self.models.link.init(key)
+      tuned = {name: jax.tree.map(lambda x: x.astype(jnp.float32), frozen['towers'][name]['dit'])
+               for name in self.tuned}
+      return self.models.link.init(key) | ({'towers': tuned} if tuned else {})
     name, = self.generate
     keys = jax.random.split(key)
     return {'dit': self.models.towers[name].init(keys[0]), 'text': self.models.text.init(keys[1])}
@@ -56,19 +95,35 @@ class FlowTask:
     return {}
 
   def towers(self, params, frozen):
-    """{name: {'dit', 'text'}} of all towers this task runs."""
-    return frozen['towers'] if self.linked else {self.generate[0]: params}
+    """{name: {'dit', 'text'}} of all towers this task runs, as they are trained so far."""
+    if not self.linked:
+      return {self.generate[0]: params}
+    return {name: {**frozen['towers'].get(name, {'dit': {}, 'text': {}}),
+                   **({'dit': params['towers'][name]} if name in self.tuned else {})}
+            for name in self.modalities}
 
-  def velocity(self, params, frozen, inputs):
+  def features(self, params, frozen, inputs):
+    """What the link can compute once and keep while something is generated (avlink.AVLink)."""
+    if not self.linked:
+      return None
+    return self.models.link.features(self._dits(params, frozen), inputs, self.generate)
+
+  def velocity(self, params, frozen, inputs, features=None):
     """Velocities {name: v} of the generated modalities."""
-    dits = {name: tower['dit'] for name, tower in self.towers(params, frozen).items()}
+    dits = self._dits(params, frozen)
     if self.linked:
-      return self.models.link.velocity(params, dits, inputs, self.generate)
+      return self.models.link.velocity(params, dits, inputs, self.generate, features)
     return {name: self.models.towers[name].velocity(dits[name], inputs[name])
             for name in self.generate}
 
+  def _dits(self, params, frozen):
+    return {name: tower['dit'] for name, tower in self.towers(params, frozen).items()}
+
   def clean(self, frozen, batch, name):
-    """X_1 of a modality, (B, T, ...): pictures in [−1, 1], or the frozen codec's latents."""
+    """X_1 of a modality, (B, T, ...): pictures in [−1, 1], or the frozen codec's latents, or
+    features from outside as they are."""
+    if self.is_features(name):
+      return batch[f'{name}_features']
     if name == 'video':
       return batch['video'].astype(jnp.float32) / 127.5 - 1
     codec, mel = self.models.codec, batch['mel']
@@ -85,34 +140,56 @@ class FlowTask:
     mask = jnp.pad(mask, ((0, 0), (0, -mask.shape[1] % stride)))
     return mask.reshape(mask.shape[0], -1, stride).any(-1)
 
+  def condition_time(self, name, size):
+    """t of a conditioning modality: fixed (Sec. 3.3); features from outside have no noise."""
+    return jnp.full(size, 1.0 if self.is_features(name) else self.config.flow.condition_time[name])
+
+  def encode(self, towers, name, prepared):
+    """A modality's prompts -> embeddings, mask; of features nobody asks."""
+    if self.is_features(name):
+      return None, None
+    return self.models.text.encode(towers[name]['text'], prepared)
+
   def loss(self, params, stats, frozen, batch, key, step=None, player=None):
-    """Eq. 5: mean squared error of the velocity, over real (not padded) data."""
+    """Eq. 5: mean squared error of the velocity, over real (not padded) data.
+
+    Both times of a pair that is generated at once are the same draw, each moved by its own
+    location, so that training sees the pairs that the sampler goes through.
+    """
+    del step, player
     laws, towers = self.config.flow, self.towers(params, frozen)
-    inputs, targets = {}, {}
+    drawing, timing, key = jax.random.split(key, 3)
+    size = batch[f'{self.modalities[0]}_mask'].shape[:1]
+    direction = jax.random.randint(drawing, size, 0, len(self.directions))
+    inputs, targets, generated = {}, {}, {}
     for i, name in enumerate(self.modalities):
+      of_direction = jnp.asarray([name in names for names in self.directions])
+      generated[name] = made = of_direction[direction]
+      noise, other_time, prompt = jax.random.split(jax.random.fold_in(key, i), 3)
       x1 = self.clean(frozen, batch, name)
-      noise, time, prompt = jax.random.split(jax.random.fold_in(key, i), 3)
-      size = x1.shape[:1]
-      if name in self.generate:
-        t = flow.logit_normal(time, size, laws.location, laws.scale)
-        drop_rate = laws.drop_generated
-      else:
-        t = jnp.full(size, laws.condition_time[name])
-        drop_rate = laws.drop_condition
+      t = flow.logit_normal(timing, size, laws.location[name], laws.scale)
+      standing = self.condition_time(name, size)
+      if self.is_features(name):
+        inputs[name] = Input(x1, standing, None, None, self.mask(batch, name))
+        continue
+      if laws.condition_law == 'uniform':
+        standing = jax.random.uniform(other_time, size)
+      t = jnp.where(made, t, standing)
       x0 = gaussian(noise, x1.shape)
-      null = jnp.asarray(self.models.text.tokenize([''])[0])
-      tokens = text.drop(prompt, batch[f'{name}_text'], null, drop_rate)
-      embedding, text_mask = self.models.text.encode(towers[name]['text'], tokens)
-      inputs[name] = Input(flow.interpolate(x1, x0, t), t, embedding, text_mask,
+      null = jax.tree.map(jnp.asarray, self.models.text.prepare(['']))
+      rate = jnp.where(made, laws.drop_generated, laws.drop_condition)
+      said = text.drop(prompt, batch[f'{name}_text'], null, rate)
+      inputs[name] = Input(flow.interpolate(x1, x0, t), t, *self.encode(towers, name, said),
                            self.mask(batch, name))
       targets[name] = flow.target(x1, x0)
     velocities = self.velocity(params, frozen, inputs)
-    metrics = {f'mse_{name}': masked_mse(v, targets[name], inputs[name].mask)
-               for name, v in velocities.items()}
+    metrics = {
+        f'mse_{name}': masked_mse(v, targets[name], inputs[name].mask & generated[name][:, None])
+        for name, v in velocities.items()}
     return sum(metrics.values()), (metrics, stats)
 
 
 def masked_mse(x, y, mask):
-  """Mean of (x − y)² over the frames (axis 1) where mask (B, T) is True."""
+  """Mean of (x − y)² over the frames (axis 1) where mask (B, T) is True; 0 where none is."""
   weight = mask.reshape(mask.shape + (1,) * (x.ndim - 2)).astype(x.dtype)
-  return jnp.sum((x - y) ** 2 * weight) / (jnp.sum(weight) * x[0, 0].size)
+  return jnp.sum((x - y) ** 2 * weight) / (jnp.maximum(jnp.sum(weight), 1) * x[0, 0].size)

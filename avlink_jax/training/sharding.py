@@ -49,5 +49,5 @@ def put(tree, mesh):
 def put_batch(batch, mesh):
   """This process's rows -> global arrays, split over all devices along the batch."""
   sharding = NamedSharding(mesh, BATCH)
-  return {name: jax.make_array_from_process_local_data(sharding, rows)
-          for name, rows in batch.items()}
+  return jax.tree.map(
+      lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)

@@ -24,7 +24,9 @@ def learning_rate(config):
   """Linear warm-up to `train.learning_rate`, then constant (App. C.1), or decayed to zero along
   a cosine over the last `train.decay_steps` steps."""
   train = config.train
-  schedule = optax.warmup_constant_schedule(0.0, train.learning_rate, train.warmup_steps)
+  schedule = (  # of 0 steps optax makes a rate of 0 for good
+      optax.warmup_constant_schedule(0.0, train.learning_rate, train.warmup_steps)
+      if train.warmup_steps else optax.constant_schedule(train.learning_rate))
   if not train.decay_steps:
     return schedule
   decay_steps = min(train.decay_steps, train.steps)
@@ -43,9 +45,9 @@ def make_optimizer(config):
                   weight_decay=train.weight_decay))
 
 
-def init(task, optimizer, seed):
-  """State at step 0, from the run's seed."""
-  params = task.init(jax.random.key(seed))
+def init(task, optimizer, seed, frozen):
+  """State at step 0, from the run's seed and, for what is fine-tuned, the frozen trees."""
+  params = task.init(jax.random.key(seed), frozen)
   return State(step=jnp.zeros((), jnp.int32), params=params,
                ema=jax.tree.map(jnp.copy, task.sampled(params)), stats=task.init_stats(),
                optimizer={player or 'all': optimizer.init(own_part(params, player))

@@ -22,7 +22,7 @@ from avlink_jax.training import step as training
 def random_batch(task, size, rng):
   """A batch of noise in the layout of data/batch.py."""
   layout, text = task.models.layout, task.models.text
-  batch = {f'{name}_text': text.tokenize(['a hammer strikes metal'] * size)
+  batch = {f'{name}_text': text.prepare(['a hammer strikes metal'] * size)
            for name in ('audio', 'video')}
   if 'video' in task.modalities:
     shape = (size, layout.frames, layout.height, layout.width, 3)

@@ -1,0 +1,122 @@
+"""Other ways to let one modality condition the other, for the ablations of Sec. 4.4 (Table 2).
+
+Both look at the conditioning tower's activations at the cuts where Fusion Blocks would sit,
+averaged over space, a vector a moment. They change what enters the generated tower and nothing
+inside it, so it is usually fine-tuned along (`fusion.finetune`).
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from avlink_jax.errors import UserError
+from avlink_jax.model.avlink import cut_tokens, segment_lengths
+from avlink_jax.model.dit import DiT, layer_norm, time_features
+
+
+class Project(nn.Module):
+  """Features (B, T, C) at `seconds` (T,) -> (B, T, width); 0 at initialisation if asked."""
+  width: int
+  silent: bool
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, features, seconds):
+    kernel = nn.initializers.zeros if self.silent else nn.initializers.lecun_normal()
+    x = nn.Dense(self.width, kernel_init=kernel, dtype=self.dtype, name='features')(features)
+    if self.silent:
+      return x
+    clock = time_features(jnp.asarray(seconds, jnp.float32), scale=1.0, max_period=100.0)
+    return x + nn.Dense(self.width, dtype=self.dtype, name='clock')(clock)
+
+
+def pool(tokens, mask, moments):
+  """Mean over space of real tokens: (B, T·S, C), (B, T·S) -> (B, T, C), (B, T)."""
+  tokens = tokens.reshape(tokens.shape[0], moments, -1, tokens.shape[-1])
+  mask = mask.reshape(mask.shape[0], moments, -1)
+  weight = mask[..., None].astype(tokens.dtype)
+  return jnp.sum(tokens * weight, 2) / jnp.maximum(jnp.sum(weight, 2), 1), mask.any(-1)
+
+
+def resampling(source, target):
+  """Matrix (T_target, T_source) of means that brings values at `source` seconds to `target`.
+
+  A target moment takes the mean of the source moments that fall into it; where there are none,
+  the source being slower, it repeats the one that is on (Movie Gen's direct alignment).
+  """
+  step = np.diff(np.unique(target)).min(initial=np.inf)  # tokens of one moment are many in space
+  inside = (source >= target[:, None] - 1e-9) & (source < target[:, None] + step - 1e-9)
+  on = np.maximum(np.searchsorted(source, target + 1e-9, side='right') - 1, 0)
+  repeated = np.arange(len(source)) == on[:, None]
+  weights = np.where(inside.any(1, keepdims=True), inside, repeated).astype(np.float64)
+  return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Injection:
+  """A link (see avlink.AVLink) without Fusion Blocks.
+
+  Attributes:
+    kind: 'text': the conditioning features stand beside the prompt's embeddings, for the
+      generated tower's cross-attention to look at (Diff-Foley's way). 'add': brought to the
+      generated tokens' times and added to them (Movie Gen's); nothing is added at initialisation.
+    cuts: from how many places of the conditioning tower features are taken, side by side.
+  """
+  towers: dict[str, DiT]
+  generated: str
+  kind: str
+  cuts: int
+  placement: str = 'interleaved'
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    if self.kind not in ('text', 'add'):
+      raise UserError(f'fusion.injection={self.kind!r}: use fusion, cross, text or add')
+
+  @property
+  def _source(self):
+    name, = set(self.towers) - {self.generated}
+    return name
+
+  @property
+  def _project(self):
+    return Project(self.towers[self.generated].width, self.kind == 'add', self.dtype)
+
+  def init(self, key):
+    features = jnp.zeros((1, 1, self.cuts * self.towers[self._source].width))
+    return {'project': self._project.init(key, features, jnp.zeros(1))['params']}
+
+  def features(self, towers, inputs, outputs):
+    """(B, T, cuts·C) and mask (B, T): each cut normalised apart."""
+    del outputs
+    name = self._source
+    tower = self.towers[name]
+    lengths = segment_lengths(tower.depth, self.cuts, self.placement)
+    stream, cuts = cut_tokens(tower, towers[name], inputs[name], lengths)
+    moments = tower.grid(inputs[name].x.shape[1:-1])[0]
+    pooled = [pool(tokens, stream.mask, moments) for tokens in cuts]
+    return jnp.concatenate([layer_norm(x) for x, _ in pooled], axis=-1), pooled[0][1]
+
+  def velocity(self, link, towers, inputs, outputs, features=None):
+    """{generated: velocity}; shapes as in avlink.AVLink.velocity."""
+    name, = outputs
+    tower, source = self.towers[name], self._source
+    if features is None:
+      features = self.features(towers, inputs, outputs)
+    x, mask = features
+    seconds = np.unique(self.towers[source].seconds(inputs[source].x.shape[1:-1]))
+    x = self._project.apply({'params': link['project']}, x, seconds)
+    stream = tower.embed(towers[name], inputs[name])
+    if self.kind == 'text':
+      stream = stream.replace(
+          text=jnp.concatenate([stream.text, x], axis=1), input=stream.input.replace(
+              text_mask=jnp.concatenate([stream.input.text_mask, mask], axis=1)))
+    else:
+      x = jnp.where(mask[..., None], x, 0)
+      weights = resampling(seconds, tower.seconds(inputs[name].x.shape[1:-1]))
+      stream = stream.replace(
+          tokens=stream.tokens + jnp.einsum('ns,bsc->bnc', weights.astype(x.dtype), x))
+    stream = tower.segment(towers[name]['blocks'], stream)
+    return {name: tower.head(towers[name], stream)}
