@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from avlink_jax.codecs.mel import MelSpec
 from avlink_jax.codecs.mel_vae import MelVAE
 from avlink_jax.codecs.t5_text import Pretrained
-from avlink_jax.codecs.text import ByteEncoder
+from avlink_jax.codecs.text import ByteEncoder, WordEncoder
 from avlink_jax.data.batch import Layout
 from avlink_jax.errors import UserError
 from avlink_jax.model.avlink import AVLink
@@ -72,6 +72,8 @@ def build_text(config):
   """config.text -> the text encoder it names."""
   if config.encoder == 't5':
     return Pretrained(config.t5, config.width, config.max_tokens, config.cache or None)
+  if config.encoder == 'words':
+    return WordEncoder(config.width, config.depth, config.heads, config.buckets, config.max_tokens)
   if config.encoder != 'bytes':
     raise UserError(f'text.encoder={config.encoder!r}: use t5 or bytes')
   return ByteEncoder(config.width, config.depth, config.heads, config.max_bytes)

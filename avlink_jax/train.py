@@ -52,6 +52,8 @@ def train(config, workdir):
   init = functools.partial(training.init, task, optimizer, config.seed)
   placement = sharding.shardings(jax.eval_shape(init, frozen), mesh)
   state = jax.jit(init, out_shardings=placement)(frozen)
+  if config.train.init_from:
+    state = start_from(state, config.train.init_from, task)
   if first:
     say(overview(state.params, frozen))
 
@@ -96,6 +98,21 @@ def train(config, workdir):
   scores = export_samples(task, state.ema, state.stats, frozen, config, workdir, steps, log)
   log.close()
   return scores
+
+
+def start_from(state, given, task):
+  """The State with the weights of an earlier run, as far as names and shapes are the same; says
+  what was taken and what begins anew."""
+  path = pathlib.Path(given)
+  tree, _ = weights.read(path / 'weights.safetensors' if path.is_dir() else path)
+  sampled = task.sampled(state.params)
+  merged, taken, left = weights.overlay(sampled, tree['params'])
+  if not taken:
+    raise UserError(f'train.init_from={given}: nothing in it fits this model')
+  say(f'{len(taken)} arrays from {given}; {len(left)} begin anew'
+      + (f', such as {left[0]}' if left else ''))
+  whole = merged if sampled is state.params else {**state.params, task.players[-1]: merged}
+  return state.replace(params=whole, ema=jax.tree.map(jnp.copy, merged))
 
 
 def prepare_workdir(config, workdir):

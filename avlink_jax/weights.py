@@ -81,6 +81,16 @@ def fit(tree, like, where):
                                            sep='/')
 
 
+def overlay(tree, given):
+  """(`tree` with the arrays of `given` where name and shape agree, names taken, names left)."""
+  flat = flax.traverse_util.flatten_dict(tree, sep='/', keep_empty_nodes=True)
+  other = flax.traverse_util.flatten_dict(given, sep='/')
+  taken = [k for k, v in flat.items() if k in other and other[k].shape == getattr(v, 'shape', None)]
+  merged = flat | {k: jax.device_put(other[k], flat[k].sharding) for k in taken}
+  left = [k for k in flat if k not in taken and hasattr(flat[k], 'shape')]
+  return flax.traverse_util.unflatten_dict(merged, sep='/'), taken, left
+
+
 def locate(part, given, scale):
   """Path of a part's weights: 'bundled' (of this scale), a workdir, or a .safetensors file."""
   key = 'sample.vocoder' if part == 'vocoder' else f'frozen.{part}'

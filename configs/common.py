@@ -50,13 +50,14 @@ def base(task, scale):
       width=by_scale(1024, 768, 64),
       t5=by_scale('google/flan-t5-large', 'google/flan-t5-base', ''),  # a folder, or a hub's name
       max_tokens=by_scale(128, 64, 32), cache='',  # T5's; a folder keeps embeddings
-      depth=by_scale(4, 2, 1), heads=by_scale(16, 12, 4), max_bytes=by_scale(256, 128, 96)))
+      depth=by_scale(4, 2, 1), heads=by_scale(16, 12, 4), max_bytes=by_scale(256, 128, 96),
+      buckets=by_scale(8192, 4096, 512)))
   c.towers = ConfigDict({
       name: dict(TOWER[scale], patch=PATCH[scale][name],
                  features=0,  # above 0: no tower, but vectors of so many numbers from outside
                  # A patch wider than the tower needs a network that names the data, as far as
                  # the tower can carry it (model/dit.py).
-                 **(dict(prediction='data', detail=0.1) if (name, scale) == ('video', 'nano')
+                 **(dict(prediction='data', detail=0.04) if (name, scale) == ('video', 'nano')
                     else dict(prediction='velocity', detail=0.0)))
       for name in ('audio', 'video')})
 
@@ -70,6 +71,7 @@ def base(task, scale):
       steps=1, batch_size=by_scale(256, 64, 16),
       learning_rate=by_scale(3e-4, 5e-4, 2e-3), warmup_steps=by_scale(10_000, 500, 100),
       decay_steps=0, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.01,
+      init_from='',  # a workdir or file of weights to begin with, as far as they fit
       clip_norm=1.0, ema_decay=by_scale(0.9999, 0.999, 0.99),
       log_every=by_scale(50, 50, 20), sample_every=by_scale(5_000, 2_000, 0)))
   c.checkpoint = ConfigDict(dict(every=by_scale(1_000, 500, 500), keep=3))

@@ -195,6 +195,8 @@ class Pretrained:
     """The T5Encoder; UserError where it cannot be had or is of another width."""
     with self._lock:
       if not self._loaded:
+        if not self.source:  # as a path it would be the folder one happens to be in
+          raise UserError(f'--config.text.t5 is not set: {t5.FOLDER}')
         made = load(self.source, self.cache_dir, self.max_tokens, self.dtype)
         if made.width != self.width:
           raise UserError(f'{self.source} makes embeddings of {made.width} numbers: set '

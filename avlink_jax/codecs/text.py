@@ -10,6 +10,9 @@ The seam of a text encoder, whoever trained it (this one, or t5.py):
 """
 
 import dataclasses
+import re
+import unicodedata
+import zlib
 
 import flax.linen as nn
 import jax
@@ -21,6 +24,7 @@ from avlink_jax.model.attention import Attention
 from avlink_jax.model.dit import MLP
 
 PAD, START, FIRST_BYTE = 0, 1, 2
+FIRST_WORD = 2
 STRIDE = 4  # bytes an embedding: about a syllable; cross-attention gets a quarter as long
 
 
@@ -87,6 +91,75 @@ class ByteEncoder:
   def encode(self, params, tokens):
     """int32 (B, max_bytes) -> embeddings (B, max_bytes/4, width), mask (B, max_bytes/4)."""
     return self._module.apply({'params': params}, tokens)
+
+
+class _Words(nn.Module):
+  width: int
+  depth: int
+  heads: int
+  buckets: int
+  max_words: int
+
+  @nn.compact
+  def __call__(self, tokens):
+    mask = tokens[..., 0] != PAD
+    # Two hashes of a word: hardly two words share both, so that few rows tell many words apart.
+    x = sum(nn.Embed(FIRST_WORD + self.buckets, self.width, name=f'word_{i}')(tokens[..., i])
+            for i in range(2))
+    x = x + self.param('position', nn.initializers.normal(0.02), (self.max_words, self.width))
+    for _ in range(self.depth):
+      attention = Attention(self.width, self.heads, 'tiled')  # float32, which cuDNN does not take
+      x = x + attention(nn.LayerNorm()(x), key_mask=mask)
+      x = x + MLP(4 * self.width, self.width)(nn.LayerNorm()(x))
+    return nn.LayerNorm()(x), mask
+
+
+@dataclasses.dataclass(frozen=True)
+class WordEncoder:
+  """Words, hashed to rows of two tables → transformer blocks; trained with its tower.
+
+  No vocabulary is kept, so that any caption can be read. The null prompt is the start token
+  alone: something to attend to that has learned to mean 'nothing said'.
+  """
+  width: int = 64
+  depth: int = 1
+  heads: int = 4
+  buckets: int = 512
+  max_words: int = 32
+
+  @property
+  def _module(self):
+    return _Words(self.width, self.depth, self.heads, self.buckets, self.max_words)
+
+  def init(self, key):
+    return self._module.init(key, jnp.zeros((1, self.max_words, 2), jnp.int32))['params']
+
+  def check(self, prompt):
+    """Raises UserError for a prompt that would be cut."""
+    if len(words := split_words(prompt)) > self.max_words - 1:
+      raise UserError(f'a prompt of {len(words):,} words: this model reads at most '
+                      f'{self.max_words - 1}')
+
+  def prepare(self, prompts):
+    """Prompts -> int32 (B, max_words, 2); words that do not fit are left out."""
+    tokens = np.full((len(prompts), self.max_words, 2), PAD, np.int32)
+    tokens[:, 0] = START
+    for row, prompt in zip(tokens, prompts, strict=True):
+      for place, word in enumerate(split_words(prompt)[:self.max_words - 1], 1):
+        number = zlib.crc32(word.encode(errors='replace'))
+        row[place] = [FIRST_WORD + n % self.buckets for n in (number, number // self.buckets)]
+    return tokens
+
+  def encode(self, params, tokens):
+    """int32 (B, max_words, 2) -> embeddings (B, max_words, width), mask (B, max_words)."""
+    return self._module.apply({'params': params}, tokens)
+
+
+def split_words(prompt):
+  """'A ball, red' -> ['a', 'ball', ',', 'red']; what is written without spaces, such as Chinese,
+  sign by sign."""
+  return re.findall(r'[\u0e00-\u0eff\u3040-\u9fff\uac00-\ud7af]|[^\W\u3040-\u9fff]+|[^\w\s]',
+                    unicodedata.normalize('NFKC', prompt).lower())
 
 
 def drop(key, prepared, null, rate):

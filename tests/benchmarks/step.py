@@ -1,11 +1,15 @@
 """Time of a training step and of 64-step sampling, compiled once, on this machine.
 
-    python -m tests.benchmarks.step [--scale=nano] [--batch=16] TASK [TASK ...]
+    python -m tests.benchmarks.step [--scale=nano] [--batch=16] TASK[:KEY=VALUE,...] [...]
 
-Prints medians, and how often the sampler was compiled.
+Prints medians, how often the sampler was compiled, and the floating-point operations of both as
+XLA counts them (a loop's body once). What going without reinjection saves (Sec. 4.4):
+
+    python -m tests.benchmarks.step v2a v2a:fusion.reinject=False
 """
 
 import argparse
+import ast
 import functools
 import importlib
 import statistics
@@ -52,11 +56,30 @@ def median_seconds(function, repeats):
   return statistics.median(times)
 
 
-def measure(name, scale, size):
+def config_of(spec, scale):
+  """'v2a:fusion.reinject=False' -> the config with that changed."""
+  name, _, changes = spec.partition(':')
   config = importlib.import_module(f'configs.{name}').get_config(scale)
+  for change in filter(None, changes.split(',')):
+    key, value = change.split('=')
+    try:
+      value = ast.literal_eval(value)
+    except ValueError:
+      pass  # a word
+    config.update_from_flattened_dict({key: value})
+  return config
+
+
+def flops(compiled):
+  """In GFLOP."""
+  return compiled.cost_analysis()['flops'] / 1e9
+
+
+def measure(name, scale, size):
+  config = config_of(name, scale)
   task = tasks.make(config, models.build(config))
   optimizer, frozen = training.make_optimizer(config), random_frozen(task)
-  state = jax.jit(functools.partial(training.init, task, optimizer, 0))()
+  state = jax.jit(functools.partial(training.init, task, optimizer, 0))(frozen)
   batch = random_batch(task, size, np.random.default_rng(0))
   update = jax.jit(functools.partial(training.train_step, task, optimizer, config),
                    donate_argnums=0)
@@ -71,17 +94,20 @@ def measure(name, scale, size):
 
   one_step()
   line = (f'{name} {scale} batch {size}: compile {compile_seconds:.1f} s, '
-          f'train step {median_seconds(one_step, 10):.3f} s')
+          f'train step {median_seconds(one_step, 10):.3f} s, {flops(update):.1f} GFLOP')
   if isinstance(task, tasks.FlowTask):
     made = sampler.Sampler(task, state.params, {}, frozen, config)
     noise = {n: np.zeros((size,) + shape, np.float32)
              for n, shape in models.example_shapes(task.models).items() if n in task.modalities}
     tracks = {n: (np.arange(size * noise[n].shape[1]).reshape(size, -1),
                   np.ones(noise[n].shape[1], np.float32)) for n in task.generate}
-    run = lambda: made._generate(state.params, frozen, batch, noise, tracks, 5.0, 0.0)  # noqa: E731
+    shift = dict.fromkeys(task.generate, 0.0)
+    given = (state.params, frozen, batch, noise, tracks, 5.0, shift)
+    run = lambda: made._generate(*given)  # noqa: E731
     jax.block_until_ready(run())
     line += (f', {config.sample.steps}-step sampling {median_seconds(run, 3):.2f} s '
-             f'({made._generate._cache_size()} compilation)')
+             f'({made._generate._cache_size()} compilation, '
+             f'{flops(made._generate.lower(*given).compile()):.1f} GFLOP)')
   print(line, flush=True)
 
 
