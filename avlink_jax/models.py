@@ -75,7 +75,7 @@ def build_text(config):
   if config.encoder == 'words':
     return WordEncoder(config.width, config.depth, config.heads, config.buckets, config.max_tokens)
   if config.encoder != 'bytes':
-    raise UserError(f'text.encoder={config.encoder!r}: use t5 or bytes')
+    raise UserError(f'text.encoder={config.encoder!r}: use t5, words or bytes')
   return ByteEncoder(config.width, config.depth, config.heads, config.max_bytes)
 
 

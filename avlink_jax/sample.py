@@ -54,8 +54,8 @@ def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
   elif prompts and not given:
     clips, skipped = [blank_clip(i, said, models.layout) for i, said in enumerate(prompts)], []
   else:
-    clips, skipped = read_clips(pipeline.open_source(config, models.layout, 'test'),
-                                config.sample.count, models.layout)
+    source = pipeline.open_source(config, models.layout, 'test', task.modalities)
+    clips, skipped = read_clips(source, config.sample.count, models.layout)
   own = input_path is not None or bool(prompts and not given)
   frozen = weights.load_frozen(config, models, task.frozen_parts, workdir=workdir)
   params, stats, origin = trained_weights(task, config, workdir, frozen)
@@ -269,7 +269,7 @@ def export_samples(task, params, stats, frozen, config, workdir, step, log):
   scores their names as prefixes.
   """
   folder = pathlib.Path(workdir) / 'samples' / f'step_{step}'
-  source = pipeline.open_source(config, task.models.layout, 'validation')
+  source = pipeline.open_source(config, task.models.layout, 'validation', task.modalities)
   clips, skipped = read_clips(source, config.sample.count, task.models.layout)
   ways = getattr(task, 'directions', ((),))
   scores = {}
@@ -285,8 +285,8 @@ def export_samples(task, params, stats, frozen, config, workdir, step, log):
 
 def _export_way(task, params, stats, frozen, config, clips, skipped, folder, step, log):
   ids = export(task, params, stats, frozen, config, clips, skipped, folder, config.seed)
-  show(folder, ids[:2], task.models.layout, step, log)
-  if 'audio' not in task.modalities and 'wave' not in task.modalities:
+  show(folder, ids[:2], task.models.layout, step, log, '+'.join(task.generate))
+  if 'audio' not in task.modalities:
     return {}
   scores = evaluate(str(folder), str(folder / 'reference'), str(folder / 'scores.json'))
   write_gallery(folder, reference=folder / 'reference', scores=scores)
@@ -294,10 +294,11 @@ def _export_way(task, params, stats, frozen, config, clips, skipped, folder, ste
   return scores
 
 
-def show(folder, ids, layout, step, log):
+def show(folder, ids, layout, step, log, made):
   """The first samples as pictures for TensorBoard: spectrogram, and every fifth frame in a row."""
   for clip_id in ids:
     clip = media.decode(folder / f'{file_stem(clip_id)}.mp4', need_audio=False)
     if len(clip.audio) > layout.mel.n_fft:
-      log.image(f'spectrogram/{clip_id}', spectrogram_image(log_mel(clip.audio, layout.mel)), step)
-    log.image(f'frames/{clip_id}', np.concatenate(list(clip.frames[::5]), axis=1), step)
+      picture = spectrogram_image(log_mel(clip.audio, layout.mel))
+      log.image(f'{made}/spectrogram/{clip_id}', picture, step)
+    log.image(f'{made}/frames/{clip_id}', np.concatenate(list(clip.frames[::5]), axis=1), step)

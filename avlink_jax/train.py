@@ -13,6 +13,7 @@ from clu import parameter_overview
 
 from avlink_jax import models as model_builder
 from avlink_jax import tasks, weights
+from avlink_jax.codecs import vocoder
 from avlink_jax.data import pipeline
 from avlink_jax.errors import UserError
 from avlink_jax.model import attention
@@ -31,6 +32,10 @@ def train(config, workdir):
                     f'try --config=configs/{config.task}.py:nano')
   models = model_builder.build(config, jnp.float32 if on_cpu else jnp.bfloat16)
   task = tasks.make(config, models)
+  if isinstance(task, tasks.FlowTask):  # what is needed late had better be missed early
+    models.text.check('')
+    if 'audio' in task.generate:
+      vocoder.load(config, models.layout.mel)
   first = jax.process_index() == 0
   mesh = sharding.make_mesh(**config.mesh)
   say(f'{config.task}, {config.scale}: {len(jax.devices())} {jax.default_backend()} device(s), '

@@ -7,15 +7,36 @@ import jax
 import numpy as np
 
 from avlink_jax import models as model_builder
-from avlink_jax import tasks
+from avlink_jax import sampler, tasks, windows
+from avlink_jax.models import example_shapes
+from avlink_jax.training import step as training
 
-# As the program is written, without what LLVM makes of it: compiles in half the time, and a sum
-# is added up in the same order in whatever program it stands.
-plain_jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+# As the program is written, without what LLVM makes of it, and by XLA's older emitters: compiles in
+# a quarter of the time, and a sum is added up in the same order in whatever program it stands.
+QUICK = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
 
 
-def micro_config(task):
-  """`configs/TASK.py:nano`, shrunk: 1 s, 50 latents in 13 tokens, 6 pictures in 24 tokens."""
+@functools.cache
+def quick_options():
+  """QUICK, as far as this release of XLA has these switches."""
+  known = {}
+  for name, value in QUICK.items():
+    try:
+      jax.jit(lambda: 0, compiler_options={name: value})()
+      known[name] = value
+    except jax.errors.JaxRuntimeError:
+      pass
+  return known
+
+
+def plain_jit(function, **options):
+  """jax.jit, compiled quickly (QUICK)."""
+  return jax.jit(function, compiler_options=quick_options(), **options)
+
+
+def micro_config(task, **changes):
+  """`configs/TASK.py:nano`, shrunk: 1 s, 50 latents in 13 tokens, 6 pictures in 24 tokens; then
+  `changes` of it, {'fusion.reinject': False}."""
   config = importlib.import_module(f'configs.{task}').get_config('nano')
   config.data.update(seconds=1.0, height=8, width=16)
   config.codec.update(width=8, latent_channels=4, multipliers=(1, 2))
@@ -25,6 +46,7 @@ def micro_config(task):
   if 'fusion' in config:
     config.fusion.update(width=16, heads=2, mlp=32, rank=4)
   config.train.update(batch_size=4, warmup_steps=2, decay_steps=0, learning_rate=1e-2)
+  config.update_from_flattened_dict(changes)
   return config
 
 
@@ -61,7 +83,43 @@ def frozen_of(models):
   return {
       'codec': {'params': random_params(models.codec, 0), 'std': np.float32(0.7)},
       'towers': {name: {'dit': random_params(tower, i), 'text': random_params(models.text, i + 2)}
-                 for i, (name, tower) in enumerate(models.towers.items())}}
+                 for i, (name, tower) in enumerate(models.towers.items()) if tower.depth}}
+
+
+def state_of(task, config, frozen, seed=0):
+  """State at step 0 from random fusion parameters, so that no zero hides a gradient; what is
+  fine-tuned is as in `frozen`."""
+  shapes = jax.eval_shape(functools.partial(
+      training.init, task, training.make_optimizer(config), config.seed), frozen)
+  params = random_like(shapes.params, seed)
+  if 'towers' in params:
+    params['towers'] = {name: frozen['towers'][name]['dit'] for name in params['towers']}
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+  return zeros.replace(params=params, ema=params)
+
+
+def sampling(task, steps, jit=plain_jit):
+  """Compiled sampler.generate: (params, frozen, batch, guidance=…) -> {name: X_1}, from the same
+  noise each time, a window a clip."""
+  shapes, towers = example_shapes(task.models), task.models.towers
+  run = jit(functools.partial(sampler.generate, task, steps))
+
+  def sampled(params, frozen, batch, guidance=5.0):
+    size = len(batch['audio_mask'])
+    tracks = {name: windows.track([np.zeros(1)] * size, shapes[name][0], towers[name].rate)
+              for name in task.generate}
+    return run(params, frozen, batch, noise_of(task, size),
+               {name: (track.index, track.weight) for name, track in tracks.items()}, guidance,
+               {name: task.config.sample.shift[name] for name in task.generate})
+
+  return sampled
+
+
+def noise_of(task, size):
+  """{name: X_0} of all modalities but features."""
+  shapes, rng = example_shapes(task.models), np.random.default_rng(0)
+  return {name: rng.standard_normal((size, *shapes[name]), np.float32)
+          for name in task.modalities if not task.is_features(name)}
 
 
 def batch_of(models, size=4, seed=0):
@@ -72,11 +130,14 @@ def batch_of(models, size=4, seed=0):
   video_mask[-1, layout.frames // 2:] = audio_mask[-1, layout.mel_frames // 2:] = False
   prompts = ['a ball', '', 'drops on tin', 'clang'] * size
   video = (size, layout.frames, layout.height, layout.width, 3)
-  return {
+  tower = models.towers['video']
+  features = {} if tower.depth else {'video_features': rng.standard_normal(
+      (size, layout.frames, tower.width)).astype(np.float32)}
+  return features | {
       'video': rng.integers(0, 256, video, np.uint8),
       'video_mask': video_mask,
       'mel': rng.normal(-5, 2, (size, layout.mel_frames, layout.mel.n_mels)).astype(np.float32),
       'audio_mask': audio_mask,
-      'video_text': models.text.tokenize(prompts[:size]),
-      'audio_text': models.text.tokenize(prompts[1:size + 1]),
+      'video_text': models.text.prepare(prompts[:size]),
+      'audio_text': models.text.prepare(prompts[1:size + 1]),
   }

@@ -223,7 +223,8 @@ def unrolled(fused_after, inputs):
     angles[name] = rope.angles(places, tower.width // tower.heads)
     seconds.append(places[:, 0] * tower.patch[0] / tower.rate)
     streams[name] = pieces(name)[0](frozen()[name], inputs[name])
-  joint_angles = rope.angles(np.concatenate(seconds)[:, None] * 6.0, FUSION.width // FUSION.heads)
+  joint_angles = [rope.angles(when[:, None] * 6.0, FUSION.width // FUSION.heads)
+                  for when in seconds]
   fuse = plain_jit(FUSION.block.apply)
   for number in range(DEPTH + 1):
     for k in (k for k, after in enumerate(fused_after) if after == number):
@@ -302,11 +303,11 @@ def test_what_the_first_fusion_block_says_goes_on_through_the_other_towers_block
 
 def test_each_streams_modulation_sees_both_flow_times():
   """In the Fusion Block itself: here the tokens, which carry the towers' own times, stay."""
-  before = fused(np.zeros(8))
+  before = fused([np.zeros(4)] * 2)
   for m in range(2):
     times = [0.3, 0.3]
     times[m] = 0.6
-    after = fused(np.zeros(8), times)
+    after = fused([np.zeros(4)] * 2, times)
     assert all(not np.allclose(after[k], before[k], atol=1e-2) for k in range(2))
 
 
@@ -330,14 +331,14 @@ def fused(seconds, times=(0.3, 0.3)):
   one = jax.tree.map(lambda p: p[0], trained()['blocks'])
   return plain_jit(FUSION.block.apply)(
       {'params': one}, tokens, [np.full(1, t, np.float32) for t in times],
-      [np.ones((1, 4), bool)] * 2, FUSION.angles(seconds))
+      [np.ones((1, 4), bool)] * 2, [FUSION.angles(when) for when in seconds])
 
 
 def test_fusion_knows_when_things_are_relative_to_each_other_and_nothing_else():
   audio, video = np.arange(4) / 6.0, np.arange(4) / 3.0
-  before = fused(np.concatenate([audio, video]))
-  later = fused(np.concatenate([audio, video]) + 5.0)
-  apart = fused(np.concatenate([audio, video + 0.5]))
+  before = fused([audio, video])
+  later = fused([audio + 5.0, video + 5.0])
+  apart = fused([audio, video + 0.5])
   for m in range(2):
     np.testing.assert_allclose(later[m], before[m], atol=1e-4)
     assert not np.allclose(apart[m], before[m], atol=1e-3)

@@ -105,6 +105,24 @@ def test_a_prompt_that_cannot_be_used_is_told(tmp_path, clip, prompt, words):
       f'--input={clip}', f'--output={tmp_path}/out', f'--prompt={prompt}'))
 
 
+@pytest.mark.parametrize('config, more, words', [
+    ('t2a.py:nano', ['--prompt=no_such.txt'], 'no_such.txt: cannot be read'),
+    ('t2a.py:nano', ['--input=a.mp4'], 'leave --input out'),
+    ('t2a.py:nano', ['--prompt=a drum', '--config.sample.vocoder=no/such'], 'no/such'),
+    ('joint.py:nano', ['--config.sample.direction=sideways'], 'audio or video')])
+def test_what_a_task_cannot_sample_from_is_told(tmp_path, config, more, words):
+  assert words in complaint(avlink(
+      f'--config=configs/{config}', f'--workdir={tmp_path}', '--mode=sample',
+      f'--output={tmp_path}/out', *more))
+
+
+def test_a_text_encoder_that_is_not_there_is_told(tmp_path):
+  """It is read in the threads that load the data, when the first caption comes."""
+  assert '/no/t5: no such folder' in complaint(avlink(
+      '--config=configs/t2v.py:nano', f'--workdir={tmp_path}', '--config.text.encoder=t5',
+      '--config.text.t5=/no/t5', '--config.data.impacts_clips=4'))
+
+
 def test_an_input_that_is_an_image_is_told(tmp_path):
   Image.new('RGB', (64, 36)).save(tmp_path / 'photo.png')
   assert 'image' in complaint(avlink(

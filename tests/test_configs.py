@@ -55,5 +55,5 @@ def test_paper_scale_has_the_papers_numbers():
       1024, 24, 8)
   assert (config.train.steps, config.train.batch_size, config.train.learning_rate) == (
       50_000, 256, 3e-4)
-  assert (config.flow.location, config.flow.condition_time.video) == (-1.0, 0.96)
-  assert (config.sample.steps, config.sample.guidance, config.sample.shift) == (64, 5.0, 0.0)
+  assert (config.flow.location.audio, config.flow.condition_time.video) == (-1.0, 0.96)
+  assert (config.sample.steps, config.sample.guidance, config.sample.shift.audio) == (64, 5.0, 0.0)

@@ -90,7 +90,7 @@ config.train.update(warmup_steps=1, learning_rate=1e-3)
 models, task = build(config)
 optimizer = training.make_optimizer(config)
 params = random_params(models.link)
-start = training.State(np.int32(0), params, params, {}, optimizer.init(params))
+start = training.State(np.int32(0), params, params, {}, {'all': optimizer.init(params)})
 frozen, batch = frozen_of(models), batch_of(models, size=8)
 step = functools.partial(training.train_step, task, optimizer, config)
 

@@ -33,7 +33,7 @@ def said(tokens):
 @given(prompts)
 @settings(max_examples=200)
 def test_tokens_say_the_prompt_or_as_many_whole_characters_as_fit(prompt):
-  tokens, = TEXT.tokenize([prompt])
+  tokens, = TEXT.prepare([prompt])
   assert tokens.shape == (32,) and tokens.dtype == np.int32 and tokens[0] == START
   kept = said(tokens).decode()  # raises where a character was cut in two
   assert prompt.startswith(kept)
@@ -48,27 +48,27 @@ def test_a_character_of_many_bytes_is_never_cut(character):
   size = len(character.encode())
   for before in range(size):
     prompt = 'a' * before + character * 40
-    assert said(TEXT.tokenize([prompt])[0]).decode() == prompt[
+    assert said(TEXT.prepare([prompt])[0]).decode() == prompt[
         :before + (TEXT.room - before) // size]
 
 
 def test_the_null_prompt_is_the_start_alone():
-  tokens, = TEXT.tokenize([''])
+  tokens, = TEXT.prepare([''])
   assert tokens[0] == START and not tokens[1:].any()
   _, mask = encode(params(), tokens[None])
   np.testing.assert_array_equal(mask, [[True] + [False] * (32 // STRIDE - 1)])
 
 
 def test_prompts_are_tokenised_apart():
-  both = TEXT.tokenize(['a drum', 'rain on tin'])
+  both = TEXT.prepare(['a drum', 'rain on tin'])
   np.testing.assert_array_equal(both, np.concatenate(
-      [TEXT.tokenize(['a drum']), TEXT.tokenize(['rain on tin'])]))
+      [TEXT.prepare(['a drum']), TEXT.prepare(['rain on tin'])]))
 
 
 @given(st.text('ab c', max_size=31))
 @settings(max_examples=30)
 def test_there_is_an_embedding_for_every_four_bytes(prompt):
-  embedding, mask = encode(params(), TEXT.tokenize([prompt]))
+  embedding, mask = encode(params(), TEXT.prepare([prompt]))
   assert embedding.shape == (1, 8, 8)
   assert mask[0].sum() == -(-(len(prompt) + 1) // STRIDE)
   assert (np.diff(mask[0].astype(int)) <= 0).all()
@@ -78,9 +78,9 @@ def test_there_is_an_embedding_for_every_four_bytes(prompt):
 def test_padding_does_not_change_what_is_said(prompt):
   """The same parameters in an encoder with half the room: half the padding."""
   short = dataclasses.replace(TEXT, max_bytes=16)
-  embedding, mask = encode(params(), TEXT.tokenize([prompt]))
+  embedding, mask = encode(params(), TEXT.prepare([prompt]))
   shorter, shorter_mask = plain_jit(short.encode)(
-      params() | {'position': params()['position'][:16]}, short.tokenize([prompt]))
+      params() | {'position': params()['position'][:16]}, short.prepare([prompt]))
   count = shorter_mask.sum()
   assert count == mask.sum()
   np.testing.assert_allclose(embedding[:, :count], shorter[:, :count], atol=1e-5)
@@ -90,12 +90,12 @@ def test_what_padding_is_embedded_as_is_never_read():
   other = jax.tree.map(np.copy, params())
   other['Embed_0']['embedding'][PAD] += 5
   other['position'][9:] += 5
-  tokens = TEXT.tokenize(['a drum b'])  # 9 tokens: the third embedding is three quarters padding
+  tokens = TEXT.prepare(['a drum b'])  # 9 tokens: the third embedding is three quarters padding
   np.testing.assert_array_equal(encode(other, tokens)[0][:, :3], encode(params(), tokens)[0][:, :3])
 
 
 def test_order_and_every_byte_count():
-  real = lambda prompt: np.asarray(encode(params(), TEXT.tokenize([prompt]))[0])[0, :3]  # noqa: E731
+  real = lambda prompt: np.asarray(encode(params(), TEXT.prepare([prompt]))[0])[0, :3]  # noqa: E731
   base = real('a ball falls')[:3]
   for other in ('a ball fallz', 'b ball falls', 'ball a falls', 'a bal lfalls'):
     assert np.abs(real(other) - base).max() > 1e-2, other

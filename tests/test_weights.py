@@ -71,7 +71,16 @@ def test_others_read_the_file_too_by_names_a_person_reads(tmp_path):
 def test_weights_of_the_same_model_fit():
   tree = {'a': np.zeros((2, 3)), 'b': {'c': np.zeros(1)}}
   shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree))
-  assert weights.fit(tree, shapes, 'w') is tree
+  assert_same(weights.fit(tree, shapes, 'w'), tree)
+
+
+def test_branches_with_nothing_in_them_come_from_the_model():
+  """A file holds no empty ones; the trainer's trees have them, and must be of one structure."""
+  like = {'dit': np.zeros(2), 'text': {}, 'a': {'b': {}, 'c': np.zeros(1)}}
+  fitted = weights.fit({'dit': np.ones(2), 'a': {'c': np.ones(1)}}, like, 'w')
+  assert jax.tree.structure(fitted) == jax.tree.structure(like)
+  assert fitted['text'] == {} == fitted['a']['b']
+  np.testing.assert_array_equal(fitted['dit'], np.ones(2))
 
 
 def test_weights_of_another_model_are_refused_by_name():
@@ -115,14 +124,17 @@ def test_a_file_that_is_not_there_is_told():
 
 @pytest.mark.parametrize('part, task', weights.PARTS.items())
 def test_weights_that_are_not_bundled_are_told_with_what_to_do(part, task):
+  key = 'sample.vocoder' if part == 'vocoder' else f'frozen.{part}'
   with pytest.raises(UserError, match=rf"{task} weights.*'small'.*configs/{task}\.py:small.*"
-                                      rf'--config\.frozen\.{part}'):
+                                      rf'--config\.{key} '):
     weights.locate(part, 'bundled', 'small')
 
 
 def test_a_part_that_is_not_given_is_told_with_its_key():
   with pytest.raises(UserError, match=r'--config\.frozen\.audio is not set.*configs/t2a\.py'):
     weights.locate('audio', '', 'small')
+  with pytest.raises(UserError, match=r'--config\.sample\.vocoder is not set.*configs/vocoder\.py'):
+    weights.locate('vocoder', '', 'small')
 
 
 def test_a_part_is_found_in_a_workdir_or_as_a_file(tmp_path):
@@ -147,6 +159,13 @@ def test_frozen_parts_are_read_from_where_the_config_says(tmp_path):
   assert_same(weights.load_frozen(config, models, task.frozen_parts), frozen)
   half = weights.load_frozen(config, models, task.frozen_parts, dtype=jnp.bfloat16)
   assert {x.dtype for x in jax.tree.leaves(half['towers'])} == {jnp.dtype(jnp.bfloat16)}
+
+  weights.save(tmp_path / 'foreign.safetensors', {'conv_pre': np.zeros(3)}, {})
+  for part in task.frozen_parts:
+    other = config.copy_and_resolve_references()
+    other.frozen[part] = str(tmp_path / 'foreign.safetensors')
+    with pytest.raises(UserError, match='foreign.*weights are of another model.*missing in the'):
+      weights.load_frozen(other, models, task.frozen_parts)
 
   config.frozen.audio = config.frozen.video
   with pytest.raises(UserError, match='video.*weights are of another model.*dit/'):

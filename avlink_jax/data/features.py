@@ -33,5 +33,5 @@ def read(clip: Path, width: int, default_rate: float):
   if vectors.ndim != 2 or vectors.shape[1] != width or not len(vectors):
     raise MediaError(clip, f'{path.name} holds features {vectors.shape}, not (N, {width})')
   if not (np.isfinite(vectors).all() and 0 < rate < np.inf):
-    raise MediaError(clip, f'{path.name} holds numbers that are not finite')
+    raise MediaError(clip, f'{path.name} holds numbers that are not finite, or no fps above 0')
   return vectors, rate

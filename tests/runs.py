@@ -1,0 +1,70 @@
+"""Workdirs as runs leave them, without the training: micro models, random weights that fit."""
+
+import contextlib
+import functools
+import json
+
+import jax
+import numpy as np
+from micro import build, frozen_of, micro_config, random_like
+
+from avlink_jax import weights
+from avlink_jax.training import checkpoint
+from avlink_jax.training import step as training
+
+
+@contextlib.contextmanager
+def quickly_compiled():
+  """As micro.plain_jit, for whatever is compiled inside: half of a small run's time is LLVM's."""
+  name = 'jax_disable_most_optimizations'
+  before = jax.config.values[name]
+  jax.config.update(name, True)
+  try:
+    yield
+  finally:
+    jax.config.update(name, before)
+
+
+def parts(folder):
+  """Weights of codec and towers in `folder`, for `config.frozen`: {part: path}."""
+  models, _ = build(micro_config('v2a'))
+  frozen = frozen_of(models)
+  trees = {part: {'params': tower} for part, tower in frozen['towers'].items()}
+  trees['codec'] = {'params': frozen['codec']['params'], 'stats': {'std': frozen['codec']['std']}}
+  for part, tree in trees.items():
+    weights.save(folder / f'{part}.safetensors', tree, {})
+  return {part: str(folder / f'{part}.safetensors') for part in trees}
+
+
+def config_of(task, frozen, **changes):
+  """`micro_config`, made of `parts`, sampling and training next to nothing."""
+  config = micro_config(task)
+  config.sample.update(steps=2, count=2, batch_size=2)
+  config.train.update(steps=2, batch_size=2, log_every=1)
+  config.data.update(seconds=2.0, impacts_clips=4, threads=1)  # impacts has none shorter
+  for part in config.get('frozen', {}):
+    config.frozen[part] = frozen[part]
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def finished(config, workdir, step=1):
+  """Writes a checkpoint of random weights, as a run of `step` steps leaves it; gives `workdir`."""
+  models, task = build(config)
+  frozen = weights.load_frozen(config, models, task.frozen_parts)
+  init = functools.partial(training.init, task, training.make_optimizer(config), config.seed)
+  state = jax.eval_shape(init, frozen)
+  fresh = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
+  fresh = fresh.replace(step=np.int32(step), params=random_like(state.params, 7),
+                        ema=random_like(state.ema, 8),
+                        stats=jax.tree.map(lambda x: np.ones(x.shape, x.dtype), state.stats))
+  checkpoints = checkpoint.Checkpoints(workdir)
+  checkpoints.save(step, fresh)
+  checkpoints.close()
+  return workdir
+
+
+def manifest(folder):
+  """{id: row} of a samples folder."""
+  rows = map(json.loads, (folder / 'manifest.jsonl').read_text().splitlines())
+  return {row['id']: row for row in rows}
