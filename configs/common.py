@@ -46,7 +46,7 @@ def base(task, scale):
       width=by_scale(512, 128, 32), multipliers=(1, 2, 4), blocks=by_scale(3, 2, 1),
       latent_channels=by_scale(64, 32, 16), kl_weight=by_scale(1e-2, 1e-2, 1e-3), std_decay=0.99))
   c.text = ConfigDict(dict(
-      encoder=by_scale('t5', 't5', 'bytes'),  # t5: pretrained; bytes: small, trained with its tower
+      encoder=by_scale('t5', 't5', 'words'),  # t5: pretrained; words, bytes: trained with its tower
       width=by_scale(1024, 768, 64),
       t5=by_scale('google/flan-t5-large', 'google/flan-t5-base', ''),  # a folder, or a hub's name
       max_tokens=by_scale(128, 64, 32), cache='',  # T5's; a folder keeps embeddings
@@ -78,7 +78,8 @@ def base(task, scale):
   c.sample = ConfigDict(dict(
       steps=64, guidance=5.0,
       shift=dict(audio=0.0, video=0.0),  # where Euler steps lie (flow.time_grid); 0: evenly
-      vocoder='griffin_lim',  # or bundled, a workdir, a file (codecs/vocoder.py)
+      # griffin_lim, bundled, a workdir or a file (codecs/vocoder.py)
+      vocoder=by_scale('griffin_lim', 'griffin_lim', 'bundled'),
       vocoder_rounds=by_scale(0, 0, 16),  # of fitting a neural vocoder's wave to its mel
       direction='',  # of a joint task: what to generate; '': what its config names first
       count=by_scale(16, 16, 8), batch_size=by_scale(8, 32, 32),
@@ -104,6 +105,18 @@ def add_fusion(c):
     c.sample.shift = c.flow.location
   c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
   c.frozen = frozen(c.scale, 'codec', 'audio', 'video')
+
+
+def early(c, name):
+  """Nano base models learn, and are sampled, near noise.
+
+  An average over a whole clip shows its background, its layout, its timbre from t = 0.01 on: what
+  a prompt says is there to be seen, and only before that do words matter. Trained on the paper's
+  law, which has hardly an example there, nano models did not listen to their prompts at all.
+  """
+  if c.scale == 'nano':
+    c.flow.location[name] = c.sample.shift[name] = -3.0
+    c.flow.scale = 2.0
 
 
 def frozen(scale, *parts):

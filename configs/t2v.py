@@ -8,9 +8,7 @@ def get_config(scale='paper'):
   c.generate = ('video',)
   c.train.steps = {'paper': 250_000, 'small': 20_000, 'nano': 8_000}[scale]
   c.train.decay_steps = {'paper': 0, 'small': 5_000, 'nano': 2_500}[scale]
-  if scale == 'nano':
-    # Over large patches the eye averages noise away early: what is where is decided below t = 0.3.
-    c.flow.location.video = c.sample.shift.video = -1.0
+  common.early(c, 'video')
   if scale == 'paper':
     c.train.batch_size = 512
   return c

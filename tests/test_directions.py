@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from micro import batch_of, build, frozen_of, micro_config, noise_of, plain_jit, sampling, state_of
+from micro import batch_of, build, frozen_of, micro_config, noise_of, quick_jit, sampling, state_of
 
 from avlink_jax import flow, sampler, tasks, windows
 from avlink_jax.models import example_shapes
@@ -54,7 +54,7 @@ def drawn(task, *changes):
   said = Words().prepare(['words'] * SIZE)
   batch = {'audio_mask': np.ones((SIZE, 1)), 'audio_text': said, 'video_text': said}
 
-  @plain_jit
+  @quick_jit
   def run(key):
     drawing.loss({}, {}, {'towers': {}}, batch, key)
     return stage.seen.pop()
@@ -152,10 +152,10 @@ def key_that_draws(ways):
 @pytest.mark.slow
 def test_where_all_examples_go_one_way_joint_is_that_task():
   task, frozen, batch, params = joint()
-  loss = plain_jit(lambda key: task.loss(params, {}, frozen, batch, key))
+  loss = quick_jit(lambda key: task.loss(params, {}, frozen, batch, key))
   one_way = task.toward('video')
   key = key_that_draws([1, 1])
-  wanted, (metrics, _) = plain_jit(
+  wanted, (metrics, _) = quick_jit(
       lambda key: one_way.loss(params, {}, frozen, batch, key))(key)
   assert set(metrics) == {'mse_video'}
   made, (metrics, _) = loss(key)

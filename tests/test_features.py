@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from made_clips import make_clip, steady
-from micro import build, frozen_of, micro_config, plain_jit, state_of
+from micro import build, frozen_of, micro_config, quick_jit, state_of
 
 from avlink_jax import sampler
 from avlink_jax.data import batch as batches
@@ -213,7 +213,7 @@ def test_v2a_trains_and_samples_from_a_folder_with_features(clips):
   frozen = frozen_of(models)
   assert set(frozen['towers']) == {'audio'}
   state = state_of(task, config, frozen)
-  step = plain_jit(functools.partial(
+  step = quick_jit(functools.partial(
       training.train_step, task, training.make_optimizer(config), config))
   losses = []
   for batch, meta in pipeline.train_batches(examples, models.text.prepare, seed=0, batch_size=4,
@@ -228,7 +228,7 @@ def test_v2a_trains_and_samples_from_a_folder_with_features(clips):
   source = pipeline.open_source(config, models.layout, 'test')
   every = [source.load(i) for i in range(len(source)) if source.name(i) != 'bare'][:1]
   made = sampler.Sampler(task, state.ema, {}, frozen, config)
-  made._generate = plain_jit(made._generate.__wrapped__)  # quick to compile
+  made._generate = quick_jit(made._generate.__wrapped__)  # quick to compile
   said = {'audio': 'a click', 'video': ''}
   backwards = dataclasses.replace(every[0], features=every[0].features[::-1])
   (result,), (other,) = (made([clip], [said], seed=1) for clip in (every[0], backwards))

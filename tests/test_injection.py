@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from micro import plain_jit, random_like, random_params
+from micro import quick_jit, random_like, random_params
 from test_avlink import AUDIO, TOWERS, VIDEO, bare, frozen, inputs
 
 from avlink_jax.errors import UserError
@@ -65,9 +65,9 @@ def linked(kind, way=V2A, towers=None):
   """(link, its parameters random all over, its parameters as training starts, velocity)."""
   generated, _ = way
   link = Injection(dict(towers or TOWERS), generated[0], kind, 2)
-  run = plain_jit(lambda params, trees, inputs: link.velocity(
+  run = quick_jit(lambda params, trees, inputs: link.velocity(
       params, trees, inputs, generated)[generated[0]])
-  fresh = plain_jit(link.init)(jax.random.key(0, impl='unsafe_rbg'))
+  fresh = quick_jit(link.init)(jax.random.key(0, impl='unsafe_rbg'))
   return link, random_params(link, 5), fresh, run
 
 
@@ -193,7 +193,7 @@ def test_by_cross_attention_a_stream_looks_at_the_other_only(cross):
   tokens = [rng.standard_normal((1, n, c)).astype(np.float32)
             for n, c in zip(counts, widths, strict=True)]
   angles = [fusion.angles(np.arange(n) / 6.0) for n in counts]
-  run = plain_jit(lambda tokens: fusion.block.apply(
+  run = quick_jit(lambda tokens: fusion.block.apply(
       {'params': params}, tokens, [np.full(1, 0.3, np.float32)] * 2,
       [np.ones((1, n), bool) for n in counts], angles))
   before = run(tokens)

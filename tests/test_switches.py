@@ -13,7 +13,7 @@ from micro import (
     frozen_of,
     micro_config,
     noise_of,
-    plain_jit,
+    quick_jit,
     sampling,
     state_of,
 )
@@ -89,7 +89,7 @@ def micro(name):
 def two_steps(name):
   """States 0 to 2, and the metrics of both steps."""
   config, task, frozen, batch, state = micro(name)
-  step = plain_jit(functools.partial(
+  step = quick_jit(functools.partial(
       training.train_step, task, training.make_optimizer(config), config))
   states, metrics = [state], []
   for _ in range(2):
@@ -179,7 +179,7 @@ def test_a_fine_tuned_tower_starts_as_the_frozen_one_and_moves(name, kind):
   _, task, frozen, _, _ = micro(name)
   states, _ = two_steps(name)
   half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), {'towers': frozen['towers']})
-  begun = plain_jit(lambda: task.init(jax.random.key(0), half)['towers'])()
+  begun = quick_jit(lambda: task.init(jax.random.key(0), half)['towers'])()
   assert set(begun) == set(states[0].params['towers']) == {kind}
   frozen = frozen['towers'][kind]['dit']
   for path, start in jax.tree_util.tree_leaves_with_path(begun[kind]):
@@ -195,7 +195,7 @@ def test_the_unconditional_pass_is_the_fine_tuned_towers():
   params = two_steps('text, tuned')[0][2].params
   x = noise_of(task, 4)['audio']
 
-  @plain_jit
+  @quick_jit
   def bare(tower, x, t):
     text = task.models.text
     said = text.encode(frozen['towers']['audio']['text'], text.prepare([''] * 4))
@@ -285,7 +285,7 @@ def test_what_is_kept_is_what_would_be_computed_again(name):
     kept = task.features(params, frozen, {'video': inputs['video']})
     return task.velocity(params, frozen, inputs), task.velocity(params, frozen, inputs, kept)
 
-  again, kept = plain_jit(velocities)(state.params, frozen, inputs)
+  again, kept = quick_jit(velocities)(state.params, frozen, inputs)
   np.testing.assert_allclose(again['audio'], kept['audio'], atol=1e-5)
   assert np.std(kept['audio']) > 0.01
 
