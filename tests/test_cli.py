@@ -98,7 +98,7 @@ def test_a_workdir_that_cannot_be_written_is_told(tmp_path):
 
 
 @pytest.mark.parametrize('prompt, words', [
-    ('ding\x07dong', 'control characters'), ('x' * 10_000, '10,000')])
+    ('ding\x07dong', 'control characters'), ('x ' * 10_000, '10,000')])
 def test_a_prompt_that_cannot_be_used_is_told(tmp_path, clip, prompt, words):
   assert words in complaint(avlink(
       '--config=configs/v2a.py:nano', f'--workdir={tmp_path}', '--mode=sample',
