@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from avlink_jax.codecs.mel import MelSpec
 from avlink_jax.codecs.mel_vae import MelVAE
 from avlink_jax.codecs.t5_text import Pretrained
-from avlink_jax.codecs.text import ByteEncoder, WordEncoder
+from avlink_jax.codecs.text import WordEncoder
 from avlink_jax.data.batch import Layout
 from avlink_jax.errors import UserError
 from avlink_jax.model.avlink import AVLink
@@ -22,7 +22,7 @@ class Models:
   """Everything a config builds. `link` is None where no modality conditions another."""
   layout: Layout
   codec: MelVAE
-  text: ByteEncoder | Pretrained
+  text: WordEncoder | Pretrained
   towers: dict[str, DiT | Features]
   link: AVLink | Injection | None
 
@@ -32,7 +32,8 @@ def build(config, dtype=jnp.float32):
   data, shared = config.data, dict(attention=config.attention, dtype=dtype)
   layout = Layout(data.seconds, data.fps, data.height, data.width, MelSpec())
   codec = MelVAE(config.codec.width, tuple(config.codec.multipliers), config.codec.blocks,
-                 config.codec.latent_channels, layout.mel.n_mels, layout.mel.silence)
+                 config.codec.latent_channels, layout.mel.n_mels, layout.mel.silence,
+                 config.codec.centre, config.codec.scale, config.codec.linear)
   text = build_text(config.text)
   rates = {'audio': layout.mel.rate / codec.stride, 'video': layout.fps}
   channels = {'audio': codec.latent_channels, 'video': 3}
@@ -74,9 +75,7 @@ def build_text(config):
     return Pretrained(config.t5, config.width, config.max_tokens, config.cache or None)
   if config.encoder == 'words':
     return WordEncoder(config.width, config.depth, config.heads, config.buckets, config.max_tokens)
-  if config.encoder != 'bytes':
-    raise UserError(f'text.encoder={config.encoder!r}: use t5, words or bytes')
-  return ByteEncoder(config.width, config.depth, config.heads, config.max_bytes)
+  raise UserError(f'text.encoder={config.encoder!r}: use t5 or words')
 
 
 def example_shapes(models):

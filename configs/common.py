@@ -3,8 +3,11 @@
 paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, minutes.
 """
 
+import math
+
 from ml_collections import ConfigDict
 
+SILENCE = math.log(1e-5)  # of a log-mel (codecs/mel.py)
 SCALES = ('paper', 'small', 'nano')
 TOWER = {
     'paper': dict(width=1024, depth=24, heads=16, mlp=4096, rope_base=10_000.0),
@@ -44,14 +47,19 @@ def base(task, scale):
 
   c.codec = ConfigDict(dict(  # the 1D-VAE
       width=by_scale(512, 128, 32), multipliers=(1, 2, 4), blocks=by_scale(3, 2, 1),
-      latent_channels=by_scale(64, 32, 16), kl_weight=by_scale(1e-2, 1e-2, 1e-3), std_decay=0.99))
+      latent_channels=by_scale(64, 32, 16), kl_weight=by_scale(1e-2, 1e-2, 1e-3), std_decay=0.99,
+      # How mels go in: minus `centre` (at the larger scales the value of silence), over `scale`;
+      # and whether a matrix goes around the convolutions (codecs/mel_vae.py).
+      centre=by_scale(SILENCE, SILENCE, -8.0), scale=by_scale(1.0, 1.0, 2.0),
+      linear=by_scale(False, False, True)))
   c.text = ConfigDict(dict(
-      encoder=by_scale('t5', 't5', 'words'),  # t5: pretrained; words, bytes: trained with its tower
+      encoder=by_scale('t5', 't5', 'words'),  # t5: pretrained; words: trained with its tower
       width=by_scale(1024, 768, 64),
       t5=by_scale('google/flan-t5-large', 'google/flan-t5-base', ''),  # a folder, or a hub's name
-      max_tokens=by_scale(128, 64, 32), cache='',  # T5's; a folder keeps embeddings
-      depth=by_scale(4, 2, 1), heads=by_scale(16, 12, 4), max_bytes=by_scale(256, 128, 96),
-      buckets=by_scale(8192, 4096, 512)))
+      max_tokens=by_scale(128, 64, 32),
+      cache='',  # a folder that keeps T5's embeddings
+      # of 'words'
+      depth=by_scale(4, 2, 1), heads=by_scale(16, 12, 4), buckets=by_scale(8192, 4096, 512)))
   c.towers = ConfigDict({
       name: dict(TOWER[scale], patch=PATCH[scale][name],
                  features=0,  # above 0: no tower, but vectors of so many numbers from outside

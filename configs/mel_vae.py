@@ -8,8 +8,8 @@ from configs import common
 def get_config(scale='paper'):
   c = common.base('mel_vae', scale)
   by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[scale]  # noqa: E731
-  c.train.steps = by_scale(400_000, 20_000, 4_000)
-  c.train.decay_steps = by_scale(0, 5_000, 1_000)
+  c.train.steps = by_scale(400_000, 20_000, 5_000)
+  c.train.decay_steps = by_scale(0, 5_000, 1_500)
   # Two Adams, and no decay of weights: it would move the discriminator before its time (ref. 27).
   c.train.beta1, c.train.beta2, c.train.weight_decay = 0.5, 0.9, 0.0
   c.codec_loss = ConfigDict(dict(
@@ -17,11 +17,12 @@ def get_config(scale='paper'):
       perceptual='bundled', perceptual_weight=1.0,
       adversarial=True,  # False: no discriminator at all
       # Ref. 27 says 20,001, and its framework counts the updates of both players.
-      disc_after=by_scale(10_000, 10_000, 2_000),
+      disc_after=by_scale(10_000, 10_000, 2_500),
+      disc_rate=by_scale(1.0, 1.0, 0.1),  # the discriminator's learning rate, in the other's
       disc_weight=0.5, disc_layers=3, disc_width=by_scale(64, 32, 16),
       frames=by_scale(0, 256, 128)))  # of a mel that both networks look at; 0: all
   if scale == 'nano':
-    c.train.batch_size, c.train.learning_rate = 8, 2e-3
+    c.train.batch_size, c.train.learning_rate = 4, 2e-3
   if scale == 'paper':  # ref. 27
     c.train.batch_size, c.train.learning_rate = 4, 8e-6
   return c

@@ -42,7 +42,7 @@ def micro_config(task, **changes):
   config = importlib.import_module(f'configs.{task}').get_config('nano')
   config.data.update(seconds=1.0, height=8, width=16)
   config.codec.update(width=8, latent_channels=4, multipliers=(1, 2))
-  config.text.update(width=16, heads=2, max_bytes=16)
+  config.text.update(width=16, heads=2)
   for tower, patch in (('audio', (4,)), ('video', (1, 4, 8))):
     config.towers[tower].update(width=16, depth=2, heads=2, mlp=32, patch=patch)
   if 'fusion' in config:

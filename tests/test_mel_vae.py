@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from micro import plain_jit, random_params
 
 from avlink_jax import models as model_builder
-from avlink_jax.codecs.mel_vae import MelVAE, decode_mel, kl_divergence
+from avlink_jax.codecs.mel_vae import MelVAE, Norm, decode_mel, kl_divergence
 from configs import mel_vae
 
 VAE = MelVAE(width=8, multipliers=(1, 2, 4), blocks=1, latent_channels=3, n_mels=6)
@@ -103,14 +103,45 @@ def test_an_example_is_coded_alone():
   assert not np.allclose(encode(params(), 1.0, changed)[1], together[1], atol=1e-2)
 
 
-def test_inside_mels_count_from_silence():
-  """So that the zero padding of convolutions means silence."""
-  from_zero = dataclasses.replace(VAE, silence=0.0)
-  np.testing.assert_allclose(plain_jit(from_zero.encode)(params(), 1.0, mel() - VAE.silence),
-                             encode(params(), 1.0, mel()), atol=1e-5)
-  z = encode(params(), 1.0, mel())
-  np.testing.assert_allclose(plain_jit(from_zero.decode)(params(), 1.0, z) + VAE.silence,
-                             decode(params(), 1.0, z), atol=1e-5)
+@pytest.mark.parametrize('linear', [False, True])
+def test_inside_mels_count_from_the_centre_in_units_of_the_scale(linear):
+  plain = dataclasses.replace(VAE, centre=0.0, linear=linear)
+  moved = dataclasses.replace(VAE, centre=-8.0, scale=2.0, linear=linear)
+  params = random_params(plain)
+  z = plain_jit(plain.encode)(params, 1.0, mel())
+  np.testing.assert_allclose(plain_jit(moved.encode)(params, 1.0, 2 * mel() - 8), z, atol=1e-5)
+  np.testing.assert_allclose(plain_jit(moved.decode)(params, 1.0, z),
+                             2 * plain_jit(plain.decode)(params, 1.0, z) - 8, atol=1e-5)
+
+
+@pytest.mark.parametrize('scale', ['paper', 'small'])
+def test_at_the_larger_scales_zero_padding_means_silence(scale):
+  codec = model_builder.build(mel_vae.get_config(scale)).codec
+  assert codec.centre == codec.silence and codec.scale == 1 and not codec.linear
+
+
+def test_the_linear_path_begins_as_a_projection():
+  """With convolutions that say nothing a code is x·Q and comes back as x·Q·Qᵀ, of 4 frames each."""
+  vae = dataclasses.replace(VAE, linear=True)
+  params = vae.init(jax.random.key(0))
+  params = {**jax.tree.map(jnp.zeros_like, params), 'linear': params['linear']}
+  q = np.asarray(params['linear']['encode'])
+  np.testing.assert_allclose(q.T @ q, np.eye(3), atol=1e-6)
+  z = plain_jit(vae.encode)(params, 1.0, mel())
+  inside = (mel() - vae.centre).reshape(2, 4, 24)
+  np.testing.assert_allclose(z, inside @ q, atol=1e-4)
+  back = plain_jit(vae.decode)(params, 1.0, z)
+  np.testing.assert_allclose(back - vae.centre, (inside @ q @ q.T).reshape(2, 16, 6), atol=1e-4)
+
+
+@pytest.mark.parametrize('channels, groups', [(8, 1), (32, 2), (64, 4), (512, 32), (2048, 32)])
+def test_no_group_is_narrower_than_16_channels(channels, groups):
+  x = np.random.default_rng(0).normal(3, 2, (1, 5, channels)).astype(np.float32)
+  params = {'norm': {'scale': jnp.ones(channels), 'bias': jnp.zeros(channels)}}
+  got = np.asarray(Norm().apply({'params': params}, x)).reshape(5, groups, -1)
+  parts = x.reshape(5, groups, -1)
+  wanted = (parts - parts.mean((0, 2), keepdims=True)) / parts.std((0, 2), keepdims=True)
+  np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
 def test_every_parameter_of_both_halves_is_learnt_from_a_reconstruction():

@@ -5,11 +5,12 @@ import functools
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from micro import plain_jit, random_params
 
-from avlink_jax.codecs.text import PAD, START, WordEncoder, split_words
+from avlink_jax.codecs.text import PAD, START, WordEncoder, drop, split_words
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.errors import UserError
 
@@ -85,3 +86,25 @@ def test_it_is_trained_with_its_tower():
   tokens = TEXT.prepare(['a red ball'])
   gradients = plain_jit(jax.grad(lambda p: (TEXT.encode(p, tokens)[0]**3).sum()))(params())
   assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradients))
+
+
+# Dropping prompts
+
+def rows(count):
+  return np.arange(1, 1 + count)[:, None] * np.ones((1, 4), np.int32)
+
+
+def test_at_rate_zero_nothing_is_dropped_and_at_one_everything():
+  null = np.zeros(4, np.int32)
+  np.testing.assert_array_equal(drop(jax.random.key(0), rows(50), null, 0.0), rows(50))
+  assert not np.any(drop(jax.random.key(0), rows(50), null, 1.0))
+
+
+@pytest.mark.parametrize('rate', [0.1, 0.2, 0.5])
+def test_prompts_are_dropped_whole_each_for_itself_and_as_often_as_said(rate):
+  made = np.asarray(drop(jax.random.key(1), rows(5000), np.zeros(4, np.int32), rate))
+  dropped = (made == 0).all(1)
+  np.testing.assert_array_equal(made[~dropped], rows(5000)[~dropped])
+  assert scipy.stats.binomtest(int(dropped.sum()), 5000, rate).pvalue > 1e-3
+  neighbours = int((dropped[1:] & dropped[:-1]).sum())
+  assert scipy.stats.binomtest(neighbours, 4999, rate**2).pvalue > 1e-3

@@ -15,6 +15,19 @@ import jax.numpy as jnp
 from avlink_jax.model.attention import attend
 
 
+class Norm(nn.Module):
+  """GroupNorm as in ref. 27: 32 groups, but none of fewer than 16 channels.
+
+  A group of one channel would take its mean over time out, and with it the level of a clip's
+  background, which a narrow network then has no way to tell.
+  """
+
+  @nn.compact
+  def __call__(self, x):
+    groups = min(32, max(1, x.shape[-1] // 16))
+    return nn.GroupNorm(num_groups=groups, epsilon=1e-6, name='norm')(x)
+
+
 class ResBlock(nn.Module):
   """GroupNorm → swish → conv, twice, around a skip."""
   channels: int
@@ -23,7 +36,7 @@ class ResBlock(nn.Module):
   def __call__(self, x):
     h = x
     for _ in range(2):
-      h = nn.swish(nn.GroupNorm(num_groups=min(32, h.shape[-1]), epsilon=1e-6)(h))
+      h = nn.swish(Norm()(h))
       h = nn.Conv(self.channels, (3,))(h)
     return h + (x if x.shape[-1] == self.channels else nn.Conv(self.channels, (1,))(x))
 
@@ -33,7 +46,7 @@ class AttentionBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    h = nn.GroupNorm(num_groups=min(32, x.shape[-1]), epsilon=1e-6)(x)
+    h = Norm()(x)
     q, k, v = jnp.split(nn.Dense(3 * x.shape[-1])(h)[:, None], 3, axis=-1)
     return x + nn.Dense(x.shape[-1])(attend(q, k, v, implementation='tiled')[:, 0])
 
@@ -63,7 +76,7 @@ class Encoder(nn.Module):
       if level < len(self.widths) - 1:
         x = nn.Conv(width, (3,), strides=2, padding=((0, 1),))(x)
     x = Middle()(x)
-    x = nn.swish(nn.GroupNorm(num_groups=min(32, x.shape[-1]), epsilon=1e-6)(x))
+    x = nn.swish(Norm()(x))
     return nn.Conv(2 * self.latent_channels, (3,))(x)
 
 
@@ -82,7 +95,7 @@ class Decoder(nn.Module):
         x = ResBlock(width)(x)
       if level:
         x = nn.Conv(width, (3,))(jnp.repeat(x, 2, axis=1))
-    x = nn.swish(nn.GroupNorm(num_groups=min(32, x.shape[-1]), epsilon=1e-6)(x))
+    x = nn.swish(Norm()(x))
     return nn.Conv(self.n_mels, (3,))(x)
 
 
@@ -90,9 +103,16 @@ class Decoder(nn.Module):
 class MelVAE:
   """The codec's numbers and its pure functions.
 
-  Inside, mels count from `silence`, so that the convolutions' zero padding means silence too.
-  Parameters: {'encoder', 'decoder'}; the latents' measured deviation `std` () is kept beside
-  them, and what the flow models see is the posterior's mean divided by it.
+  Inside, mels count from `centre` in units of `scale`. From silence, in nats, at paper scale: the
+  convolutions' zero padding then means silence too. A small network learns faster from numbers
+  around 0.
+
+  `linear`: a matrix each way around the convolutions, `stride` mel frames to a latent and back. It
+  finds the principal components within a thousand steps, where a small deep network stays without
+  the narrow ones for many; the convolutions add what is not linear.
+
+  Parameters: {'encoder', 'decoder'[, 'linear']}; the latents' measured deviation `std` () is kept
+  beside them, and what the flow models see is the posterior's mean divided by it.
   """
   width: int = 512
   multipliers: tuple[int, ...] = (1, 2, 4)
@@ -100,6 +120,9 @@ class MelVAE:
   latent_channels: int = 64
   n_mels: int = 64
   silence: float = math.log(1e-5)
+  centre: float = math.log(1e-5)
+  scale: float = 1.0
+  linear: bool = False
 
   @property
   def stride(self):
@@ -122,13 +145,21 @@ class MelVAE:
     keys = jax.random.split(key)
     mel = jnp.zeros((1, self.stride * 4, self.n_mels))
     z = jnp.zeros((1, 4, self.latent_channels))
-    return {'encoder': self.encoder.init(keys[0], mel)['params'],
-            'decoder': self.decoder.init(keys[1], z)['params']}
+    params = {'encoder': self.encoder.init(keys[0], mel)['params'],
+              'decoder': self.decoder.init(keys[1], z)['params']}
+    if self.linear:
+      there = nn.initializers.orthogonal()(
+          jax.random.fold_in(key, 2), (self.stride * self.n_mels, self.latent_channels))
+      params['linear'] = {'encode': there, 'decode': there.T}
+    return params
 
   def moments(self, params, mel):
     """Posterior mean and log-variance, (B, T/stride, C) each, of mel (B, T, n_mels)."""
-    moments = self.encoder.apply({'params': params['encoder']}, mel - self.silence)
+    x = (mel - self.centre) / self.scale
+    moments = self.encoder.apply({'params': params['encoder']}, x)
     mean, log_variance = jnp.split(moments, 2, axis=-1)
+    if self.linear:
+      mean += x.reshape(*mean.shape[:2], -1) @ params['linear']['encode']
     return mean, jnp.clip(log_variance, -30.0, 20.0)
 
   def encode(self, params, std, mel):
@@ -137,7 +168,11 @@ class MelVAE:
 
   def decode(self, params, std, latents):
     """Scaled latents (B, T, C) -> log-mel (B, T·stride, n_mels)."""
-    return self.decoder.apply({'params': params['decoder']}, latents * std) + self.silence
+    z = latents * std
+    x = self.decoder.apply({'params': params['decoder']}, z)
+    if self.linear:
+      x += (z @ params['linear']['decode']).reshape(x.shape)
+    return x * self.scale + self.centre
 
 
 def kl_divergence(mean, log_variance):

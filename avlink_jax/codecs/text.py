@@ -1,4 +1,4 @@
-"""Prompts to embeddings: a small byte-level encoder, trained with its tower and frozen after.
+"""Prompts to embeddings: a small encoder of words, trained with its tower and frozen after.
 
 The seam of a text encoder, whoever trained it (this one, or t5.py):
 
@@ -23,74 +23,7 @@ from avlink_jax.errors import UserError
 from avlink_jax.model.attention import Attention
 from avlink_jax.model.dit import MLP
 
-PAD, START, FIRST_BYTE = 0, 1, 2
-FIRST_WORD = 2
-STRIDE = 4  # bytes an embedding: about a syllable; cross-attention gets a quarter as long
-
-
-class _Encoder(nn.Module):
-  width: int
-  depth: int
-  heads: int
-  max_bytes: int
-
-  @nn.compact
-  def __call__(self, tokens):
-    valid = tokens != PAD
-    x = nn.Embed(FIRST_BYTE + 256, self.width)(tokens)
-    x = x + self.param('position', nn.initializers.normal(0.02), (self.max_bytes, self.width))
-    x = jnp.where(valid[..., None], x, 0)
-    x = nn.Conv(self.width, (STRIDE,), strides=STRIDE, padding='VALID')(nn.gelu(x))
-    mask = valid.reshape(valid.shape[0], -1, STRIDE).any(-1)
-    for _ in range(self.depth):
-      attention = Attention(self.width, self.heads, 'tiled')  # float32, which cuDNN does not take
-      x = x + attention(nn.LayerNorm()(x), key_mask=mask)
-      x = x + MLP(4 * self.width, self.width)(nn.LayerNorm()(x))
-    return nn.LayerNorm()(x), mask
-
-
-@dataclasses.dataclass(frozen=True)
-class ByteEncoder:
-  """UTF-8 bytes → embeddings → strided convolution → transformer blocks.
-
-  The null prompt is the start token alone: something to attend to that has learned to mean
-  'nothing said'.
-  """
-  width: int = 64
-  depth: int = 1
-  heads: int = 4
-  max_bytes: int = 96
-
-  @property
-  def _module(self):
-    return _Encoder(self.width, self.depth, self.heads, self.max_bytes)
-
-  @property
-  def room(self):
-    """Bytes of prompt that fit beside the start token."""
-    return self.max_bytes - 1
-
-  def check(self, prompt):
-    """Raises UserError for a prompt that would be cut."""
-    if len(prompt.encode()) > self.room:
-      raise UserError(f'a prompt of {len(prompt.encode()):,} bytes: this model reads at most '
-                      f'{self.room}')
-
-  def init(self, key):
-    return self._module.init(key, jnp.zeros((1, self.max_bytes), jnp.int32))['params']
-
-  def prepare(self, prompts):
-    """Prompts -> int32 (B, max_bytes); what does not fit is cut at a character's end."""
-    tokens = np.full((len(prompts), self.max_bytes), PAD, np.int32)
-    for row, prompt in zip(tokens, prompts, strict=True):
-      cut = prompt.encode()[:self.room].decode(errors='ignore').encode()
-      row[0] = START
-      row[1:1 + len(cut)] = np.frombuffer(cut, np.uint8).astype(np.int32) + FIRST_BYTE
-    return tokens
-
-  def encode(self, params, tokens):
-    """int32 (B, max_bytes) -> embeddings (B, max_bytes/4, width), mask (B, max_bytes/4)."""
-    return self._module.apply({'params': params}, tokens)
+PAD, START, FIRST_WORD = 0, 1, 2
 
 
 class _Words(nn.Module):

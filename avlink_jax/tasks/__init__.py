@@ -8,6 +8,7 @@ A task is an object with
     players                      () where one loss trains everything; else the subtrees of the
                                  parameters that have a loss and an optimiser each, in the order
                                  in which a step updates them
+    pace(player)                 what a player's learning rate is multiplied by
     init(key, frozen)            -> trainable parameters (with players: a dict with their names)
     init_stats()                 -> running statistics that are not trained
     sampled(params)              -> the part of them that is averaged, exported and sampled from

@@ -79,6 +79,10 @@ class FlowTask:
     """This task with one direction only, for sampling."""
     return dataclasses.replace(self, direction=direction)
 
+  def pace(self, player):
+    del player
+    return 1.0
+
   def init(self, key, frozen):
     if self.linked:
       tuned = {name: jax.tree.map(lambda x: x.astype(jnp.float32), frozen['towers'][name]['dit'])

@@ -39,6 +39,11 @@ class MelVAETask:
   def discriminator(self):
     return patchgan.PatchGAN(self.config.codec_loss.disc_width, self.config.codec_loss.disc_layers)
 
+  def pace(self, player):
+    """A discriminator that begins late, against a codec that is already good, gives up at a high
+    rate: what it sees tells nothing yet, and it learns to see nothing."""
+    return self.config.codec_loss.disc_rate if player == 'discriminator' else 1.0
+
   def init(self, key, frozen):
     del frozen
     params = {'generator': self.models.codec.init(key)}

@@ -126,6 +126,10 @@ class VocoderTask:
         tuple(c.periods), tuple(c.period_widths), c.scales,
         tuple(tuple(layer) for layer in c.scale_layers))
 
+  def pace(self, player):
+    del player
+    return 1.0
+
   def init(self, key, frozen=None):
     del frozen
     keys = jax.random.split(key)

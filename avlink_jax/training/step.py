@@ -76,9 +76,9 @@ def train_step(task, optimizer, config, state, frozen, batch):
 
     own = own_part(params, player)
     (value, (said, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(own)
-    name = player or 'all'
+    name, pace = player or 'all', task.pace(player)
     updates, optimizers[name] = optimizer.update(gradients, state.optimizer[name], own)
-    own = optax.apply_updates(own, updates)
+    own = optax.apply_updates(own, optax.tree.scale(pace, updates))
     params = own if player is None else {**params, player: own}
     # The last player's loss is what the run is judged by; the others' carry their names.
     prefix = '' if player == (task.players or (None,))[-1] else f'{player}_'
