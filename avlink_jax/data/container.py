@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 from av.video.reformatter import Colorspace
 
+from avlink_jax.data.limits import DECODE_SECONDS, MAX_PIXELS
 from avlink_jax.errors import MediaError
 
 MP4_BOXES = frozenset((b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip'))
@@ -16,15 +17,23 @@ DECLARING = ('mov', 'matroska', 'avi', 'wav', 'flac')
 SHORT = 0.5  # seconds a stream may lack of its declared length (headers round, players pad)
 IMAGE_FORMATS = frozenset(('image2', 'gif', 'apng', 'ico'))
 IMAGE_BRANDS = frozenset(('avif', 'heic', 'mif1'))
+# Formats that are lists of other files: a clip is one file, and reads none that it names.
+LISTS = frozenset(('concat', 'concatf', 'dash', 'hls', 'imf', 'rtp', 'rtsp', 'sap', 'sdp', 'vobsub',
+                   'webm_dash_manifest'))
+OPTIONS = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS),
+           'format_whitelist': ','.join(sorted(av.formats_available - LISTS))}
 
 
 @contextlib.contextmanager
-def opened(path):
-  """The file as a PyAV container, closed at the end.
+def opened(path, seconds=DECODE_SECONDS):
+  """The file as a PyAV container, closed at the end. No other file is looked at.
+
+  FFmpeg gives up reading it after `seconds`, for what comes before the first packet and then for
+  each packet.
 
   Raises:
     MediaError: missing, unreadable, empty, not media, an image, or cut: fewer bytes than the
-      container says it has.
+      container says it has; or reading took too long.
   """
   path = Path(path)
   try:
@@ -42,10 +51,12 @@ def opened(path):
   if cut:
     raise MediaError(path, 'truncated')
   try:
-    # Local files only: a play list named .mp4 must not make us fetch what it names.
-    container = av.open(f'file:{path}', options={'protocol_whitelist': 'file'},
-                        metadata_errors='replace')
-  except av.error.FFmpegError:
+    container = av.open(f'file:{path}', options=OPTIONS, metadata_errors='replace',
+                        timeout=seconds)
+  except av.error.ExitError:
+    raise MediaError(path, f'opening takes more than {seconds:g} s') from None
+  except (av.error.FFmpegError, ArithmeticError, LookupError, MemoryError, RuntimeError,
+          ValueError):
     known = head.startswith(MAGIC) or head[4:8] in MP4_BOXES
     raise MediaError(path, 'corrupt stream' if known else 'not a media file') from None
   with container:

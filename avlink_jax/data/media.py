@@ -10,7 +10,8 @@ What counts as damaged. A file is refused, not repaired, if
     declared, by more than SHORT seconds in a stream;
   - the demuxer or a decoder reports an error, or flags a packet or a frame as corrupt
     (concealed errors look like a picture, so they would pass for a good clip);
-  - its timestamps jump back by more than a second or forward by more than ten minutes.
+  - its timestamps jump back by more than a second or forward by more than ten minutes;
+  - it takes more time or memory than `limits.py` allows, whatever it claims to be.
 With `duration` what follows the window is not looked at. Flipped bits that leave a valid
 stream (raw PCM, VP9, now and then AAC) cannot be told from content by anyone.
 """
@@ -20,8 +21,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import scipy.ndimage
-import soxr
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from avlink_jax.data.clip import Clip
@@ -38,15 +37,26 @@ from avlink_jax.data.container import (
   shown_at,
   untagged_colours,
 )
+from avlink_jax.data.limits import (
+  ASPECTS,
+  DECODE_SECONDS,
+  MAX_LENGTH,
+  MAX_PIXELS,
+  Allowance,
+  Unusable,
+  check_picture,
+)
+from avlink_jax.data.sound import Sound, mono, mono_or_stereo
 from avlink_jax.errors import MediaError
 
 EPSILON = 1e-6  # seconds: timestamps closer than this are the same moment
-DRIFT = 0.005  # seconds sound may stray from its timestamps before it is placed anew
+# What PyAV, soxr and NumPy raise at numbers that damage has made up.
+DAMAGE = (av.error.FFmpegError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
 
 
 def decode(
   path, *, height=None, width=None, sample_rate=16000, start=0.0, duration=None,
-  max_fps=None, need_video=True, need_audio=True,
+  max_fps=None, need_video=True, need_audio=True, decode_seconds=DECODE_SECONDS,
 ) -> Clip:
   """Decodes [start, start + duration) of a file, on a clock that is 0 at `start`.
 
@@ -67,6 +77,7 @@ def decode(
       (nor checked; it is nearly all of the cost) but still sets the clock and the length; in a
       file without one the sound does.
     need_audio: True: a file without sound is an error. False: sound is taken where it is.
+    decode_seconds: how long this may take before the file is given up.
 
   Returns:
     Clip with frames uint8 (N, height, width, 3), N = 0 without `need_video`, and audio
@@ -74,10 +85,10 @@ def decode(
 
   Raises:
     MediaError: the file is missing, not media, an image, truncated, corrupt, lacks a stream
-      that is needed, or ends before `start`.
+      that is needed, ends before `start`, takes too long or holds too much (`limits.py`).
   """
-  return _decode(path, _mono, height, width, sample_rate, start, duration, max_fps, need_video,
-                 need_audio)
+  return _decode(path, mono, height, width, sample_rate, start, duration, max_fps, need_video,
+                 need_audio, decode_seconds)
 
 
 def decode_sound(path, *, sample_rate, duration=None) -> np.ndarray:
@@ -93,15 +104,15 @@ def decode_sound(path, *, sample_rate, duration=None) -> np.ndarray:
   Raises:
     MediaError: as in `decode`; there is no sound in it.
   """
-  return _decode(path, _mono_or_stereo, None, None, sample_rate, 0.0, duration, None, False,
-                 True).audio
+  return _decode(path, mono_or_stereo, None, None, sample_rate, 0.0, duration, None, False,
+                 True, DECODE_SECONDS).audio
 
 
 def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, need_video,
-            need_audio) -> Clip:
+            need_audio, decode_seconds) -> Clip:
   """What `decode` says, with the sound that `mix` makes of each AVFrame."""
-  path = Path(path)
-  with opened(path) as container:
+  path, allowance = Path(path), Allowance(decode_seconds)
+  with opened(path, decode_seconds) as container:
     video = main_stream(container.streams.video)
     audio = main_stream(container.streams.audio)
     if video is None and (need_video or audio is None):
@@ -109,28 +120,37 @@ def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, nee
     if audio is None and need_audio:
       raise MediaError(path, 'no audio stream')
     stop = math.inf if duration is None else start + duration
-    picture = video and _Picture(video, start, stop, max_fps, height, width, need_video)
-    sound = audio and _Sound(audio, mix)
     try:
-      whole = _read(container, picture, sound, stop)
-    except _Unusable as error:
+      picture = video and _Picture(video, start, stop, max_fps, height, width, need_video,
+                                   allowance)
+      sound = audio and Sound(audio, mix, allowance)
+      whole = _read(container, picture, sound, stop, allowance)
+      if whole and _is_short(container, [track for track in (picture, sound) if track]):
+        raise Unusable('truncated')
+      if picture and picture.zero is None:
+        if need_video or not sound:
+          raise Unusable('no video stream')
+        picture = None
+      if sound and not sound.pieces:
+        if need_audio or not picture:
+          raise Unusable('no audio stream')
+        sound = None
+      return _clip(path, picture, sound, start, duration, sample_rate)
+    except Unusable as error:
       raise MediaError(path, str(error)) from None
-    if whole and _is_short(container, [track for track in (picture, sound) if track]):
-      raise MediaError(path, 'truncated')
-  if picture and picture.zero is None:
-    if need_video or not sound:
-      raise MediaError(path, 'no video stream')
-    picture = None
-  if sound and not sound.pieces:
-    if need_audio or not picture:
-      raise MediaError(path, 'no audio stream')
-    sound = None
+    except DAMAGE:
+      raise MediaError(path, 'corrupt stream') from None
 
+
+def _clip(path, picture, sound, start, duration, sample_rate) -> Clip:
+  """What was read, on the clip's clock. Raises Unusable."""
   clock = picture or sound
   rest = clock.end - clock.zero - start
   length = rest if duration is None else min(duration, rest)
   if length <= EPSILON:
-    raise MediaError(path, f'ends before {start:g} s')
+    raise Unusable(f'ends before {start:g} s')
+  if not length <= MAX_LENGTH:
+    raise Unusable(f'longer than {MAX_LENGTH / 3600:g} h')
   frames, times = picture.finish() if picture else _NO_FRAMES
   samples = round(length * sample_rate)
   return Clip(
@@ -174,21 +194,19 @@ def crop_audio(clip: Clip, start: float, samples: int):
 _NO_FRAMES = (np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0))
 
 
-class _Unusable(Exception):
-  """What is wrong with a stream; `decode` adds whose it is."""
-
-
-def _read(container, picture, sound, stop: float) -> bool:
+def _read(container, picture, sound, stop: float, allowance) -> bool:
   """Feeds both tracks up to `stop`. Returns whether that was the end of the file.
 
-  Raises _Unusable at the first sign of damage: what a decoder gives after it can be anything.
+  Raises Unusable at the first sign of damage: what a decoder gives after it can be anything.
   """
   tracks = {track.stream.index: track for track in (picture, sound) if track}
   for track in tracks.values():
     track.stream.thread_type = 'AUTO'
+    track.stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}
   for packet in packets_of(container, *(track.stream for track in tracks.values())):
+    allowance.check_time()
     if packet is None or packet.is_corrupt:
-      raise _Unusable('corrupt stream')
+      raise Unusable('corrupt stream')
     zero = picture.zero if picture else sound.zero
     if zero is not None and all(track.end is not None and track.end - zero > stop + 0.1
                                 for track in tracks.values()):
@@ -197,13 +215,10 @@ def _read(container, picture, sound, stop: float) -> bool:
     if not track.decodes:
       track.skip(packet)
       continue
-    try:
-      frames = packet.decode()
-    except av.error.FFmpegError:
-      raise _Unusable('corrupt stream') from None
-    for frame in frames:
+    for frame in packet.decode():
+      allowance.check_time()
       if frame.is_corrupt:
-        raise _Unusable('corrupt stream')
+        raise Unusable('corrupt stream')
       track.add(frame)
   return True
 
@@ -229,14 +244,15 @@ class _Picture:
   `zero` and `end` are on the file's own clock: when the first frame shows, the last ends.
   """
 
-  def __init__(self, stream, start, stop, max_fps, height, width, decodes):
+  def __init__(self, stream, start, stop, max_fps, height, width, decodes, allowance):
+    check_picture(stream.codec_context.height, stream.codec_context.width)
     self.stream, self.zero, self.end = stream, None, None
     self._wanted = decodes
     self._start, self._stop, self._max_fps = start, stop, max_fps
     self._clock = FrameClock(stream)
     self._scaler = _Scaler(stream, height, width)
     self._held = None  # (time, frame): whether it is kept depends on when the next one shows
-    self._frames, self._times = [], []
+    self._frames, self._times, self._allowance = [], [], allowance
 
   @property
   def decodes(self) -> bool:
@@ -251,7 +267,7 @@ class _Picture:
     time = shows - self.zero
     if self._held is not None:
       if jumps(time - self._held[0]):
-        raise _Unusable('timestamps jump')
+        raise Unusable('timestamps jump')
       if time <= self._held[0] + EPSILON:
         return  # a second picture for the same moment: the first one stands
       self._release(time)
@@ -286,6 +302,7 @@ class _Picture:
     if self._wanted and begin < end - EPSILON:
       self._frames.append(self._scaler(frame))
       self._times.append(time)
+      self._allowance.take(self._frames[-1].nbytes)
 
 
 class _Scaler:
@@ -294,6 +311,8 @@ class _Scaler:
   def __init__(self, stream, height, width):
     self._height, self._size = height, None if height is None or width is None else (height, width)
     self._aspect = float(stream.sample_aspect_ratio or 1)
+    if not ASPECTS[0] <= self._aspect <= ASPECTS[1]:
+      raise Unusable('corrupt stream')
     self._reformatter = VideoReformatter()
 
   def __call__(self, frame) -> np.ndarray:
@@ -307,6 +326,7 @@ class _Scaler:
     cover = max(height / shown[0], width / shown[1])
     scaled = [max(side, round(cover * was))
               for side, was in zip((height, width), shown, strict=True)]
+    check_picture(*scaled)
     image = self._reformatter.reformat(
       frame, width=scaled[1], height=scaled[0], format='rgb24', threads=1,
       # swscale's area filter is the right one for shrinking only.
@@ -316,80 +336,3 @@ class _Scaler:
     ).to_ndarray()
     top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
     return np.ascontiguousarray(np.rot90(image[top:top + height, left:left + width], quarters))
-
-
-class _Sound:
-  """The whole sound at its own rate, in the pieces and at the times the decoder gives."""
-
-  decodes = True
-
-  def __init__(self, stream, mix):
-    self.stream, self.zero, self.end = stream, None, None
-    self.pieces, self._times, self._rate, self._mix = [], [], None, mix
-
-  def add(self, frame):
-    self._rate = self._rate or frame.sample_rate
-    piece = self._mix(frame)
-    if frame.sample_rate != self._rate:
-      piece = soxr.resample(piece, frame.sample_rate, self._rate)
-    time = frame.time if frame.time is not None else self.end or 0.0
-    if self.zero is None:
-      self.zero = time
-    elif jumps(time - self.end):
-      raise _Unusable('timestamps jump')
-    self.pieces.append(piece)
-    self._times.append(time)
-    self.end = time + len(piece) / self._rate
-
-  def place(self, zero: float, length: float, sample_rate: int, samples: int) -> np.ndarray:
-    """float32 (samples, ...) of sound from file time `zero` on, `length` seconds at sample_rate."""
-    # Some more than asked, so that the resampler's edge lies outside.
-    channels = self.pieces[0].shape[1:]
-    native = np.zeros((math.ceil((length + 0.1) * self._rate), *channels), np.float32)
-    counted = np.cumsum([0] + [len(piece) for piece in self.pieces[:-1]]) / self._rate
-    # Timestamps against the count of samples: holes are steps in it and stay where they are
-    # under a median, while jitter (Matroska rounds to 1 ms, recorders are worse) goes away.
-    offsets = scipy.ndimage.median_filter(np.array(self._times) - counted, 11, mode='nearest')
-    anchor = offsets[0]
-    for piece, count, offset in zip(self.pieces, counted, offsets, strict=True):
-      if abs(offset - anchor) > DRIFT:
-        anchor = offset
-      _paste(native, round((anchor + count - zero) * self._rate), piece)
-    audio = soxr.resample(native, self._rate, sample_rate)[:samples]
-    rest = np.zeros((samples - len(audio), *channels), np.float32)
-    return np.clip(np.concatenate([audio, rest]), -1, 1)
-
-
-def _paste(target: np.ndarray, at: int, piece: np.ndarray):
-  """target[at:at + len(piece)] = piece, for the part that lies inside."""
-  piece = piece[max(0, -at):]
-  at = max(0, at)
-  target[at:at + len(piece)] = piece[:max(0, len(target) - at)]
-
-
-def _mono(frame) -> np.ndarray:
-  """AudioFrame -> float32 (samples,) in [-1, 1], the mean of its channels."""
-  return _channels(frame).mean(axis=0, dtype=np.float32)
-
-
-def _mono_or_stereo(frame) -> np.ndarray:
-  """AudioFrame -> float32 (samples, 1 or 2) in [-1, 1]: more channels become their mean."""
-  data = _channels(frame)
-  return np.ascontiguousarray((data if len(data) <= 2 else data.mean(axis=0)[None]).T, np.float32)
-
-
-def _channels(frame) -> np.ndarray:
-  """AudioFrame -> float (channels, samples) in [-1, 1]."""
-  if frame.format.is_planar and frame.layout.nb_channels >= 8:
-    # PyAV 18 finds a frame's planes by reading on to a null pointer, which there is none of
-    # from 8 channels on: it crashes. Interleaved sound is a single plane.
-    frame, = av.AudioResampler(format='flt', layout=frame.layout,
-                               rate=frame.sample_rate).resample(frame)
-  data = frame.to_ndarray()
-  if not frame.format.is_planar:
-    data = data.reshape(-1, frame.layout.nb_channels).T
-  if data.dtype == np.uint8:
-    data = (data.astype(np.float32) - 128) / 128
-  elif data.dtype.kind == 'i':
-    data = data / np.float32(-float(np.iinfo(data.dtype).min))
-  return data
