@@ -21,7 +21,7 @@ from avlink_jax.codecs.mel import log_mel, normalise
 from avlink_jax.data import batch as batches
 from avlink_jax.data import media, pipeline
 from avlink_jax.data.clip import Clip
-from avlink_jax.data.folder import Folder, clean_caption
+from avlink_jax.data.folder import LONGEST_CAPTION, Folder, clean_caption
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.evaluate import evaluate, summary
 from avlink_jax.export import file_stem, make_folder, write_sample
@@ -92,6 +92,8 @@ def read_prompts(prompt, text):
   else:
     prompts = [prompt]
   for said in prompts:
+    if len(said) > LONGEST_CAPTION:
+      raise UserError(f'--prompt has {len(said):,} signs: give at most {LONGEST_CAPTION:,}')
     if any(ord(c) < 32 and c not in '\t\n' or ord(c) == 127 for c in said):
       raise UserError('--prompt has control characters: give plain text')
   prompts = [clean_caption(said) for said in prompts]
@@ -105,7 +107,8 @@ def own_clips(path, config, layout, given):
   return Folder(path, height=layout.height, width=layout.width,
                 sample_rate=layout.mel.sample_rate, max_fps=layout.fps,
                 need_audio='audio' in given, need_video='video' in given,
-                features=config.towers.video.features, features_rate=layout.fps)
+                features=config.towers.video.features, features_rate=layout.fps,
+                decode_seconds=config.data.decode_seconds)
 
 
 def blank_clip(i, prompt, layout):

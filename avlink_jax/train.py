@@ -44,7 +44,7 @@ def train(config, workdir):
   # Data
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
   examples = pipeline.Examples(source, models.layout, task.reads, config.data.cache_bytes,
-                               config.data.min_seconds)
+                               config.data.min_seconds, config.data.max_broken)
   say(f'{len(source)} training clips from {config.data.source}')
 
   # Frozen parts and state, made sharded

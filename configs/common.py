@@ -43,6 +43,8 @@ def base(task, scale):
       source=by_scale('', 'impacts', 'impacts'),
       seed=0, impacts_clips=by_scale(1_000_000, 1_000_000, 4096),
       seconds=5.16, fps=6.0, height=36, width=64, max_fps=30.0, min_seconds=0.5,
+      decode_seconds=120.0,  # after which a clip is given up
+      max_broken=0.5,  # share of the clips tried above which a run stops
       cache_bytes=2 << 30, threads=by_scale(16, 8, 2)))
 
   c.codec = ConfigDict(dict(  # the 1D-VAE

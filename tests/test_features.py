@@ -151,7 +151,8 @@ def micro_on(folder, **changes):
 def open_examples(folder, split='train'):
   config, models, task = micro_on(folder)
   source = pipeline.open_source(config, models.layout, split, task.reads)
-  return config, models, task, pipeline.Examples(source, models.layout, task.reads, 1 << 28, 0.5)
+  examples = pipeline.Examples(source, models.layout, task.reads, 1 << 28, 0.5, 0.5)
+  return config, models, task, examples
 
 
 def test_a_folder_gives_clips_their_vectors(clips):

@@ -218,8 +218,7 @@ def test_captions_of_other_splits_are_not_missing(tmp_path):
   ('', "found 'nothing'"), ('a.mp4,a dog\n', "found 'a.mp4,a dog'"),
   ('file;caption\na.mp4;x\n', "found 'file;caption'"),
   ('file,caption\n'.encode('utf-16'), 'cannot be read'),
-  ('file,caption\na.mp4,caf\xe9\n'.encode('latin-1'), 'cannot be read'),
-  ('file,caption\na.mp4,"' + 'x' * 200000 + '"\n', 'cannot be read')])
+  ('file,caption\na.mp4,caf\xe9\n'.encode('latin-1'), 'cannot be read')])
 def test_a_malformed_csv_is_one_clear_line(tmp_path, content, told):
   with pytest.raises(UserError) as caught:
     captions_of(tmp_path, content)

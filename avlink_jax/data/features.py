@@ -6,23 +6,27 @@ from pathlib import Path
 
 import numpy as np
 
+from avlink_jax.data.limits import MAX_BYTES
 from avlink_jax.errors import MediaError
 
 # What NumPy, zipfile and zlib raise for damaged files (RuntimeError: encrypted, or compressed in
 # a way they do not know).
-UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile,
-              zlib.error)
+UNREADABLE = (OSError, EOFError, KeyError, MemoryError, TypeError, ValueError, RuntimeError,
+              zipfile.BadZipFile, zlib.error)
 
 
 def read(clip: Path, width: int, default_rate: float):
   """Vectors of `clip` (dog.mp4 -> dog.npz) and how many a second.
 
   The .npz holds `features` (N, width) and, where they are not one a frame of the model's rate,
-  `fps`. Raises MediaError: not there, not readable, or of another width.
+  `fps`; nothing in it is unpickled. Raises MediaError: not there, not readable, too large, or of
+  another width.
   """
   path = clip.with_suffix('.npz')
   try:
     with np.load(path, allow_pickle=False) as file:
+      if sum(member.file_size for member in file.zip.infolist()) > MAX_BYTES:
+        raise ValueError(f'more than {MAX_BYTES / 2**30:g} GiB')
       vectors = np.asarray(file['features'], np.float32)
       rate = float(file['fps']) if 'fps' in file else default_rate
   except FileNotFoundError:

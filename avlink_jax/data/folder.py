@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import textwrap
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from avlink_jax.data import features as features_beside
 from avlink_jax.data import media
 from avlink_jax.data.clip import Clip
+from avlink_jax.data.limits import DECODE_SECONDS
 from avlink_jax.errors import UserError
 
 EXTENSIONS = frozenset(
@@ -17,6 +19,8 @@ EXTENSIONS = frozenset(
 SOUND_EXTENSIONS = frozenset('.aac .flac .m4a .mp3 .ogg .opus .wav'.split())
 SPLITS = ('train', 'validation', 'test')
 CUTS = (0.90, 0.95)  # of the hash's range: where validation and test begin
+LONGEST_CAPTION = 10_000  # characters; no text encoder reads as many
+LONGEST_NAME = 4096  # bytes of a path on Linux
 _BIDI = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff')
 
 
@@ -35,7 +39,9 @@ class Folder:
   `/` as `__` and `.` as `-` (`day1/dog.mp4` -> `day1__dog-mp4`).
 
   Captions. `captions.csv` in the folder (or `captions`, a path), header `file,caption`, where
-  file is a path relative to the csv or a bare file name. A caption serves sound and picture.
+  file is a path relative to the csv or a bare file name. A caption serves sound and picture. Names
+  are only compared with the files that were listed, so that none leads elsewhere; captions may
+  hold anything and are cleaned, and cut to LONGEST_CAPTION.
 
   Attributes:
     notes: lines for the user about what is odd but not wrong (captions without a file, ...).
@@ -43,13 +49,13 @@ class Folder:
 
   def __init__(self, path, *, height: int, width: int, sample_rate: int, max_fps=None,
                split=None, captions=None, need_video=True, need_audio=True,
-               features=0, features_rate=0.0):
+               features=0, features_rate=0.0, decode_seconds=DECODE_SECONDS):
     """Lists the clips; nothing is decoded yet.
 
     Args:
       path: a folder or one media file.
-      height, width, sample_rate, max_fps, need_video, need_audio: as in `media.decode`: with
-        `need_video` False every clip comes without frames.
+      height, width, sample_rate, max_fps, need_video, need_audio, decode_seconds: as in
+        `media.decode`: with `need_video` False every clip comes without frames.
       split: 'train', 'validation', 'test', or None for all files.
       captions: path of the csv; by default captions.csv in the folder, if it is there.
       features: width of the vectors to be read from the .npz beside each clip, 0 for none;
@@ -64,7 +70,8 @@ class Folder:
     self.notes = []
     self._features = features, features_rate
     self._decode_options = dict(height=height, width=width, sample_rate=sample_rate,
-                                max_fps=max_fps, need_video=need_video, need_audio=need_audio)
+                                max_fps=max_fps, need_video=need_video, need_audio=need_audio,
+                                decode_seconds=decode_seconds)
     every = _list_files(root, EXTENSIONS if need_video else EXTENSIONS | SOUND_EXTENSIONS)
     names = _names(root, every)
     table = _find_captions(root, captions)
@@ -111,9 +118,9 @@ class Folder:
     by_name = {}
     for file in files:
       by_name.setdefault(file.name, []).append(file)
-    captions, missing, repeated = {}, [], []
+    captions, missing, repeated, long = {}, [], [], []
     for name, caption in rows:
-      file = by_path.get((table.parent / name).resolve())
+      file = by_path.get(_resolved(table.parent, name))
       same_name = by_name.get(name, [])
       if file is None and len(same_name) == 1:
         file = same_name[0]
@@ -122,9 +129,13 @@ class Folder:
       elif file in captions:
         repeated.append(name)
       else:
-        captions[file] = clean_caption(caption)
+        # Cut before anything else: putting signs in order takes the square of their number.
+        captions[file] = clean_caption(caption[:LONGEST_CAPTION])
+        long += [name] if len(caption) > LONGEST_CAPTION else []
     for names, what in ((missing, 'name no file of the folder'),
-                        (repeated, 'repeat a file (its first caption is used)')):
+                        (repeated, 'repeat a file (its first caption is used)'),
+                        (long, f'have captions longer than {LONGEST_CAPTION:,} signs, and were '
+                               'cut')):
       if names:
         self.notes.append(f'{table}: {len(names)} of {len(rows)} rows {what}: {_some(names)}')
     return captions
@@ -190,6 +201,16 @@ def _names(root: Path, files: list) -> dict:
   return names
 
 
+def _resolved(folder: Path, name: str) -> Path | None:
+  """The path that a csv means by a name, None where there can be no such file."""
+  if '\0' in name or len(name) > LONGEST_NAME:
+    return None
+  try:
+    return (folder / name).resolve()
+  except (OSError, RuntimeError):  # links that go round in circles
+    return None
+
+
 def _find_captions(root: Path, captions) -> Path | None:
   if captions is not None:
     if not Path(captions).is_file():
@@ -201,6 +222,7 @@ def _find_captions(root: Path, captions) -> Path | None:
 
 def _read_table(table: Path) -> list:
   """[(file, caption)] of a csv with at least these two columns, or UserError."""
+  csv.field_size_limit(2**31 - 1)  # of the whole process, and 128 KiB unless told
   try:
     # Excel writes a byte-order mark, which utf-8-sig drops.
     with open(table, encoding='utf-8-sig', newline='') as file:
@@ -220,4 +242,6 @@ def _read_table(table: Path) -> list:
 
 def _some(names: list, count: int = 5) -> str:
   more = f' and {len(names) - count} more' if len(names) > count else ''
-  return ', '.join(names[:count]) + more
+  shown = (clean_caption(textwrap.shorten(name[:200], 80, placeholder='…'))
+           for name in names[:count])
+  return ', '.join(shown) + more

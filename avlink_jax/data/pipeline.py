@@ -5,6 +5,7 @@ left alone would have read, and so does each host, which loads only its own rows
 """
 
 import collections
+import sys
 import threading
 
 import grain
@@ -37,10 +38,15 @@ def open_source(config, layout, split, reads=('audio', 'video')):
   if source.startswith('tfds:'):
     raise UserError(f'data.source={source!r}: tfds builders are not read yet; '
                     'use impacts or a folder of clips')
-  return Folder(source, height=layout.height, width=layout.width,
-                sample_rate=layout.mel.sample_rate, max_fps=config.data.max_fps, split=split,
-                need_video='video' in reads, need_audio=bool({'audio', 'wave'} & set(reads)),
-                features=features, features_rate=layout.fps)
+  folder = Folder(source, height=layout.height, width=layout.width,
+                  sample_rate=layout.mel.sample_rate, max_fps=config.data.max_fps, split=split,
+                  need_video='video' in reads, need_audio=bool({'audio', 'wave'} & set(reads)),
+                  features=features, features_rate=layout.fps,
+                  decode_seconds=config.data.decode_seconds)
+  if split == 'train':
+    for note in folder.notes:
+      print(note, file=sys.stderr, flush=True)
+  return folder
 
 
 class Cache:
@@ -67,18 +73,25 @@ class Cache:
         self._bytes -= self._entries.popitem(last=False)[1][1]
 
 
+ENOUGH = 20  # clips that are tried before their broken ones are a share of anything
+
+
 class Examples:
   """Source index -> example, through the cache, with broken clips replaced and reported.
+
+  Where more than `max_broken` of the clips tried so far are broken (of ENOUGH, or all there are),
+  something else is wrong, and going on with the rest would hide it: that is a UserError.
 
   A clip shorter than the model's length has one example, which is kept ready; a longer one
   is kept decoded, and each visit crops it anew.
   """
 
-  def __init__(self, source, layout, modalities, cache_bytes, min_seconds):
+  def __init__(self, source, layout, modalities, cache_bytes, min_seconds, max_broken):
     self.source, self.layout, self.modalities = source, layout, modalities
-    self.min_seconds = min_seconds
+    self.min_seconds, self.max_broken = min_seconds, max_broken
     self._cache = Cache(cache_bytes)
-    self._broken = {}
+    self._broken, self._lock = {}, threading.Lock()
+    self._seen, self._tried = bytearray(len(source)), 0  # which clips, and how many of them
 
   def _clip(self, index):
     clip = self.source.load(index)
@@ -111,7 +124,7 @@ class Examples:
     """The example at `index`, or the next usable one: (example, id, events, skipped).
 
     `rng` places the crop; None takes the clip's beginning. `skipped` lists (name, reason).
-    Raises UserError where no clip of the source is usable.
+    Raises UserError where too many clips of the source are unusable.
     """
     skipped = []
     for attempt in range(len(self.source)):
@@ -119,12 +132,31 @@ class Examples:
       try:
         if i in self._broken:
           raise self._broken[i]
-        return (*self._read(i, rng), skipped)
+        made = self._read(i, rng)
+        self._note(i)
+        return (*made, skipped)
       except MediaError as error:
-        self._broken[i] = error
+        self._note(i, error)
         skipped.append((self.source.name(i), error.reason))
     raise UserError(f'none of the {len(self.source)} clips can be used; the first: '
                     f'{skipped[0][0]}: {skipped[0][1]}')
+
+  def _note(self, index, error=None):
+    """Remembers how a clip turned out. Raises UserError once too many turned out badly."""
+    with self._lock:
+      if self._seen[index]:
+        return
+      self._seen[index] = 1
+      self._tried += 1
+      if error is not None:
+        self._broken[index] = error
+      tried, broken = self._tried, len(self._broken)
+      first = list(self._broken.items())[:3] if broken > self.max_broken * tried else None
+    if first and tried >= min(ENOUGH, len(self._seen)):
+      told = '; '.join(f'{self.source.name(i)}: {e.reason}' for i, e in first)
+      raise UserError(f'{broken} of the first {tried} clips cannot be used, more than '
+                      f'data.max_broken={self.max_broken:g} allows: {told}'
+                      + ('; …' if broken > len(first) else ''))
 
 
 def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step,
