@@ -86,10 +86,14 @@ class Folder:
     """The clip's id, unique in the folder."""
     return self._names[i]
 
+  def caption(self, i: int) -> str:
+    """What captions.csv says of clip i, cleaned; '' where it says nothing."""
+    return self._captions.get(self._files[i], '')
+
   def load(self, i: int) -> Clip:
     """Decodes clip i. Raises MediaError where the file cannot be used."""
     file = self._files[i]
-    caption = self._captions.get(file, '')
+    caption = self.caption(i)
     clip = media.decode(file, **self._decode_options)
     width, rate = self._features
     vectors, rate = features_beside.read(file, width, rate) if width else (None, 0.0)
