@@ -93,25 +93,37 @@ def _stems(row):
   return {row['id'], *(pathlib.Path(str(name)).stem for name in row['files'].values())}
 
 
-def observe_all(pairs) -> tuple:
+def observe_all(pairs, journal) -> tuple:
   """Decodes all pairs -> ([Pair], [{id, file, reason}] of the unreadable), both in order.
 
   Args:
     pairs: [(stem, Files of the generated, Files of the reference, events or None)].
+    journal: what was found earlier and need not be found again, `get(pair)`, and where the rest is
+      noted as it comes, `put(pair, found)` (observed.py).
   """
   observed, unreadable = [], []
+  known = [journal.get(pair) for pair in pairs]
+  if any(known):
+    print(f'evaluate: {sum(map(bool, known))}/{len(pairs)} clips are known from before it was '
+          'interrupted', file=sys.stderr, flush=True)
   # Threads, not processes: decoding, FFT, flow and resampling release the interpreter's lock,
   # and this process may hold an accelerator that a fork must not share.
-  with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-    futures = [pool.submit(_observe, *pair) for pair in pairs]
+  pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
+  try:
+    futures = [None if found else pool.submit(_observe, *pair)
+               for pair, found in zip(pairs, known, strict=True)]
     for k, future in enumerate(futures):
       try:
-        observed.append(future.result())
+        observed.append(future.result() if future else known[k])
+        if future:
+          journal.put(pairs[k], observed[-1])
       except MediaError as error:
         unreadable.append({'id': pairs[k][0], 'file': error.path, 'reason': error.reason})
       if sys.stderr.isatty() or k + 1 == len(pairs):
         print(f'\revaluate: {k + 1}/{len(pairs)} clips, {len(unreadable)} unreadable',
               end='\n' if k + 1 == len(pairs) else '', file=sys.stderr, flush=True)
+  finally:  # who interrupts this does not want to wait for all the rest
+    pool.shutdown(cancel_futures=True)
   return observed, unreadable
 
 

@@ -21,9 +21,9 @@ import math
 import os
 import pathlib
 
-from avlink_jax import clips_on_disk
+from avlink_jax import clips_on_disk, observed
+from avlink_jax.atomic import write_text
 from avlink_jax.errors import UserError
-from avlink_jax.export import write_text
 from avlink_jax.metrics import av_align, bootstrap, onset
 
 CONTROL_SHIFTS = 5
@@ -37,7 +37,8 @@ def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
     generated: folder of clips, any media. Where a name stands twice (ID.wav, ID.mp4), sound is
       taken from the one and the picture from the other.
     reference: folder of clips; `manifest.jsonl` in it may give exact `events` (seconds).
-    output: JSON file to write, replaced whole or not at all; None writes none.
+    output: JSON file to write, replaced whole or not at all; None writes none. What is found out
+      on the way is kept beside it, so that an interrupted evaluation goes on where it was.
 
   Returns:
     What the JSON holds: `clips` (how many were compared), the mean over clips of every
@@ -62,8 +63,12 @@ def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
       f'no clip in {generated} ({len(ours)} clips) has the name of one in {reference} '
       f'({len(theirs)} clips): files are matched by name without suffix')
   events = clips_on_disk.exact_events(reference)
-  pairs, unreadable = clips_on_disk.observe_all(
-    [(stem, ours[stem], theirs[stem], events.get(stem)) for stem in matched])
+  journal = observed.Journal(output)
+  try:
+    pairs, unreadable = clips_on_disk.observe_all(
+      [(stem, ours[stem], theirs[stem], events.get(stem)) for stem in matched], journal)
+  finally:
+    journal.close()
   if not pairs:
     first = unreadable[0]
     raise UserError(f'none of the {len(matched)} matched clips can be read; '
@@ -83,6 +88,7 @@ def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
   }}
   if output:
     write_text(output, json.dumps(result, indent=1, allow_nan=False) + '\n')
+  journal.close(done=True)
   return result
 
 

@@ -5,19 +5,20 @@
     ID.wav           the sound as it was made, where sound was made
     manifest.jsonl   a row a clip: id, task, source, prompt, seed, steps, guidance, duration, files
 
+Files appear whole under their names, and a clip's row when all of its files are there.
 `gallery.py` adds the page to look at them; `evaluate.py` reads two such folders.
 """
 
 import hashlib
 import json
 import math
-import os
 import pathlib
 import re
 import tempfile
 
 import numpy as np
 
+from avlink_jax.atomic import write_text
 from avlink_jax.data import mux
 from avlink_jax.errors import UserError
 from avlink_jax.spectrogram import FRAME_FPS, spectrogram_frames
@@ -31,6 +32,9 @@ NAME_BYTES = 200  # file systems take 255, and the hash and the suffix need some
 def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_rate=None,
                  record=None, source_video=None, source_audio=None, made=None) -> dict:
   """Writes one sample's files and its row in the manifest; the same id replaces both.
+
+  Of an older sample of that id nothing is left before the first new file is there, so that what
+  an interruption leaves is never half of each.
 
   Args:
     folder: samples folder; made where it is missing.
@@ -69,6 +73,7 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
     # Also a wav that is not written now: it may be an older sample's, which is removed.
     if pathlib.Path(source).resolve() in (video.resolve(), wav.resolve()):
       raise UserError(f'{source} is the input itself: give another folder for the output')
+  _take_back(folder, id)
   if audio is not None:
     duration = len(audio) / sample_rate
   if audio is not None and source_audio is None and (made is None or 'audio' in made):
@@ -125,22 +130,6 @@ def make_folder(folder) -> pathlib.Path:
   return folder
 
 
-def write_text(path, text: str):
-  """Writes a text file whole or not at all: readers never see half of it.
-
-  Raises:
-    UserError: it cannot be written.
-  """
-  path = pathlib.Path(path)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    partial.write_text(text, encoding='utf-8')
-    partial.replace(path)
-  except OSError as error:
-    partial.unlink(missing_ok=True)
-    raise UserError(f'cannot write {path} ({error.strerror})') from error
-
-
 def read_manifest(folder) -> list:
   """The rows of a folder's `manifest.jsonl`, each with `id` and `files`; [] where there is none.
 
@@ -157,9 +146,17 @@ def read_manifest(folder) -> list:
     try:
       row = json.loads(line)
       rows.append({**row, 'id': str(row['id']), 'files': dict(row.get('files') or {})})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise UserError(f'{path}, line {number}: not a JSON object with an id') from error
   return rows
+
+
+def whole(folder) -> dict:
+  """{id: row} of the clips in a samples folder of which every file is there."""
+  folder = pathlib.Path(folder)
+  return {row['id']: row for row in read_manifest(folder) if row['files'] and all(
+      name in _names(row['id']) and (folder / name).is_file()
+      for name in map(str, row['files'].values()))}
 
 
 def event_times(row):
@@ -176,14 +173,25 @@ def event_times(row):
     raise UserError(f'{MANIFEST}: the events of {row["id"]!r} are no list of seconds') from error
 
 
+def _names(id):
+  """What the files of a clip may be called. Nothing else is ever removed."""
+  return {f'{file_stem(id)}{suffix}' for suffix in ('.mp4', '.wav')}
+
+
+def _take_back(folder, id):
+  """Removes an older sample's files; its row keeps its place, and says that there are none."""
+  old = next((row for row in read_manifest(folder) if row['id'] == id and row['files']), None)
+  if old is not None:
+    for name in _names(id) & set(map(str, old['files'].values())):
+      (folder / name).unlink(missing_ok=True)
+    _put_row(folder, {**old, 'files': {}})
+
+
 def _put_row(folder, row):
   rows = {old['id']: old for old in read_manifest(folder)}
-  stale = set(rows.get(row['id'], row)['files'].values()) - set(row['files'].values())
   rows[row['id']] = row
   lines = [json.dumps(r, default=_plain) for r in rows.values()]
   write_text(folder / MANIFEST, '\n'.join(lines) + '\n')
-  for name in stale & {f'{file_stem(row["id"])}{suffix}' for suffix in ('.mp4', '.wav')}:
-    (folder / name).unlink(missing_ok=True)
 
 
 def _plain(value):

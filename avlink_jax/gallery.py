@@ -6,6 +6,7 @@ stand in the page. Whatever comes from a manifest is escaped.
 """
 
 import html
+import io
 import math
 import os
 import pathlib
@@ -14,9 +15,10 @@ import urllib.parse
 import numpy as np
 from PIL import Image
 
+from avlink_jax.atomic import write_bytes, write_text
 from avlink_jax.data import media
-from avlink_jax.errors import MediaError, UserError
-from avlink_jax.export import event_times, file_stem, make_folder, read_manifest, write_text
+from avlink_jax.errors import MediaError
+from avlink_jax.export import event_times, file_stem, make_folder, read_manifest
 from avlink_jax.metrics import av_align, onset
 from avlink_jax.spectrogram import spectrogram_png
 
@@ -126,10 +128,8 @@ def _frames(page_folder, figure, clip):
   step = clip.duration / STRIP_FRAMES
   frames, _ = media.resample_frames(clip, step / 2, STRIP_FRAMES, 1 / step)
   picture = page_folder / FIGURES / f'{figure}.frames.jpg'
-  try:
-    Image.fromarray(np.concatenate(frames, axis=1)).save(picture, quality=90)
-  except OSError as error:
-    raise UserError(f'cannot write {picture} ({error.strerror})') from error
+  Image.fromarray(np.concatenate(frames, axis=1)).save(file := io.BytesIO(), 'JPEG', quality=90)
+  write_bytes(picture, file.getvalue())
   return f'<img class="strip" loading="lazy" src="{_url(picture, page_folder)}" alt="Frames">'
 
 
@@ -139,10 +139,7 @@ def _sound(page_folder, figure, clip, events):
     return '<div class="silent">no sound</div>', 'no sound'
   onsets = onset.suppress(onset.detect_onsets(clip.audio, clip.sample_rate)).times
   picture = page_folder / FIGURES / f'{figure}.png'
-  try:
-    picture.write_bytes(spectrogram_png(clip.audio, clip.sample_rate, onsets, events))
-  except OSError as error:
-    raise UserError(f'cannot write {picture} ({error.strerror})') from error
+  write_bytes(picture, spectrogram_png(clip.audio, clip.sample_rate, onsets, events))
   told = f'{len(onsets)} onsets' + (f' · {len(events)} events' if len(events) else '')
   return f'<img loading="lazy" src="{_url(picture, page_folder)}" alt="Spectrogram, {told}">', told
 
@@ -152,8 +149,11 @@ def _inside(folder, name):
   if not name:
     return None
   path = pathlib.Path(folder) / str(name)
-  inside = path.resolve().is_relative_to(pathlib.Path(folder).resolve())
-  return path if inside and path.is_file() else None
+  try:
+    inside = path.resolve().is_relative_to(pathlib.Path(folder).resolve())
+    return path if inside and path.is_file() else None
+  except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a zero byte in it
+    return None
 
 
 def _url(path, page_folder):

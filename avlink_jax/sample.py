@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avlink_jax import fingerprint, tasks, weights
 from avlink_jax import models as model_builder
-from avlink_jax import tasks, weights
+from avlink_jax.atomic import sweep, write_text
 from avlink_jax.codecs import vocoder
 from avlink_jax.codecs.mel import log_mel, normalise
 from avlink_jax.data import batch as batches
@@ -24,7 +25,7 @@ from avlink_jax.data.clip import Clip
 from avlink_jax.data.folder import LONGEST_CAPTION, Folder, clean_caption
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.evaluate import evaluate, summary
-from avlink_jax.export import file_stem, make_folder, write_sample
+from avlink_jax.export import file_stem, make_folder, whole, write_sample
 from avlink_jax.gallery import write_gallery
 from avlink_jax.sampler import Sampler
 from avlink_jax.spectrogram import spectrogram_image
@@ -149,12 +150,12 @@ class Reconstructor:
     self._layout, codec = task.models.layout, task.models.codec
     if config.task == 'vocoder':
       self._codec = lambda mel: mel
-      self._vocoder = vocoder.HiFiGANVocoder(
+      self.vocoder = vocoder.HiFiGANVocoder(
           task.vocoder, params, self._layout.mel, config.sample.vocoder_rounds)
     else:
       self._codec = jax.jit(lambda mel: codec.decode(
           params, stats['std'], codec.encode(params, stats['std'], mel)))
-      self._vocoder = vocoder.load(config, self._layout.mel)
+      self.vocoder = vocoder.load(config, self._layout.mel)
 
   def batches(self, clips):
     return [[i] for i in range(len(clips))]
@@ -163,7 +164,7 @@ class Reconstructor:
     del prompts, seed
     for clip in clips:
       mel, _ = batches.sound(clip, 0.0, self._layout)
-      yield {'audio': self._vocoder(np.asarray(self._codec(mel[None]))[0])}
+      yield {'audio': self.vocoder(np.asarray(self._codec(mel[None]))[0])}
 
 
 def make_sampler(task, *args):
@@ -176,16 +177,32 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
   """Samples for `clips` into `output`, with a gallery; `skipped` (name, reason) are listed.
 
   Of the user's own clips what was given is kept as it is, picture or sound. The references of a
-  data set's clips are written to `output/reference/` too. Returns the ids written.
+  data set's clips are written to `output/reference/` too. Clips that are there already, whole and
+  made of the same (`fingerprint.py`), are kept, so that what was interrupted goes on. Returns the
+  ids of all.
   """
   layout, generate = task.models.layout, task.generate
+  folders = [output] if own else [output, output / 'reference']
   sampler = make_sampler(task, params, stats, frozen, config)
+  run = fingerprint.of_run(task, [params, stats, frozen, getattr(sampler.vocoder, 'params', None)],
+                           config, seed)
+  made_of = {clip.id: fingerprint.of_sample(run, task, clip, prompts_for(clip, prompt, generate),
+                                            own) for clip in clips}
+  for folder in folders:
+    sweep(folder)
+  there = [whole(folder) for folder in folders]
+  missing = [clip for clip in clips if any(
+      rows.get(clip.id, {}).get('made_of') != made_of[clip.id] for rows in there)]
+  if len(missing) < len(clips):
+    print(f'{len(clips) - len(missing)} of {len(clips)} clips are in {output} already, made of the '
+          'same: kept', file=sys.stderr, flush=True)
   started, done = time.monotonic(), 0
-  for group in sampler.batches(clips):
-    chosen = [clips[i] for i in group]
+  for group in sampler.batches(missing):
+    chosen = [missing[i] for i in group]
     prompts = [prompts_for(clip, prompt, generate) for clip in chosen]
     for clip, said, made in zip(chosen, prompts, sampler(chosen, prompts, seed), strict=True):
-      record = dict(source=clip.source, prompt=said[generate[0]], events=clip.events)
+      record = dict(source=clip.source, prompt=said[generate[0]], events=clip.events,
+                    made_of=made_of[clip.id])
       if len(generate) > 1:
         record['prompts'] = said
       write_sample(output, clip.id, made=generate, **shown(task, clip, made, own),
@@ -196,9 +213,9 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
                      fps=layout.fps, audio=clip.audio if len(clip.audio) else None,
                      sample_rate=layout.mel.sample_rate, record=dict(task='reference', **record))
     done += len(group)
-    left = (time.monotonic() - started) / done * (len(clips) - done)
-    print(f'sampled {done}/{len(clips)} clips  {clock(left)} left', file=sys.stderr, flush=True)
-  (output / 'skipped.json').write_text(json.dumps(skipped))
+    left = (time.monotonic() - started) / done * (len(missing) - done)
+    print(f'sampled {done}/{len(missing)} clips  {clock(left)} left', file=sys.stderr, flush=True)
+  write_text(output / 'skipped.json', json.dumps(skipped))
   write_gallery(output, reference=None if own else output / 'reference')
   return [clip.id for clip in clips]
 

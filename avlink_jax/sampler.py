@@ -85,8 +85,8 @@ class Sampler:
     del stats  # flow tasks keep none
     self.task, self.config = task, config
     self._params, self._frozen = params, frozen
-    self._vocoder = (vocoder.load(config, task.models.layout.mel)
-                     if 'audio' in task.generate else None)
+    self.vocoder = (vocoder.load(config, task.models.layout.mel)
+                    if 'audio' in task.generate else None)
     self._generate = jax.jit(functools.partial(generate, task, config.sample.steps))
 
   def plan(self, clip):
@@ -171,7 +171,7 @@ class Sampler:
     flat = t.flat(mel)
     for i, clip in enumerate(clips):
       samples = round(clip.duration * spec.sample_rate)
-      wave = self._vocoder(t.of_clip(flat, i)[:math.ceil(samples / spec.hop)])
+      wave = self.vocoder(t.of_clip(flat, i)[:math.ceil(samples / spec.hop)])
       yield np.pad(wave, (0, max(0, samples - len(wave))))[:samples]
 
   def _pictures(self, x, starts, clips):

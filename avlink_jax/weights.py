@@ -15,6 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from avlink_jax.atomic import replacing
 from avlink_jax.errors import UserError
 
 BUNDLED = pathlib.Path(__file__).parent / 'assets'
@@ -27,12 +28,10 @@ def save(path, tree, about, dtype=None):
   if dtype is not None:
     flat = {k: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v
             for k, v in flat.items()}
-  path = pathlib.Path(path)
-  partial = path.with_suffix('.partial')
-  safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, partial,
-                              metadata={k: str(v) for k, v in about.items()})
-  partial.chmod(0o644)  # safetensors makes files that only their owner can read
-  partial.rename(path)
+  with replacing(path) as partial:
+    safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, partial,
+                                metadata={k: str(v) for k, v in about.items()})
+    partial.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def read(path):

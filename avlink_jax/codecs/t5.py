@@ -174,8 +174,12 @@ def _weight_files(folder):
   if single.exists():
     return [single]
   if index.exists():
-    with told(index, 'fetch it again', ValueError, LookupError, TypeError, AttributeError):
-      return sorted({folder / x for x in json.loads(index.read_text())['weight_map'].values()})
+    with told(index, 'fetch it again', ValueError, LookupError, TypeError, AttributeError,
+              RecursionError):
+      names = set(json.loads(index.read_text())['weight_map'].values())
+      if outside := [name for name in names if pathlib.PurePath(name).name != name]:
+        raise ValueError(f'{outside[0]!r} is not a file of this folder')
+      return sorted(folder / name for name in names)
   if any(folder.glob('pytorch_model*.bin')):
     raise UserError(f'{folder}: pickled weights (.bin) can run any code and are not read: if you '
                     'trust them, convert them: python -c "from transformers import T5EncoderModel '

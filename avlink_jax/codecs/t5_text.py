@@ -12,12 +12,12 @@ import io
 import pathlib
 import re
 import threading
-import uuid
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avlink_jax.atomic import write_bytes
 from avlink_jax.codecs import t5
 from avlink_jax.codecs.t5 import told
 from avlink_jax.errors import UserError
@@ -45,20 +45,14 @@ class EmbeddingCache:
       path = self._folder and self._folder / f'{key}.npy'
       blob = path.read_bytes() if path and path.exists() else b''
     whole = hashlib.sha256(blob[:-32]).digest() == blob[-32:]
-    return self._remember(key, np.load(io.BytesIO(blob))) if whole else None
+    return self._remember(key, np.load(io.BytesIO(blob), allow_pickle=False)) if whole else None
 
   def put(self, key, rows):
     self._remember(key, rows)
     if self._folder:
       np.save(file := io.BytesIO(), rows)
-      blob, partial = file.getvalue(), self._folder / f'.{key}.{uuid.uuid4().hex}.partial'
-      with told(self._folder, 'give a text cache folder that can be written', OSError):
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-          partial.write_bytes(blob + hashlib.sha256(blob).digest())
-          partial.replace(self._folder / f'{key}.npy')
-        finally:
-          partial.unlink(missing_ok=True)
+      blob = file.getvalue()
+      write_bytes(self._folder / f'{key}.npy', blob + hashlib.sha256(blob).digest())
 
   def _remember(self, key, rows):
     with self._lock:

@@ -30,12 +30,12 @@ class HiFiGANVocoder:
   """
 
   def __init__(self, model, params, spec, rounds=0):
-    self.model, self._params, self._spec, self._rounds = model, params, spec, rounds
+    self.model, self.params, self._spec, self._rounds = model, params, spec, rounds
 
   def __call__(self, mel):
     fill = -len(mel) % LENGTHS
     padded = np.pad(mel, ((0, fill), (0, 0)), constant_values=self._spec.silence)[None]
-    wave = hifigan.synthesise(self.model, self._params, padded)
+    wave = hifigan.synthesise(self.model, self.params, padded)
     if self._rounds:
       wave = fit_to_mel(self._spec, self._rounds, wave, padded)
     return np.asarray(wave)[0, :len(mel) * self.model.hop]

@@ -1,7 +1,6 @@
 """Frames and sound become files people can play: H.264 + AAC in mp4, PCM in wav.
 
-Each file is written under a hidden temporary name in its folder and renamed when it is whole,
-so what has its final name can be read.
+Each file takes its name when it is whole (`atomic.py`), so what has its final name can be read.
 """
 
 import bisect
@@ -9,8 +8,6 @@ import contextlib
 import heapq
 import io
 import itertools
-import os
-import uuid
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +18,7 @@ import soundfile
 import soxr
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from avlink_jax.atomic import replacing, write_bytes
 from avlink_jax.data import media
 from avlink_jax.data.container import (
   FrameClock,
@@ -32,7 +30,7 @@ from avlink_jax.data.container import (
   shown_at,
   untagged_colours,
 )
-from avlink_jax.errors import MediaError, UserError
+from avlink_jax.errors import MediaError
 
 # Sound goes to AAC at 48 kHz whatever its rate: every browser plays it, and the block that
 # fills up the end, which readers that ignore edit lists hear, is 21 ms instead of 64 at 16 kHz.
@@ -64,7 +62,7 @@ def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None, sour
   if frames is None and (audio is None or source_audio is not None):
     raise ValueError('neither frames nor audio to write')
   with (contextlib.nullcontext() if source_audio is None else opened(source_audio) as given,
-        _replacing(path) as temporary, _mp4(temporary) as container):
+        replacing(path) as temporary, _mp4(temporary) as container):
     tracks, length = [], None
     if frames is not None:
       rate = Fraction(fps).limit_denominator(1001)
@@ -95,7 +93,7 @@ def replace_sound(source, path, audio, sample_rate):
   with opened(source) as container:
     survey = _survey(container, source)
   try:
-    with opened(source) as container, _replacing(path) as temporary, _mp4(temporary) as output:
+    with opened(source) as container, replacing(path) as temporary, _mp4(temporary) as output:
       picture = (_encode_again if survey.dts is None else _copy_packets)(
         output, container, source, survey)
       sound = _encode_sound(output, audio, sample_rate, survey.length)
@@ -108,25 +106,7 @@ def write_wav(path, audio, sample_rate):
   """Writes float (S,) mono in [-1, 1] as 16-bit PCM. Raises UserError if it cannot."""
   buffer = io.BytesIO()
   soundfile.write(buffer, np.clip(audio, -1, 1), sample_rate, 'PCM_16', format='WAV')
-  with _replacing(path) as temporary:
-    temporary.write_bytes(buffer.getvalue())
-
-
-@contextlib.contextmanager
-def _replacing(path):
-  """A temporary path beside `path` that takes its name if the body succeeds."""
-  path = Path(path)
-  temporary = path.with_name(f'.{uuid.uuid4().hex}.part')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.touch()
-    yield temporary
-    os.replace(temporary, path)
-  except OSError as error:
-    raise UserError(f'{path}: cannot be written ({error.strerror})') from None
-  finally:
-    with contextlib.suppress(OSError):  # it was renamed, or never made
-      temporary.unlink()
+  write_bytes(path, buffer.getvalue())
 
 
 def _mp4(path: Path):
