@@ -11,6 +11,7 @@ DECODE_SECONDS = 300.0  # of the clock on the wall, where nobody asks for less
 MAX_PIXELS = 8192 * 4320  # of a picture: 8K
 MAX_BYTES = 2 << 30  # of what is kept of one file: frames as they are asked for, float32 sound
 MAX_LENGTH = 4 * 3600.0  # seconds of a clip
+RATES = (1_000, 1_000_000)  # Hz: what is sampled slower or faster is no sound
 ASPECTS = (0.1, 10.0)  # of a pixel's shape; there is no such camera outside
 
 
@@ -35,6 +36,12 @@ class Allowance:
     self._bytes -= nbytes
     if self._bytes < 0:
       raise Unusable(f'too large: decoded it takes more than {MAX_BYTES / 2**30:g} GiB')
+
+
+def check_rate(sample_rate):
+  """Raises Unusable for Hz that are no sound's: other numbers would be multiplied by them."""
+  if not RATES[0] <= sample_rate <= RATES[1]:
+    raise Unusable(f'its sound claims a rate of {sample_rate:,} Hz')
 
 
 def check_picture(height, width):

@@ -8,7 +8,7 @@ import scipy.ndimage
 import soxr
 
 from avlink_jax.data.container import jumps
-from avlink_jax.data.limits import Unusable
+from avlink_jax.data.limits import Unusable, check_rate
 
 DRIFT = 0.005  # seconds sound may stray from its timestamps before it is placed anew
 
@@ -28,8 +28,7 @@ class Sound:
     self._allowance = allowance
 
   def add(self, frame):
-    if frame.sample_rate <= 0:
-      raise Unusable('corrupt stream')
+    check_rate(frame.sample_rate)
     self._rate = self._rate or frame.sample_rate
     piece = self._mix(frame)
     self._allowance.take(math.ceil(piece.nbytes * self._rate / frame.sample_rate))
@@ -49,7 +48,7 @@ class Sound:
     # Some more than asked, so that the resampler's edge lies outside.
     channels = self.pieces[0].shape[1:]
     shape = (math.ceil((length + 0.1) * self._rate), *channels)
-    # Before it is there: a rate can be as wrong as everything else.
+    # Before it is there: what a file says of its length may be wrong.
     self._allowance.take(4 * math.prod(shape) + 4 * math.prod((samples, *channels)))
     native = np.zeros(shape, np.float32)
     counted = np.cumsum([0] + [len(piece) for piece in self.pieces[:-1]]) / self._rate
