@@ -5,6 +5,7 @@ disk; what the step sees is an array.
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -45,7 +46,8 @@ class EmbeddingCache:
       path = self._folder and self._folder / f'{key}.npy'
       blob = path.read_bytes() if path and path.exists() else b''
     whole = hashlib.sha256(blob[:-32]).digest() == blob[-32:]
-    return self._remember(key, np.load(io.BytesIO(blob), allow_pickle=False)) if whole else None
+    with contextlib.suppress(ValueError):  # of objects: not ours, whatever its sum
+      return self._remember(key, np.load(io.BytesIO(blob), allow_pickle=False)) if whole else None
 
   def put(self, key, rows):
     self._remember(key, rows)
