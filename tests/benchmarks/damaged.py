@@ -35,7 +35,8 @@ from tests.damage import caption, damaged, damages
 
 GIVEN_UP, KILLED = 30.0, 120.0  # seconds: the limit that decode is to keep, and the hard one
 MEMORY = 6 << 30  # bytes of address space
-SUFFIXES = ('.mp4', '.mkv', '.webm', '.mov', '.avi', '.wav', '.flac', '.mp3', '.ogg')
+SUFFIXES = ('.mp4', '.mkv', '.webm', '.mov', '.avi', '.ts', '.flv', '.wav', '.flac',
+            '.mp3', '.ogg')
 
 
 def work():
