@@ -22,6 +22,8 @@ LISTS = frozenset(('concat', 'concatf', 'dash', 'hls', 'imf', 'rtp', 'rtsp', 'sa
                    'webm_dash_manifest'))
 OPTIONS = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS),
            'format_whitelist': ','.join(sorted(av.formats_available - LISTS))}
+# What PyAV, soxr and NumPy raise at numbers that damage has made up.
+DAMAGE = (av.error.FFmpegError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
 
 
 @contextlib.contextmanager
@@ -55,8 +57,7 @@ def opened(path, seconds=DECODE_SECONDS):
                         timeout=seconds)
   except av.error.ExitError:
     raise MediaError(path, f'opening takes more than {seconds:g} s') from None
-  except (av.error.FFmpegError, ArithmeticError, LookupError, MemoryError, RuntimeError,
-          ValueError):
+  except DAMAGE:
     known = head.startswith(MAGIC) or head[4:8] in MP4_BOXES
     raise MediaError(path, 'corrupt stream' if known else 'not a media file') from None
   with container:

@@ -25,6 +25,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.container import (
+  DAMAGE,
   DECLARING,
   SHORT,
   FrameClock,
@@ -50,8 +51,6 @@ from avlink_jax.data.sound import Sound, mono, mono_or_stereo
 from avlink_jax.errors import MediaError
 
 EPSILON = 1e-6  # seconds: timestamps closer than this are the same moment
-# What PyAV, soxr and NumPy raise at numbers that damage has made up.
-DAMAGE = (av.error.FFmpegError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
 
 
 def decode(
