@@ -1,0 +1,120 @@
+"""Kills a run again and again, starts it again, and compares its end with that of one left alone.
+
+    python tests/killed.py FOLDER STEPS KILLS SEED FLAG...
+
+FLAG are those of avlink_jax.main but --workdir, STEPS what they say of train.steps.
+
+The attempts are forks of one process that has imported everything and not yet started JAX: what
+each of them costs is the run, not the imports. Prints a JSON object.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+
+import jax
+import orbax.checkpoint as ocp
+from safetensors.numpy import load_file
+
+import avlink_jax.train  # noqa: F401  before anything is forked
+from avlink_jax.main import main
+
+
+def start(argv, log):
+  """Forks `main(argv)`, what it says going to `log`; gives the process id."""
+  if pid := os.fork():
+    return pid
+  status = 1
+  with contextlib.suppress(SystemExit):
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    status = main(argv)
+  os._exit(status)
+
+
+def rows(workdir):
+  """Rows of metrics.jsonl, but for the times, which are no two runs' alike."""
+  path = workdir / 'metrics.jsonl'
+  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+  made = [json.loads(line) for line in lines if line.endswith('\n')]
+  return [{k: v for k, v in row.items() if k != 'steps_per_second'} for row in made]
+
+
+def ended(pid):
+  return os.waitpid(pid, os.WNOHANG) != (0, 0)
+
+
+def kill(pid, workdir, steps, draw):
+  """SIGKILL at a random step's row and a random moment after it, every second time in a save.
+  False where the run had ended before."""
+  seen = [row['step'] for row in rows(workdir)]
+  wanted = draw.randint(max(seen, default=0), steps)
+  in_save = draw.random() < 0.5
+  count = len(seen)
+  while not ended(pid):
+    fresh = rows(workdir)
+    if len(fresh) < count:
+      count = len(fresh)  # it was rewound: the run is going
+    reached = fresh and fresh[-1]['step'] >= wanted and (len(fresh) > count or wanted == 0)
+    saving = list((workdir / 'checkpoints').glob('*.unfinished'))
+    if (in_save and saving and wanted <= int(saving[0].stem)) or (not in_save and reached):
+      time.sleep(draw.uniform(0, 0.1 if in_save else 0.5))
+      if ended(pid):
+        return False
+      os.kill(pid, signal.SIGKILL)
+      os.waitpid(pid, 0)
+      return True
+    time.sleep(0.002)
+  return False
+
+
+def final(workdir):
+  """The newest checkpoint's arrays, as {path: bytes}."""
+  step = max(int(path.name) for path in (workdir / 'checkpoints').iterdir() if path.name.isdigit())
+  tree = ocp.StandardCheckpointer().restore(workdir / 'checkpoints' / str(step) / 'state')
+  return {jax.tree_util.keystr(path): (leaf.shape, leaf.tobytes()) for path, leaf
+          in jax.tree_util.tree_leaves_with_path(jax.tree.map(jax.device_get, tree))}
+
+
+def weights(workdir):
+  """What the run exported, as {name: bytes}; the file itself has its header in no fixed order."""
+  made = load_file(workdir / 'weights.safetensors')
+  return {name: array.tobytes() for name, array in made.items()}
+
+
+def compare(argv_of, folder, steps, kills, seed, launch=start):
+  """Runs one to its end and kills the other `kills` times; {what: figure}."""
+  draw, alone, killed = random.Random(seed), folder / 'alone', folder / 'killed'
+  begun = time.monotonic()
+  _, status = os.waitpid(launch(argv_of(alone), folder / 'alone.log'), 0)
+  assert status == 0, (folder / 'alone.log').read_text()
+  told = {'seconds_alone': time.monotonic() - begun, 'kills': 0, 'kills_in_a_save': 0,
+          'kills_after_steps': []}
+  while told['kills'] < kills:
+    pid = launch(argv_of(killed), folder / 'killed.log')
+    if not kill(pid, killed, steps, draw):
+      break
+    told['kills'] += 1
+    told['kills_in_a_save'] += any((killed / 'checkpoints').glob('*.unfinished'))
+    told['kills_after_steps'].append(max((row['step'] for row in rows(killed)), default=0))
+  _, status = os.waitpid(launch(argv_of(killed), folder / 'killed.log'), 0)
+  assert status == 0, (folder / 'killed.log').read_text()
+  steps_logged = [row['step'] for row in rows(killed) if 'loss' in row]
+  one, other = final(alone), final(killed)
+  return told | {
+      'arrays': len(one), 'arrays_that_differ': sum(one[k] != other.get(k) for k in one),
+      'rows': len(rows(alone)), 'metrics_equal': rows(alone) == rows(killed),
+      'steps_logged_twice': len(steps_logged) - len(set(steps_logged)),
+      'weights_equal': weights(alone) == weights(killed)}
+
+
+if __name__ == '__main__':
+  where, steps, kills, seed, *flags = sys.argv[1:]
+  print(json.dumps(compare(lambda workdir: ['avlink_jax', *flags, f'--workdir={workdir}'],
+                           pathlib.Path(where), int(steps), int(kills), int(seed))))
