@@ -1,4 +1,4 @@
-"""A notice to leave: the first is heeded at a step boundary, the second ends the process at once."""
+"""A notice to leave: the first is heeded at a step boundary, the second ends all at once."""
 
 import subprocess
 import sys
