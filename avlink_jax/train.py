@@ -63,6 +63,9 @@ def run(config, workdir, preemption, watchdog):
   known = {} if start is None else checkpoints.about(start)
   if known:
     drift.check(known['config'], config.to_dict(), workdir)
+  if start is not None and start > config.train.steps:
+    raise UserError(f'{workdir} is at step {start} already: train.steps={config.train.steps} would '
+                    'be a step back')
   if first:
     checkpoints.tidy(start)
     replace(workdir / 'config.json', json.dumps(config.to_dict(), indent=2))
@@ -90,7 +93,7 @@ def run(config, workdir, preemption, watchdog):
   say(overview(state.params, frozen))
   if start is not None:
     state = checkpoints.restore(state, start)
-    say(f'resumed at step {start}, after {clock(known["seconds"])} of training')
+    say(f'resumed at step {start}, after {clock(known.get("seconds", 0))} of training')
   elif config.train.init_from:
     state = start_from(state, config.train.init_from, task)
   start, steps = start or 0, config.train.steps
@@ -144,6 +147,7 @@ def run(config, workdir, preemption, watchdog):
       look(*unseen)
       unseen = None
     if save:
+      log.sync()
       checkpoints.save(step, state, {
           'config': config.to_dict(), 'seconds': log.seconds,
           'skipped': [[*clip, count] for clip, count in skipped.items()]})

@@ -174,7 +174,7 @@ def test_a_deletion_that_was_killed_leaves_no_half_checkpoint(copy):
   assert restored(copy.parent) == 4
 
 
-def test_a_full_disk_is_told_and_the_earlier_checkpoints_stay(tmp_path):
+def test_a_full_disk_is_told_and_the_earlier_checkpoints_stay(tmp_path, capfd):
   """A limit on a file's size stands for the disk: the system refuses in the midst of writing."""
   folder = saved(tmp_path, [2])
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -187,6 +187,7 @@ def test_a_full_disk_is_told_and_the_earlier_checkpoints_stay(tmp_path):
       checkpoints.wait()
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert 'ValueError' not in capfd.readouterr().err  # no traceback of Orbax's beside it
   assert [path.name for path in folder.iterdir()] == ['2']
   checkpoints.save(4, state(4))  # room was made
   checkpoints.close()

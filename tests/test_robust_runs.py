@@ -142,6 +142,11 @@ def test_a_run_may_be_made_longer(copy):
   assert [path.name for path in (copy / 'checkpoints').iterdir()] == ['5']
 
 
+def test_a_run_cannot_be_made_shorter_than_it_is(copy):
+  with pytest.raises(UserError, match='at step 4 already: train.steps=3'):
+    train(config(**{'train.steps': 3}), copy)
+
+
 def test_a_finished_run_that_is_started_again_logs_nothing_twice(alone, copy):
   train(config(), copy)
   same_end(copy, alone)

@@ -11,6 +11,7 @@ checkpoint or none. Orbax by itself restores flipped bits without a word.
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -36,6 +37,7 @@ class Checkpoints:
     self._keep, self._keep_every = max(keep, 1), keep_every
     self._first = jax.process_index() == 0
     self._orbax = ocp.StandardCheckpointer()
+    logging.getLogger('absl').addFilter(untold)  # a second time changes nothing
     self._thread, self._failure = None, None
     if create and self._first:
       self._folder.mkdir(parents=True, exist_ok=True)
@@ -165,18 +167,28 @@ class Checkpoints:
 NONE, LOST = -1, -2  # no checkpoint at all; none that is sound
 
 
+def refusal(error):
+  """What the system said no to, in words, if that is what an exception is about; else None."""
+  if isinstance(error, OSError):
+    return error.strerror or str(error)
+  code = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
+  return os.strerror(int(code[1])) if code and isinstance(error, ValueError) else None
+
+
 @contextlib.contextmanager
 def told(partial):
   """What the disk refuses, in one line, without the partial save: it would only take up room."""
   try:
     yield
   except (OSError, ValueError) as error:
-    # TensorStore tells of the system's refusals in a ValueError's text.
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    if not isinstance(error, OSError) and not code:
+    if not (reason := refusal(error)):
       raise
-    reason = os.strerror(int(code[1])) if code else error.strerror or str(error)
     shutil.rmtree(partial, ignore_errors=True)
     raise UserError(
         f'{partial.with_suffix("")}: the checkpoint could not be written ({reason}); those before '
         'it are as they were: make room and start the same command again') from None
+
+
+def untold(record):
+  """A filter of Orbax's log: `told` says it better than a traceback."""
+  return not (record.exc_info and refusal(record.exc_info[1]))

@@ -1,6 +1,7 @@
 """What a run says while it runs: a line on the terminal, metrics.jsonl, TensorBoard."""
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -78,6 +79,11 @@ class Log:
         for name, reason in rows:
           file.write(skip_row((name, reason)))
           print(f'skipped {name}: {reason}', file=sys.stderr, flush=True)
+
+  def sync(self):
+    """Waits until what was logged is on the disk: a checkpoint must not outlive its rows."""
+    if self._write:
+      os.fsync(self._metrics.fileno())
 
   def close(self):
     if self._write:

@@ -13,6 +13,7 @@ PART, of which all are the default:
 
 import argparse
 import contextlib
+import io
 import json
 import pathlib
 import shutil
@@ -86,7 +87,7 @@ def damages(args):
                       'empty': b''}.get(kind, content))
     if kind == 'lose':
       path.unlink()
-    with contextlib.redirect_stderr(None):
+    with contextlib.redirect_stderr(io.StringIO()):
       survived += checkpoints.newest_sound() == 1
     shutil.rmtree(newest)
     shutil.copytree(folder / 'sound', newest)
