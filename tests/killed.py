@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import sys
 import time
@@ -51,10 +52,11 @@ def ended(pid):
 
 
 def kill(pid, workdir, steps, draw):
-  """SIGKILL at a random step's row and a random moment after it, every second time in a save.
+  """SIGKILL at one of the next steps and a random moment after it, half the times in a save.
   False where the run had ended before."""
   seen = [row['step'] for row in rows(workdir)]
-  wanted = draw.randint(max(seen, default=0), steps)
+  done = max(seen, default=0)
+  wanted = draw.randint(done, min(done + 3, steps))
   in_save = draw.random() < 0.5
   count = len(seen)
   while not ended(pid):
@@ -95,23 +97,34 @@ def compare(argv_of, folder, steps, kills, seed, launch=start):
   _, status = os.waitpid(launch(argv_of(alone), folder / 'alone.log'), 0)
   assert status == 0, (folder / 'alone.log').read_text()
   told = {'seconds_alone': time.monotonic() - begun, 'kills': 0, 'kills_in_a_save': 0,
-          'kills_after_steps': []}
+          'kills_after_steps': [], 'runs': 0, 'arrays': 0, 'rows': 0, 'arrays_that_differ': 0,
+          'steps_logged_twice': 0, 'metrics_equal': True, 'weights_equal': True}
   while told['kills'] < kills:
-    pid = launch(argv_of(killed), folder / 'killed.log')
-    if not kill(pid, killed, steps, draw):
-      break
-    told['kills'] += 1
-    told['kills_in_a_save'] += any((killed / 'checkpoints').glob('*.unfinished'))
-    told['kills_after_steps'].append(max((row['step'] for row in rows(killed)), default=0))
-  _, status = os.waitpid(launch(argv_of(killed), folder / 'killed.log'), 0)
-  assert status == 0, (folder / 'killed.log').read_text()
-  steps_logged = [row['step'] for row in rows(killed) if 'loss' in row]
+    shutil.rmtree(killed, ignore_errors=True)
+    over = False
+    while not over and told['kills'] < kills:
+      pid = launch(argv_of(killed), folder / 'killed.log')
+      over = not kill(pid, killed, steps, draw)
+      if not over:
+        told['kills'] += 1
+        told['kills_in_a_save'] += any((killed / 'checkpoints').glob('*.unfinished'))
+        told['kills_after_steps'].append(max((row['step'] for row in rows(killed)), default=0))
+    _, status = os.waitpid(launch(argv_of(killed), folder / 'killed.log'), 0)
+    assert status == 0, (folder / 'killed.log').read_text()
+    told['runs'] += 1
+    account(told, alone, killed)
+  return told
+
+
+def account(told, alone, killed):
+  """Adds to `told` what differs between two runs' ends."""
   one, other = final(alone), final(killed)
-  return told | {
-      'arrays': len(one), 'arrays_that_differ': sum(one[k] != other.get(k) for k in one),
-      'rows': len(rows(alone)), 'metrics_equal': rows(alone) == rows(killed),
-      'steps_logged_twice': len(steps_logged) - len(set(steps_logged)),
-      'weights_equal': weights(alone) == weights(killed)}
+  logged = [row['step'] for row in rows(killed) if 'loss' in row]
+  told['arrays'], told['rows'] = len(one), len(rows(alone))
+  told['arrays_that_differ'] += sum(one[name] != other.get(name) for name in one)
+  told['steps_logged_twice'] += len(logged) - len(set(logged))
+  told['metrics_equal'] &= rows(alone) == rows(killed)
+  told['weights_equal'] &= weights(alone) == weights(killed)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,11 @@
-"""The real loop, disturbed: notices to leave, damage, drift, bad numbers, a second run."""
+"""The real loop, disturbed: kills, hangs, notices to leave, damage, drift, bad numbers."""
 
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -12,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from killed import final, rows, weights
 
 from avlink_jax import train as training_loop
-from avlink_jax.errors import Preempted, UserError
+from avlink_jax.errors import HANG, Preempted, UserError
 from avlink_jax.main import main
 from avlink_jax.train import train
 from avlink_jax.training import sharding
@@ -23,14 +25,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module', autouse=True)
 def compiled_once(tmp_path_factory):
-  """All runs here are one program."""
+  """All runs here are one program, kept in the folder that this gives."""
+  cache = str(tmp_path_factory.mktemp('cache'))
   names = 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs'
   before = [jax.config.values[name] for name in names]
-  for name, value in zip(names, (str(tmp_path_factory.mktemp('cache')), 0.3), strict=True):
+  for name, value in zip(names, (cache, 0.3), strict=True):
     jax.config.update(name, value)
   compilation_cache.reset_cache()
   with runs.quickly_compiled():
-    yield
+    yield cache
   for name, value in zip(names, before, strict=True):
     jax.config.update(name, value)
   compilation_cache.reset_cache()
@@ -78,6 +81,19 @@ def disturb(monkeypatch, at, act):
     return put(*args)
 
   monkeypatch.setattr(sharding, 'put_batch', put_batch)
+
+
+def test_resume_is_bit_exact_after_kills_at_random_moments(compiled_once, tmp_path):
+  """SIGKILL, at a random step or in the midst of a save (tests/benchmarks/robust.py kills more)."""
+  longer = config(**{'train.steps': 8, 'train.sample_every': 4, 'sample.count': 1})
+  done = subprocess.run(
+      [sys.executable, 'tests/killed.py', tmp_path, '8', '2', '1', *runs.flags(longer)],
+      cwd=runs.ROOT, env=runs.environment(compiled_once), capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  told = json.loads(done.stdout.splitlines()[-1])
+  assert told['kills'] == 2 and told['arrays'] > 100 and told['rows'] == 8, told
+  assert not told['arrays_that_differ'] and told['weights_equal'], told
+  assert told['metrics_equal'] and not told['steps_logged_twice'], told
 
 
 def test_sigterm_saves_at_the_next_step_boundary_and_the_run_goes_on_from_there(
@@ -168,3 +184,36 @@ def test_steps_with_bad_numbers_in_a_row_stop_the_run_with_their_clips(tmp_path)
 def test_the_second_run_in_a_workdir_is_refused(copy):
   with only_run(copy), pytest.raises(UserError, match=f'another run .*process {os.getpid()} on'):
     train(config(), copy)
+
+
+HANGS = '''
+import sys, time
+import runs
+from avlink_jax import train
+from avlink_jax.main import main
+from avlink_jax.training import sharding
+
+put, calls = sharding.put_batch, []
+
+def put_or_hang(*args):
+  calls.append(0)
+  if len(calls) == 4:
+    time.sleep(600)  # a file system that does not answer, say
+  return put(*args)
+
+sharding.put_batch = put_or_hang
+sys.exit(main(['avlink_jax', *sys.argv[1:]]))
+'''
+
+
+def test_a_training_run_that_hangs_exits_and_can_be_started_again(compiled_once, tmp_path):
+  """Compiling takes longer than the watchdog waits, and so does sampling at step 2."""
+  short = config(**{'train.sample_every': 2, 'sample.count': 1, 'train.watchdog_seconds': 1})
+  run = tmp_path / 'run'
+  done = subprocess.run([sys.executable, '-c', HANGS, *runs.flags(short), f'--workdir={run}'],
+                        cwd=runs.ROOT, env=runs.environment(compiled_once),
+                        capture_output=True, text=True, timeout=500)
+  assert done.returncode == HANG, done.stderr
+  assert 'the last was step 2' in (run / 'hang.txt').read_text() and 'put_or_hang' in done.stderr
+  assert (run / 'samples' / 'step_2' / 'index.html').exists()
+  assert [path.name for path in (run / 'checkpoints').iterdir()] == ['2']

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 
-import pytest
 import runs
 
 from avlink_jax.errors import HANG
@@ -73,39 +72,3 @@ def test_it_can_be_switched_off(tmp_path):
     dog.step_ended(1)
     time.sleep(0.1)
   assert not list(tmp_path.iterdir())
-
-
-HANGS = '''
-import sys, time
-import runs
-from avlink_jax import train
-from avlink_jax.main import main
-from avlink_jax.training import sharding
-
-put, calls = sharding.put_batch, []
-
-def put_or_hang(*args):
-  calls.append(0)
-  if len(calls) == 4:
-    time.sleep(600)  # a file system that does not answer, say
-  return put(*args)
-
-sharding.put_batch = put_or_hang
-sys.exit(main(['avlink_jax', *sys.argv[1:]]))
-'''
-
-
-@pytest.mark.slow
-def test_a_training_run_that_hangs_exits_and_can_be_started_again(tmp_path):
-  """Compiling takes longer than the watchdog waits, and so does sampling at step 2."""
-  config = runs.config_of('t2v', {}, **{
-      'train.steps': 4, 'train.sample_every': 2, 'checkpoint.every': 2, 'sample.count': 1,
-      'train.watchdog_seconds': 1})
-  run = tmp_path / 'run'
-  done = subprocess.run([sys.executable, '-c', HANGS, *runs.flags(config), f'--workdir={run}'],
-                        cwd=runs.ROOT, env=runs.environment(tmp_path / 'cache'),
-                        capture_output=True, text=True, timeout=500)
-  assert done.returncode == HANG, done.stderr
-  assert 'the last was step 2' in (run / 'hang.txt').read_text() and 'put_or_hang' in done.stderr
-  assert (run / 'samples' / 'step_2' / 'index.html').exists()
-  assert [path.name for path in (run / 'checkpoints').iterdir()] == ['2']
