@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import random
-import shutil
 import signal
 import sys
 import time
@@ -92,16 +91,16 @@ def weights(workdir):
 
 def compare(argv_of, folder, steps, kills, seed, launch=start):
   """Runs one to its end and kills the other `kills` times; {what: figure}."""
-  draw, alone, killed = random.Random(seed), folder / 'alone', folder / 'killed'
+  draw, alone, runs = random.Random(seed), folder / 'alone', []
   begun = time.monotonic()
   _, status = os.waitpid(launch(argv_of(alone), folder / 'alone.log'), 0)
   assert status == 0, (folder / 'alone.log').read_text()
   told = {'seconds_alone': time.monotonic() - begun, 'kills': 0, 'kills_in_a_save': 0,
-          'kills_after_steps': [], 'runs': 0, 'arrays': 0, 'rows': 0, 'arrays_that_differ': 0,
+          'kills_after_steps': [], 'arrays': 0, 'rows': 0, 'arrays_that_differ': 0,
           'steps_logged_twice': 0, 'metrics_equal': True, 'weights_equal': True}
   while told['kills'] < kills:
-    shutil.rmtree(killed, ignore_errors=True)
-    over = False
+    killed, over = folder / f'killed{len(runs)}', False
+    runs.append(killed)
     while not over and told['kills'] < kills:
       pid = launch(argv_of(killed), folder / 'killed.log')
       over = not kill(pid, killed, steps, draw)
@@ -111,9 +110,9 @@ def compare(argv_of, folder, steps, kills, seed, launch=start):
         told['kills_after_steps'].append(max((row['step'] for row in rows(killed)), default=0))
     _, status = os.waitpid(launch(argv_of(killed), folder / 'killed.log'), 0)
     assert status == 0, (folder / 'killed.log').read_text()
-    told['runs'] += 1
+  for killed in runs:  # only now: nothing can be forked after JAX has started
     account(told, alone, killed)
-  return told
+  return told | {'runs': len(runs)}
 
 
 def account(told, alone, killed):
