@@ -1,4 +1,9 @@
-"""The two kinds of failure that are nobody's bug: a user's mistake and a broken piece of media."""
+"""What is nobody's bug: a user's mistake, a broken piece of media, a notice to leave; and the exit
+statuses that a scheduler reads."""
+
+MISTAKE = 2  # told in one line; the same command would fail again
+HANG = 70  # no step ended in time (training/watchdog.py): start again
+PREEMPTED = 75  # everything is saved (training/preemption.py): start again
 
 
 class UserError(Exception):
@@ -20,3 +25,7 @@ class MediaError(Exception):
     super().__init__(f'{path}: {reason}')
     self.path = str(path)
     self.reason = reason
+
+
+class Preempted(Exception):
+  """The run was asked to leave and has saved itself; `main` exits with status PREEMPTED."""

@@ -1,6 +1,7 @@
 """python -m avlink_jax.main --config=configs/TASK.py[:SCALE] [--workdir=DIR] [--mode=MODE] ...
 
-Flags -> config -> mode. A mistake of the user ends here, in one line and exit status 2.
+Flags -> config -> mode. A mistake of the user ends here, in one line and exit status 2; the other
+statuses stand in errors.py.
 """
 
 import sys
@@ -8,7 +9,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from avlink_jax.errors import MediaError, UserError
+from avlink_jax.errors import MISTAKE, PREEMPTED, MediaError, Preempted, UserError
 
 MODES = ('train', 'sample', 'evaluate')
 
@@ -20,6 +21,8 @@ PROMPT = flags.DEFINE_string('prompt', None, 'sample: what to generate, in words
 OUTPUT = flags.DEFINE_string('output', None, 'sample: folder; evaluate: JSON file')
 SEED = flags.DEFINE_integer('seed', 0, 'sample: of the noise')
 GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generated clips')
+DISTRIBUTED = flags.DEFINE_bool(
+    'distributed', False, 'train: one of several processes (training/hosts.py)')
 REFERENCE = flags.DEFINE_string('reference', None, 'evaluate: folder of reference clips')
 
 
@@ -41,6 +44,9 @@ def run(argv):
   config = need(CONFIG, MODE.value)
   workdir = WORKDIR.value or f'runs/{config.task}-{config.scale}'
   if MODE.value == 'train':
+    if DISTRIBUTED.value:
+      from avlink_jax.training import hosts
+      hosts.connect()
     from avlink_jax.train import train
     train(config, workdir)
   else:
@@ -65,12 +71,16 @@ def parse(argv):
 
 
 def main(argv=None):
-  """Exit status: 0 done, 2 a mistake of the user's, told in one line on stderr."""
+  """Exit status: 0 done, 2 a mistake of the user's, 75 preempted and saved; told in one line on
+  stderr. (70 a hang: training/watchdog.py.)"""
   try:
     run(parse(argv or sys.argv))
   except (UserError, MediaError) as error:
     print(f'avlink_jax: {error}', file=sys.stderr)
-    return 2
+    return MISTAKE
+  except Preempted as notice:
+    print(f'avlink_jax: {notice}', file=sys.stderr)
+    return PREEMPTED
   return 0
 
 

@@ -1,11 +1,13 @@
 """The training loop, top to bottom: one for every task."""
 
 import collections
+import contextlib
 import functools
 import itertools
 import json
 import pathlib
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +17,34 @@ from avlink_jax import models as model_builder
 from avlink_jax import tasks, weights
 from avlink_jax.codecs import vocoder
 from avlink_jax.data import pipeline
-from avlink_jax.errors import UserError
+from avlink_jax.errors import Preempted, UserError
 from avlink_jax.model import attention
 from avlink_jax.sample import export_samples
-from avlink_jax.training import checkpoint, sharding
+from avlink_jax.training import drift, hosts, sharding
 from avlink_jax.training import step as training
-from avlink_jax.training.log import Log
+from avlink_jax.training.bad_numbers import BadNumbers
+from avlink_jax.training.checkpoint import Checkpoints
+from avlink_jax.training.lock import only_run
+from avlink_jax.training.log import Log, clock, replace
+from avlink_jax.training.preemption import Preemption
+from avlink_jax.training.watchdog import Watchdog
 
 
 def train(config, workdir):
-  """Trains `config.task` in `workdir`, from its newest checkpoint where there is one."""
-  workdir = prepare_workdir(config, workdir)
+  """Trains `config.task` in `workdir`, from its newest sound checkpoint where there is one.
+
+  Returns the scores of the last samples. Raises UserError, and Preempted once it has saved itself.
+  """
+  workdir = make_workdir(workdir)
+  process = jax.process_index()
+  with (only_run(workdir) if process == 0 else contextlib.nullcontext(),
+        Preemption() as preemption,
+        Watchdog(workdir, config.train.watchdog_seconds, process) as watchdog):
+    return run(config, workdir, preemption, watchdog)
+
+
+def run(config, workdir, preemption, watchdog):
+  """The run itself, from the config to the last samples."""
   on_cpu = jax.default_backend() == 'cpu'
   if config.scale == 'paper' and on_cpu:
     raise UserError('paper scale needs accelerators and this machine has none: '
@@ -37,6 +56,20 @@ def train(config, workdir):
     if 'audio' in task.generate:
       vocoder.load(config, models.layout.mel)
   first = jax.process_index() == 0
+
+  # What there is to go on from
+  checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.keep_every)
+  start = checkpoints.newest_sound()
+  known = {} if start is None else checkpoints.about(start)
+  if known:
+    drift.check(known['config'], config.to_dict(), workdir)
+  if start is not None and start > config.train.steps:
+    raise UserError(f'{workdir} is at step {start} already: train.steps={config.train.steps} would '
+                    'be a step back')
+  if first:
+    checkpoints.tidy(start)
+    replace(workdir / 'config.json', json.dumps(config.to_dict(), indent=2))
+
   mesh = sharding.make_mesh(**config.mesh)
   say(f'{config.task}, {config.scale}: {len(jax.devices())} {jax.default_backend()} device(s), '
       f'mesh {dict(mesh.shape)}, attention {attention.choose(config.attention)}')
@@ -57,50 +90,83 @@ def train(config, workdir):
   init = functools.partial(training.init, task, optimizer, config.seed)
   placement = sharding.shardings(jax.eval_shape(init, frozen), mesh)
   state = jax.jit(init, out_shardings=placement)(frozen)
-  if config.train.init_from:
+  say(overview(state.params, frozen))
+  if start is not None:
+    state = checkpoints.restore(state, start)
+    say(f'resumed at step {start}, after {clock(known.get("seconds", 0))} of training')
+  elif config.train.init_from:
     state = start_from(state, config.train.init_from, task)
-  if first:
-    say(overview(state.params, frozen))
-
-  checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep)
-  if checkpoints.latest_step is not None:
-    state = checkpoints.restore(state)
-    say(f'resumed at step {int(state.step)}')
-  start, steps = int(state.step), config.train.steps
+  start, steps = start or 0, config.train.steps
 
   update = jax.jit(functools.partial(training.train_step, task, optimizer, config),
                    donate_argnums=0, out_shardings=(placement, None))
-  log = Log(workdir, steps, start, write=first)
-  skipped = collections.Counter()
+  skipped = collections.Counter({(name, reason): count
+                                 for name, reason, count in known.get('skipped', ())})
+  log = Log(workdir, steps, start, first, known.get('seconds', 0.0), skipped)
+  bad_numbers = BadNumbers(workdir, start, config.train.max_bad_steps, jax.process_index())
   batches = pipeline.train_batches(
       examples, models.text.prepare, seed=config.seed, batch_size=config.train.batch_size,
       first_step=start, last_step=steps, process=jax.process_index(),
       processes=jax.process_count(), threads=config.data.threads)
 
-  pending = None  # metrics of a step are fetched while the next one runs
+  def look(step, metrics, ids):
+    """What a step came to, once it has ended: it is looked at while the next one runs."""
+    bad_in_a_row = int(metrics['bad_in_a_row'])
+    watchdog.step_ended(step)
+    bad_numbers.check(step, bad_in_a_row, ids)
+    if step % config.train.log_every == 0 or step == steps:
+      log.step(step, metrics)
+
+  def sample(step):
+    """Samples and their scores, made by the first process while the others wait."""
+    ema, stats, fixed = hosts.gather((state.ema, state.stats, frozen))
+    with watchdog.paused():
+      scores = (export_samples(task, ema, stats, fixed, config, workdir, step, log)
+                if first else None)
+      hosts.wait_for_all(f'samples {step}')
+    return scores
+
+  def to_be_sampled(step):
+    every = config.train.sample_every
+    return every and step and step % every == 0 and step < steps
+
+  if to_be_sampled(start) and not log.scored(start):  # the run was stopped before it came to it
+    sample(start)
+  unseen, leave = None, False
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
     state, metrics = update(state, frozen, sharding.put_batch(batch, mesh))
     log.skipped(workdir, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
     skipped.update(meta.skipped)
-    if pending is not None:
-      log.step(*pending)
-      pending = None
-    if step % config.train.log_every == 0 or step == steps:
-      pending = (step, {**metrics, 'skipped_clips': len(skipped),
-                        'replaced_examples': skipped.total()})
-    if step % config.checkpoint.every == 0 or step == steps:
-      checkpoints.save(step, state)
-    if config.train.sample_every and step % config.train.sample_every == 0 and step < steps:
-      export_samples(task, state.ema, state.stats, frozen, config, workdir, step, log)
-  if pending is not None:
-    log.step(*pending)
+    if unseen:
+      look(*unseen)
+    unseen = (step, {**metrics, 'skipped_clips': len(skipped),
+                     'replaced_examples': skipped.total()}, meta.ids)
+    leave = preemption.reached(step)
+    save = step % config.checkpoint.every == 0 or step == steps or leave
+    if save or to_be_sampled(step):  # what is saved has been looked at: a resumed run will not
+      look(*unseen)
+      unseen = None
+    if save:
+      log.sync()
+      checkpoints.save(step, state, {
+          'config': config.to_dict(), 'seconds': log.seconds,
+          'skipped': [[*clip, count] for clip, count in skipped.items()]})
+    if leave:
+      break
+    if to_be_sampled(step):
+      sample(step)
 
   checkpoints.close()
+  if leave:
+    log.close()
+    raise Preempted(f'{workdir}: saved at step {step} of {steps}, as it was asked to leave: start '
+                    'the same command again to go on')
+  whole = hosts.gather({'params': state.ema, 'stats': state.stats})
   if first:
-    weights.save(workdir / 'weights.safetensors', {'params': state.ema, 'stats': state.stats},
+    weights.save(workdir / 'weights.safetensors', whole,
                  {'task': config.task, 'scale': config.scale, 'steps': steps,
                   'seed': config.seed, 'config': json.dumps(config.to_dict())})
-  scores = export_samples(task, state.ema, state.stats, frozen, config, workdir, steps, log)
+  scores = sample(steps)
   log.close()
   return scores
 
@@ -120,15 +186,15 @@ def start_from(state, given, task):
   return state.replace(params=whole, ema=jax.tree.map(jnp.copy, merged))
 
 
-def prepare_workdir(config, workdir):
-  """Makes the folder and writes config.json."""
+def make_workdir(workdir):
+  """Makes the folder; UserError where it cannot be written to."""
   workdir = pathlib.Path(workdir)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / 'config.json').write_text(json.dumps(config.to_dict(), indent=2))
+    with tempfile.TemporaryFile(dir=workdir):
+      return workdir
   except OSError as error:
     raise UserError(f'{workdir}: cannot write the workdir ({error.strerror})') from None
-  return workdir
 
 
 def overview(params, frozen):

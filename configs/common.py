@@ -82,9 +82,13 @@ def base(task, scale):
       learning_rate=by_scale(3e-4, 5e-4, 2e-3), warmup_steps=by_scale(10_000, 500, 100),
       decay_steps=0, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.01,
       init_from='',  # a workdir or file of weights to begin with, as far as they fit
+      max_bad_steps=10,  # in a row, of losses or gradients that are not finite
+      watchdog_seconds=by_scale(1_800, 600, 600),  # without a step's end: a hang; 0: never
       clip_norm=1.0, ema_decay=by_scale(0.9999, 0.999, 0.99),
       log_every=by_scale(50, 50, 20), sample_every=by_scale(5_000, 2_000, 0)))
-  c.checkpoint = ConfigDict(dict(every=by_scale(1_000, 500, 500), keep=3))
+  c.checkpoint = ConfigDict(dict(
+      every=by_scale(1_000, 500, 500), keep=3,  # the newest
+      keep_every=0))  # and for good those of every so many steps; 0: none
   c.sample = ConfigDict(dict(
       steps=64, guidance=5.0,
       shift=dict(audio=0.0, video=0.0),  # where Euler steps lie (flow.time_grid); 0: evenly

@@ -2,15 +2,30 @@
 
 import contextlib
 import functools
+import importlib
 import json
+import os
+import pathlib
+import sys
 
 import jax
 import numpy as np
 from micro import build, frozen_of, micro_config, random_like
+from ml_collections import ConfigDict
 
 from avlink_jax import weights
 from avlink_jax.training import checkpoint
 from avlink_jax.training import step as training
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def environment(cache, **more):
+  """Of a process of its own: on the CPU, compiled quickly and, by the folder `cache`, once."""
+  return os.environ | {
+      'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+      'JAX_COMPILATION_CACHE_DIR': str(cache), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3',
+      'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))} | more
 
 
 @contextlib.contextmanager
@@ -46,6 +61,28 @@ def config_of(task, frozen, **changes):
     config.frozen[part] = frozen[part]
   config.update_from_flattened_dict(changes)
   return config
+
+
+def leaves(config, path=''):
+  """(key, value) of every value of a config, keys as flags have them."""
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from leaves(value, f'{path}{key}.')
+    else:
+      yield f'{path}{key}', value
+
+
+def flags(config):
+  """Those of avlink_jax.main that make `config`, which was made of a nano one."""
+  shipped = importlib.import_module(f'configs.{config.task}').get_config('nano')
+  shipped, wanted = (dict(leaves(c)) for c in (shipped, config))
+  return [f'--config=configs/{config.task}.py:nano',
+          *(f'--config.{key}={value}' for key, value in wanted.items() if value != shipped[key])]
+
+
+def command(config, workdir, *more):
+  """The command line that trains `config` in `workdir`."""
+  return [sys.executable, '-m', 'avlink_jax.main', *flags(config), f'--workdir={workdir}', *more]
 
 
 def finished(config, workdir, step=1):

@@ -151,6 +151,39 @@ def test_another_step_draws_other_noise():
   assert first['loss'] != later['loss']
 
 
+# Bad numbers
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_step_whose_loss_or_gradient_is_not_finite_changes_nothing(bad):
+  """But that it is counted; the next one is as if it had not been."""
+  _, _, frozen, _, batch, step = micro('v2a')
+  state = four_steps()[0][2]
+  mel = batch['mel'].copy()
+  mel[1, 3, 5] = bad
+  for n in (1, 2):
+    after, metrics = step(state, frozen, batch | {'mel': mel})
+    assert not np.isfinite(metrics['loss'])
+    assert equal(after.replace(step=state.step, counts=state.counts), state)
+    assert int(after.step) == int(state.step) + 1
+    assert (after.counts['bad_steps'], after.counts['bad_in_a_row']) == (n, n)
+    assert metrics['bad_in_a_row'] == n
+    state = after
+  after, metrics = step(state, frozen, batch)
+  assert np.isfinite(metrics['loss'])
+  assert (after.counts['bad_steps'], after.counts['bad_in_a_row']) == (2, 0)
+  wanted, _ = step(four_steps()[0][2].replace(step=state.step), frozen, batch)
+  assert equal(after.replace(counts=wanted.counts), wanted)
+
+
+def test_clipped_gradients_are_counted():
+  """The limit is one that some of the four steps pass and some do not."""
+  clip = micro('v2a')[0].train.clip_norm
+  _, metrics = four_steps()
+  spikes = [made['grad_norm'] > clip for made in metrics]
+  assert 0 < sum(spikes) < 4
+  assert [int(made['clipped_steps']) for made in metrics] == list(np.cumsum(spikes))
+
+
 @pytest.mark.slow
 def test_another_seed_draws_other_noise():
   config, task, frozen, state, batch, step = micro('v2a')

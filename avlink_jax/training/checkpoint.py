@@ -1,36 +1,194 @@
-"""Checkpoints of a run (Orbax): the whole State, saved in the background, newest restored."""
+"""Checkpoints of a run: the State and what the host knows, written by Orbax in the background,
+vouched for by checksums, and read only where those agree.
 
+    checkpoints/STEP/state/            the State (Orbax)
+    checkpoints/STEP/about.json        what the host knows: config, seconds trained, skipped clips
+    checkpoints/STEP/manifest.sha256   checksums of all of it (manifest.py)
+
+A save begins as `STEP.unfinished` and gets its name last of all, so that a kill leaves a whole
+checkpoint or none. Orbax by itself restores flipped bits without a word.
+"""
+
+import contextlib
+import json
+import logging
+import os
 import pathlib
+import re
+import shutil
+import sys
+import threading
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from avlink_jax.errors import UserError
+from avlink_jax.training import manifest
 
 
 class Checkpoints:
-  """`workdir/checkpoints/STEP/`; keeps the newest `keep`."""
+  """`workdir/checkpoints/`; keeps the newest `keep`, and of the older ones those of every
+  `keep_every`-th step (0: none). Several processes share the folder."""
 
-  def __init__(self, workdir, keep=3, create=True):
-    self._manager = ocp.CheckpointManager(
-        pathlib.Path(workdir).absolute() / 'checkpoints',
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=create))
+  def __init__(self, workdir, keep=3, keep_every=0, create=True):
+    self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._keep, self._keep_every = max(keep, 1), keep_every
+    self._first = jax.process_index() == 0
+    self._orbax = ocp.StandardCheckpointer()
+    logging.getLogger('absl').addFilter(untold)  # a second time changes nothing
+    self._thread, self._failure = None, None
+    if create and self._first:
+      self._folder.mkdir(parents=True, exist_ok=True)
+
+  def steps(self):
+    """Steps that were saved and not deleted, in order; sound or not."""
+    found = self._folder.iterdir() if self._folder.is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdigit())
 
   @property
   def latest_step(self):
-    """The newest step saved, or None."""
-    return self._manager.latest_step()
+    """The newest step saved, sound or not; None where there is none."""
+    return max(self.steps(), default=None)
 
-  def save(self, step, state):
-    """Starts saving; returns while it is being written. Saving a saved step does nothing."""
-    if step != self.latest_step:
-      self._manager.save(step, args=ocp.args.StandardSave(state))
+  def newest_sound(self):
+    """The newest step of which every byte is as it was written; None where nothing was ever saved.
+
+    Says what is wrong with newer ones. Raises UserError where there are checkpoints and none is
+    sound: that is no reason to begin anew. With several processes the first one looks.
+    """
+    step = self._look() if self._first else NONE
+    if jax.process_count() > 1:
+      step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+    if step == LOST:
+      raise UserError(f'{self._folder}: none of the checkpoints is sound, so the run stops here; '
+                      'to begin anew, remove that folder or give another --workdir')
+    return None if step == NONE else step
+
+  def _look(self):
+    """The newest sound step, or NONE, or LOST."""
+    steps = self.steps()
+    for step in reversed(steps):
+      wrong = manifest.damage(self._folder / str(step))
+      if wrong is None:
+        return step
+      print(f'DAMAGED CHECKPOINT {self._folder / str(step)}: {wrong}; trying the one before',
+            file=sys.stderr, flush=True)
+    return LOST if steps else NONE
+
+  def tidy(self, step):
+    """Makes room to go on from `step` (None: from the beginning): what a killed save or deletion
+    left is removed, and damaged checkpoints are set aside as `STEP.damaged`, for a look.
+
+    For the one run that trains here, not for those who only read."""
+    if not self._first:
+      return
+    for path in list(self._folder.iterdir()):
+      if re.fullmatch(r'\d+\.(unfinished|deleted)', path.name):
+        print(f'removing {path}: it was not finished', file=sys.stderr, flush=True)
+        shutil.rmtree(path)
+    for damaged in self.steps():
+      if step is not None and damaged > step:
+        aside = self._folder / f'{damaged}.damaged'
+        shutil.rmtree(aside, ignore_errors=True)
+        (self._folder / str(damaged)).rename(aside)
+
+  def about(self, step):
+    """What the host knew at `step`, as given to `save`."""
+    return json.loads((self._folder / str(step) / 'about.json').read_text())
 
   def restore(self, like, step=None):
-    """The State saved at `step` (default: the newest), shaped and placed as `like`."""
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return self._manager.restore(
-        self.latest_step if step is None else step, args=ocp.args.StandardRestore(abstract))
+    """The State saved at `step` (default: the newest that is sound), shaped and placed as `like`,
+    whatever it was placed on when it was saved; shapes without a placement go to one device."""
+    step = self.newest_sound() if step is None else step
+    alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=getattr(leaf, 'sharding', None) or alone), like)
+    return self._orbax.restore(self._folder / str(step) / 'state', abstract)
+
+  def save(self, step, state, about=None):
+    """Starts saving and returns while it is being written. Saving a saved step does nothing.
+
+    The next `save`, `wait` or `close` raises UserError where the disk did not take it.
+    """
+    self.wait()
+    if step in self.steps():
+      return
+    partial = self._folder / f'{step}.unfinished'
+    with told(partial):
+      if self._first:
+        partial.mkdir(exist_ok=True)
+      self._orbax.save(partial / 'state', state, force=True)
+    if self._first:
+      self._thread = threading.Thread(target=self._finish, args=(step, partial, about or {}),
+                                      name=f'checkpoint {step}')
+      self._thread.start()
+
+  def _finish(self, step, partial, about):
+    """In the background: waits for Orbax, vouches, names, makes room."""
+    try:
+      with told(partial):
+        self._orbax.wait_until_finished()
+        (partial / 'about.json').write_text(json.dumps(about))
+        manifest.write(partial)
+        partial.rename(self._folder / str(step))
+        manifest.sync(self._folder)
+        self._retain()
+    except Exception as error:  # of whatever kind: it is raised where the run waits for it
+      self._failure = error
+
+  def _retain(self):
+    """Deletes what is neither new nor to be kept: only ever after a sound one was written."""
+    for step in self.steps()[:-self._keep]:
+      if not (self._keep_every and step % self._keep_every == 0):
+        dead = (self._folder / str(step)).rename(self._folder / f'{step}.deleted')
+        shutil.rmtree(dead)
+
+  def wait(self):
+    """Waits until everything is written; raises UserError where it could not be."""
+    if self._thread is not None:
+      self._thread.join()
+      self._thread = None
+    elif not self._first:
+      self._orbax.wait_until_finished()
+    if self._failure is not None:
+      failure, self._failure = self._failure, None
+      raise failure
 
   def close(self):
-    """Waits until everything is written."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+    """`wait`, and the end."""
+    try:
+      self.wait()
+    finally:
+      self._orbax.close()
+
+
+NONE, LOST = -1, -2  # no checkpoint at all; none that is sound
+
+
+def refusal(error):
+  """What the system said no to, in words, if that is what an exception is about; else None."""
+  if isinstance(error, OSError):
+    return error.strerror or str(error)
+  code = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
+  return os.strerror(int(code[1])) if code and isinstance(error, ValueError) else None
+
+
+@contextlib.contextmanager
+def told(partial):
+  """What the disk refuses, in one line, without the partial save: it would only take up room."""
+  try:
+    yield
+  except (OSError, ValueError) as error:
+    if not (reason := refusal(error)):
+      raise
+    shutil.rmtree(partial, ignore_errors=True)
+    raise UserError(
+        f'{partial.with_suffix("")}: the checkpoint could not be written ({reason}); those before '
+        'it are as they were: make room and start the same command again') from None
+
+
+def untold(record):
+  """A filter of Orbax's log: `told` says it better than a traceback."""
+  return not (record.exc_info and refusal(record.exc_info[1]))

@@ -1,6 +1,7 @@
 """What a run says while it runs: a line on the terminal, metrics.jsonl, TensorBoard."""
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -9,15 +10,33 @@ import tensorboardX
 
 
 class Log:
-  """Writes to `workdir`; on other processes than the first it writes nothing."""
+  """Writes to `workdir`; on other processes than the first it writes nothing.
 
-  def __init__(self, workdir, total_steps, first_step, write=True):
+  A run that goes on at `first_step` was trained for `seconds` before, and `skipped` lists the clips
+  (name, reason) that were found unusable up to there.
+  """
+
+  def __init__(self, workdir, total_steps, first_step, write=True, seconds=0.0, skipped=()):
     self._write, self._total, self._start_step = write, total_steps, first_step
     self._started = self._last = time.monotonic()
-    self._last_step = first_step
+    self._last_step, self._seconds, self._scored = first_step, seconds, set()
     if write:
-      self._metrics = rewound(pathlib.Path(workdir) / 'metrics.jsonl', first_step)
-      self._board = tensorboardX.SummaryWriter(str(workdir), flush_secs=30)
+      path = pathlib.Path(workdir) / 'metrics.jsonl'
+      self._scored = {row['step'] for row in rewind(path, first_step) if 'loss' not in row}
+      self._metrics = path.open('a')
+      # Events of steps that are taken again are hidden.
+      self._board = tensorboardX.SummaryWriter(
+          str(workdir), flush_secs=30, purge_step=first_step + 1 if first_step else None)
+      replace(pathlib.Path(workdir) / 'skipped.jsonl', map(skip_row, skipped))
+
+  @property
+  def seconds(self):
+    """How long the run has been trained, all its attempts together as far as they were kept."""
+    return self._seconds + time.monotonic() - self._started
+
+  def scored(self, step):
+    """Whether the scores of `step` are written already."""
+    return step in self._scored
 
   def step(self, step, metrics):
     """Logs scalars of `step` (steps taken so far) with the speed since the last call."""
@@ -38,9 +57,11 @@ class Log:
           f'{clock(left)} left', file=sys.stderr, flush=True)
 
   def scores(self, step, scores):
-    """Logs the means of an evaluation (evaluate.evaluate) beside the training's own figures."""
+    """Logs the means of an evaluation (evaluate.evaluate) beside the training's own figures, once
+    a step: a finished run that is started again samples again."""
     means = {k: v for k, v in scores.items() if isinstance(v, float)}
-    if self._write and means:
+    if self._write and means and step not in self._scored:
+      self._scored.add(step)
       self._metrics.write(json.dumps({'step': step, **means}) + '\n')
       self._metrics.flush()
       for name, value in means.items():
@@ -56,8 +77,13 @@ class Log:
     if self._write and rows:
       with (pathlib.Path(workdir) / 'skipped.jsonl').open('a') as file:
         for name, reason in rows:
-          file.write(json.dumps({'clip': name, 'reason': reason}) + '\n')
+          file.write(skip_row((name, reason)))
           print(f'skipped {name}: {reason}', file=sys.stderr, flush=True)
+
+  def sync(self):
+    """Waits until what was logged is on the disk: a checkpoint must not outlive its rows."""
+    if self._write:
+      os.fsync(self._metrics.fileno())
 
   def close(self):
     if self._write:
@@ -65,13 +91,30 @@ class Log:
       self._board.close()
 
 
-def rewound(path, step):
-  """Opens metrics.jsonl for appending, without rows of steps after `step`: a resumed run takes
-  those again, and no step shall stand there twice."""
+def rewind(path, step):
+  """Cuts rows of steps after `step` from a .jsonl file: a resumed run takes those again, and no
+  step shall stand there twice. Returns the rows that stay."""
   lines = path.read_text().splitlines(keepends=True) if path.exists() else []
   whole = [line for line in lines if line.endswith('\n')]  # a kill may have torn the last one
-  path.write_text(''.join(line for line in whole if json.loads(line)['step'] <= step))
-  return path.open('a')
+  kept = [line for line in whole if json.loads(line)['step'] <= step]
+  replace(path, kept)
+  return [json.loads(line) for line in kept]
+
+
+def replace(path, lines):
+  """Writes a file anew so that a kill leaves the old one or the new one; none for no lines."""
+  if text := ''.join(lines):
+    partial = path.with_name(path.name + '.partial')
+    partial.write_text(text)
+    partial.rename(path)
+  else:
+    path.unlink(missing_ok=True)
+
+
+def skip_row(skipped):
+  """A line of skipped.jsonl."""
+  name, reason = skipped
+  return json.dumps({'clip': name, 'reason': reason}) + '\n'
 
 
 def clock(seconds):

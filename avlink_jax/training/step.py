@@ -1,9 +1,15 @@
 """One step of training: read, gradients, update. A pure function of (state, frozen, batch)."""
 
+import functools
+
 import flax
 import jax
 import jax.numpy as jnp
 import optax
+
+# Steps whose gradients were clipped; steps void because of a number that is not finite, in all
+# and without a sound one in between.
+COUNTS = ('clipped_steps', 'bad_steps', 'bad_in_a_row')
 
 
 @flax.struct.dataclass
@@ -11,13 +17,15 @@ class State:
   """Everything that training changes, saved and restored as one thing.
 
   step: int32 (), steps taken. params: trainable, float32. ema: their moving average, what is
-  sampled from. stats: running statistics of the task.
+  sampled from. stats: running statistics of the task. counts: int32 () each, `COUNTS`.
   """
   step: jax.Array
   params: dict
   ema: dict
   stats: dict
   optimizer: optax.OptState
+  counts: dict = flax.struct.field(
+      default_factory=lambda: {name: jnp.zeros((), jnp.int32) for name in COUNTS})
 
 
 def learning_rate(config):
@@ -65,9 +73,13 @@ def train_step(task, optimizer, config, state, frozen, batch):
   Gradients exist for `state.params` alone: the frozen trees are not differentiated. Players
   (generator, discriminator) move one after another, each against the others' newest parameters;
   what their losses compute alike is computed once, since it is one program.
+
+  Where a loss or a gradient's norm is not finite the step is void: it counts itself and changes
+  nothing else. Both are sums over all devices, so that all hosts decide alike.
   """
   key = jax.random.fold_in(jax.random.key(config.seed), state.step)
   params, stats, optimizers, metrics = state.params, state.stats, {}, {}
+  finite, clipped = True, False
   for player in task.players or (None,):
 
     def loss(own, params=params, stats=stats, player=player):
@@ -82,9 +94,23 @@ def train_step(task, optimizer, config, state, frozen, batch):
     params = own if player is None else {**params, player: own}
     # The last player's loss is what the run is judged by; the others' carry their names.
     prefix = '' if player == (task.players or (None,))[-1] else f'{player}_'
-    metrics |= {f'{prefix}loss': value, f'{prefix}grad_norm': optax.global_norm(gradients), **said}
+    norm = optax.global_norm(gradients)
+    metrics |= {f'{prefix}loss': value, f'{prefix}grad_norm': norm, **said}
+    finite &= jnp.isfinite(value) & jnp.isfinite(norm)
+    clipped |= norm > config.train.clip_norm
   # A young average forgets its random start: Polyak's decay grows with the step.
   decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
   ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, task.sampled(params))
   metrics['learning_rate'] = learning_rate(config)(state.step)
-  return State(state.step + 1, params, ema, stats, optimizers), metrics
+  counts = counted(state.counts, finite, clipped)
+  old = (state.params, state.ema, state.stats, state.optimizer)
+  new = jax.tree.map(functools.partial(jnp.where, finite), (params, ema, stats, optimizers), old)
+  return State(state.step + 1, *new, counts), {**metrics, **counts}
+
+
+def counted(counts, finite, clipped):
+  """`State.counts` after a step that was `finite` and `clipped`, bool () each."""
+  one = lambda truth: jnp.asarray(truth, jnp.int32)  # noqa: E731
+  return {'clipped_steps': counts['clipped_steps'] + one(finite & clipped),
+          'bad_steps': counts['bad_steps'] + one(~finite),
+          'bad_in_a_row': (counts['bad_in_a_row'] + 1) * one(~finite)}
