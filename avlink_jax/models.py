@@ -46,7 +46,8 @@ def build(config, dtype=jnp.float32):
     towers[name] = DiT(
         channels=channels[name], rate=rates[name], patch=tuple(tower.patch), width=tower.width,
         depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
-        rope_base=tower.rope_base, prediction=tower.prediction, detail=tower.detail,
+        rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
+        detail=tower.detail,
         remat=config.remat == 'block', **shared)
   link = None
   if 'fusion' in config:

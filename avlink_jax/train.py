@@ -15,6 +15,7 @@ from clu import parameter_overview
 
 from avlink_jax import models as model_builder
 from avlink_jax import tasks, weights
+from avlink_jax.atomic import write_text
 from avlink_jax.codecs import vocoder
 from avlink_jax.data import pipeline
 from avlink_jax.errors import Preempted, UserError
@@ -25,7 +26,7 @@ from avlink_jax.training import step as training
 from avlink_jax.training.bad_numbers import BadNumbers
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.lock import only_run
-from avlink_jax.training.log import Log, clock, replace
+from avlink_jax.training.log import Log, clock
 from avlink_jax.training.preemption import Preemption
 from avlink_jax.training.watchdog import Watchdog
 
@@ -68,7 +69,7 @@ def run(config, workdir, preemption, watchdog):
                     'be a step back')
   if first:
     checkpoints.tidy(start)
-    replace(workdir / 'config.json', json.dumps(config.to_dict(), indent=2))
+    write_text(workdir / 'config.json', json.dumps(config.to_dict(), indent=2))
 
   mesh = sharding.make_mesh(**config.mesh)
   say(f'{config.task}, {config.scale}: {len(jax.devices())} {jax.default_backend()} device(s), '

@@ -65,10 +65,11 @@ def base(task, scale):
   c.towers = ConfigDict({
       name: dict(TOWER[scale], patch=PATCH[scale][name],
                  features=0,  # above 0: no tower, but vectors of so many numbers from outside
-                 # A patch wider than the tower needs a network that names the data, as far as
-                 # the tower can carry it (model/dit.py).
-                 **(dict(prediction='data', detail=0.04) if (name, scale) == ('video', 'nano')
-                    else dict(prediction='velocity', detail=0.0)))
+                 # A patch wider than the tower needs a network that names the data, and a way past
+                 # the tower for what the tower cannot carry (model/dit.py).
+                 **(dict(prediction='data', hidden=192, detail=0.04)
+                    if (name, scale) == ('video', 'nano')
+                    else dict(prediction='velocity', hidden=0, detail=0.0)))
       for name in ('audio', 'video')})
 
   c.flow = ConfigDict(dict(
@@ -116,21 +117,23 @@ def add_fusion(c):
     # Where the condition decides about timing depends on the data: the nano codec's latents show
     # most onsets by themselves from t = 0.2 on (tests/benchmarks/timing_in_noise.py), so examples
     # and Euler steps lie below. Paper scale keeps the paper's law and even steps.
-    c.sample.shift = c.flow.location
+    c.sample.shift = ConfigDict(c.flow.location)  # a copy: each can be set by itself
   c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
   c.frozen = frozen(c.scale, 'codec', 'audio', 'video')
 
 
-def early(c, name):
-  """Nano base models learn, and are sampled, near noise.
+def early(c, name, location, guidance):
+  """Nano base models learn, and are sampled, near noise, and for longer.
 
   An average over a whole clip shows its background, its layout, its timbre from t = 0.01 on: what
   a prompt says is there to be seen, and only before that do words matter. Trained on the paper's
   law, which has hardly an example there, nano models did not listen to their prompts at all.
   """
   if c.scale == 'nano':
-    c.flow.location[name] = c.sample.shift[name] = -3.0
+    c.flow.location[name] = c.sample.shift[name] = location
     c.flow.scale = 2.0
+    c.sample.guidance = guidance
+    c.train.steps, c.train.decay_steps, c.train.ema_decay = 12_000, 4_000, 0.998
 
 
 def frozen(scale, *parts):

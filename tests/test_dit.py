@@ -21,7 +21,8 @@ from configs import t2a
 AUDIO = DiT(channels=3, patch=(2,), rate=25.0, width=16, depth=3, heads=2, mlp=24, text_width=12,
             attention='reference')
 VIDEO = dataclasses.replace(AUDIO, patch=(1, 2, 3), rate=6.0, depth=2)
-SHAPES = {AUDIO: (8,), VIDEO: (4, 4, 6)}
+WIDE = dataclasses.replace(VIDEO, hidden=20)
+SHAPES = {AUDIO: (8,), VIDEO: (4, 4, 6), WIDE: (4, 4, 6)}
 both = pytest.mark.parametrize('tower', [AUDIO, VIDEO], ids=['audio', 'video'])
 
 
@@ -115,15 +116,35 @@ def test_at_initialisation_the_network_says_zero(tower):
   np.testing.assert_array_equal(velocity(names_data)(params, inputs), zero_data)
 
 
+# The way past the tower
+
+def test_the_way_past_the_tower_is_silent_at_the_start():
+  params, inputs = fresh(WIDE), input_of(WIDE)
+  plain = {**params, 'embed': {k: v for k, v in params['embed'].items() if k != 'wide'}}
+  np.testing.assert_array_equal(plain_jit(WIDE.embed)(params, inputs).tokens,
+                                plain_jit(VIDEO.embed)(plain, inputs).tokens)
+  assert not np.asarray(velocity(WIDE)(params, inputs)).any()
+
+
+def test_what_one_linear_map_cannot_see_goes_past_the_tower():
+  """Two patches of 18 numbers whose difference the map to 16 numbers loses are one to a tower
+  without the way past it, and two to one that has it."""
+  change = np.linalg.svd(np.asarray(params_of(WIDE)['embed']['patch']['kernel']).T)[2][-1]
+  inputs = input_of(WIDE)
+  x = np.array(WIDE._patches(inputs.x))
+  x[:, 5] += 3 * change
+  other = inputs.replace(x=WIDE._unpatchify(x, SHAPES[VIDEO]))
+  differ = lambda tower, params: np.abs(  # noqa: E731
+      velocity(tower)(params, other) - velocity(tower)(params, inputs)).max()
+  assert differ(VIDEO, params_of(VIDEO) | {'embed': {
+      **params_of(VIDEO)['embed'], 'patch': params_of(WIDE)['embed']['patch']}}) < 1e-4
+  assert differ(WIDE, params_of(WIDE)) > 1e-2
+
+
 # Patches
 
 grids = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3).filter(
     lambda sides: len(sides) != 2)
-
-
-def padded(x, patch):
-  ends = [(0, -n % p) for n, p in zip(x.shape[1:-1], patch, strict=True)]
-  return np.pad(x, [(0, 0), *ends, (0, 0)])
 
 
 @given(grids, st.integers(0, 99))
@@ -132,15 +153,15 @@ def test_patches_put_together_are_the_data_also_where_it_does_not_divide(sides, 
   shape, patch = zip(*sides, strict=True)
   tower = DiT(channels=2, patch=patch, rate=1.0)
   x = np.random.default_rng(seed).standard_normal((2, *shape, 2)).astype(np.float32)
-  patches = tower._patchify(padded(x, patch))
+  patches = tower._patches(x)
   assert patches.shape == (2, math.prod(tower.grid(shape)), math.prod(patch) * 2)
   np.testing.assert_array_equal(tower._unpatchify(patches, shape), x)
 
 
 def test_a_token_is_its_patch_time_first():
   tower = DiT(channels=2, patch=(2, 3, 4), rate=1.0)
-  x = np.random.default_rng(0).standard_normal((1, 4, 6, 8, 2))
-  patches, grid = np.asarray(tower._patchify(x)), tower.grid((4, 6, 8))
+  x = np.random.default_rng(0).standard_normal((1, 4, 6, 8, 2), np.float32)
+  patches, grid = np.asarray(tower._patches(x)), tower.grid((4, 6, 8))
   for token, (t, h, w) in enumerate(np.ndindex(*grid)):
     own = x[0, 2 * t:2 * t + 2, 3 * h:3 * h + 3, 4 * w:4 * w + 4]
     np.testing.assert_array_equal(patches[0, token], own.ravel())
@@ -150,7 +171,7 @@ def test_a_token_is_its_patch_time_first():
 def test_a_token_knows_the_second_of_its_content(tower):
   shape = SHAPES[tower]
   x = np.broadcast_to(np.arange(shape[0]).reshape(-1, *[1] * len(shape)), (1, *shape, 1))
-  first_frame = np.asarray(tower._patchify(x))[0, :, 0]
+  first_frame = np.asarray(tower._patches(x))[0, :, 0]
   np.testing.assert_allclose(tower.seconds(shape), first_frame / tower.rate)
 
 

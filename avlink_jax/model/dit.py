@@ -7,6 +7,7 @@ nothing below asks which one it is.
 """
 
 import dataclasses
+import functools
 import math
 
 import flax
@@ -43,15 +44,17 @@ def modulate(x, shift, scale):
 
 
 class MLP(nn.Module):
-  """Dense → GELU → Dense."""
+  """Dense → GELU → Dense; with `silent`, one that says 0 at initialisation."""
   hidden: int
   out: int
   dtype: jnp.dtype = jnp.float32
+  silent: bool = False
 
   @nn.compact
   def __call__(self, x):
     x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype)(x))
-    return nn.Dense(self.out, dtype=self.dtype)(x)
+    last = dict(kernel_init=zeros) if self.silent else {}
+    return nn.Dense(self.out, dtype=self.dtype, **last)(x)
 
 
 class Block(nn.Module):
@@ -84,29 +87,48 @@ class Block(nn.Module):
 
 
 class Embed(nn.Module):
-  """Patches, flow time and text brought to the tower's width."""
+  """Patches, flow time and text brought to the tower's width.
+
+  `hidden` above 0: an MLP of that width beside the linear map of patches (DiT.hidden).
+  """
   width: int
+  hidden: int = 0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, patches, t, text):
     tokens = nn.Dense(self.width, dtype=self.dtype, name='patch')(patches)
+    if self.hidden:
+      tokens += MLP(self.hidden, self.width, self.dtype, silent=True, name='wide')(patches)
     time = MLP(self.width, self.width, self.dtype, name='time')(time_features(t))
     return tokens, time, MLP(self.width, self.width, self.dtype, name='text')(text)
 
 
 class Head(nn.Module):
-  """Last adaLN and the way back to patches; zero at initialisation (DiT)."""
+  """Last adaLN and the way back to patches; zero at initialisation (DiT).
+
+  `hidden` above 0: a layer of that width beside it, which looks at token and noisy patch together
+  (DiT.hidden), the patch more or less by flow time.
+  """
   width: int
   out: int
+  hidden: int = 0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, tokens, time):
-    modulation = nn.Dense(2 * self.width, kernel_init=zeros, dtype=self.dtype, name='modulation')
-    shift, scale = jnp.split(modulation(nn.silu(time)), 2, axis=-1)
-    out = nn.Dense(self.out, kernel_init=zeros, dtype=self.dtype, name='out')
-    return out(modulate(tokens, shift, scale)).astype(jnp.float32)
+  def __call__(self, tokens, time, patches):
+    dense = functools.partial(nn.Dense, dtype=self.dtype)
+    silent = functools.partial(dense, kernel_init=zeros)
+    time = nn.silu(time)
+    shift, scale = jnp.split(silent(2 * self.width, name='modulation')(time), 2, axis=-1)
+    x = modulate(tokens, shift, scale)
+    out = silent(self.out, name='out')(x)
+    if self.hidden:
+      seen = dense(self.hidden, name='seen')(patches)
+      seen *= 1 + silent(self.hidden, name='gate')(time)[:, None]
+      wide = nn.gelu(dense(self.hidden, name='wide')(x) + seen)
+      out += silent(self.out, name='wide_out')(wide)
+    return out.astype(jnp.float32)
 
 
 @flax.struct.dataclass
@@ -147,6 +169,9 @@ class DiT:
     prediction: 'velocity' (the paper's), or 'data': the network names X_1 and the velocity
       follows. A patch wider than the tower needs the latter: velocity contains the noise,
       which a narrow tower cannot carry, while the clean picture it can.
+    hidden: width of a nonlinear way past the tower, for patches wider than it; 0: none. What
+      one linear map to `width` numbers and back cannot carry, where in a patch a small thing is,
+      goes through it from the noisy patch to the clean one, as the token says.
     detail: deviation of what such a tower cannot carry of the data, and takes from its input
       instead, as far as that is clean (flow.add_detail).
     remat: recompute each block for the gradient instead of keeping its activations.
@@ -161,6 +186,7 @@ class DiT:
   text_width: int = 1024
   rope_base: float = 10_000.0
   prediction: str = 'velocity'
+  hidden: int = 0
   detail: float = 0.0
   attention: str = 'auto'
   remat: bool = False
@@ -177,11 +203,11 @@ class DiT:
 
   @property
   def embedder(self):
-    return Embed(self.width, self.dtype)
+    return Embed(self.width, self.hidden, self.dtype)
 
   @property
   def header(self):
-    return Head(self.width, math.prod(self.patch) * self.channels, self.dtype)
+    return Head(self.width, math.prod(self.patch) * self.channels, self.hidden, self.dtype)
 
   def grid(self, shape):
     """Tokens along each axis for data of `shape` (T, [H, W]); a last half patch counts."""
@@ -199,20 +225,17 @@ class DiT:
         'embed': self.embedder.init(
             keys[0], patches, jnp.zeros(1), jnp.zeros((1, 2, self.text_width)))['params'],
         'blocks': jax.vmap(block)(jax.random.split(keys[1], self.depth)),
-        'head': self.header.init(keys[2], tokens, time)['params'],
+        'head': self.header.init(keys[2], tokens, time, patches)['params'],
     }
 
   def embed(self, params, inputs):
     """Input -> Stream: patches become tokens; data that ends within a patch is padded."""
-    x = inputs.x
-    grid = self.grid(x.shape[1:-1])
-    pad = [(0, g * p - n) for g, p, n in zip(grid, self.patch, x.shape[1:-1], strict=True)]
-    x = jnp.pad(x, [(0, 0), *pad, (0, 0)])
-    mask = jnp.pad(inputs.mask, [(0, 0), pad[0]])
+    grid = self.grid(inputs.x.shape[1:-1])
+    mask = jnp.pad(inputs.mask, [(0, 0), (0, grid[0] * self.patch[0] - inputs.mask.shape[1])])
     mask = rearrange(mask, 'b (n p) -> b n p', p=self.patch[0]).any(-1)
     mask = jnp.repeat(mask, math.prod(grid[1:]), axis=1)
     tokens, time, text = self.embedder.apply(
-        {'params': params['embed']}, self._patchify(x), inputs.t, inputs.text)
+        {'params': params['embed']}, self._patches(inputs.x), inputs.t, inputs.text)
     return Stream(tokens, time, text, mask, inputs)
 
   def segment(self, blocks, stream):
@@ -229,8 +252,9 @@ class DiT:
 
   def head(self, params, stream):
     """Stream -> velocity, shaped as the data, float32."""
-    out = self.header.apply({'params': params['head']}, stream.tokens, stream.time)
     x, t = stream.input.x, stream.input.t
+    patches = self._patches(x) if self.hidden else None
+    out = self.header.apply({'params': params['head']}, stream.tokens, stream.time, patches)
     out = self._unpatchify(out, x.shape[1:-1])
     if self.prediction == 'velocity':
       return out
@@ -249,7 +273,11 @@ class DiT:
     axes = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in self.grid(shape)), indexing='ij')
     return np.stack([a.ravel() for a in axes], axis=-1)
 
-  def _patchify(self, x):
+  def _patches(self, x):
+    """(B, T, [H, W,] channels) -> (B, N, ·), one a token; what ends within a patch is padded."""
+    pad = [(0, g * p - n) for g, p, n in
+           zip(self.grid(x.shape[1:-1]), self.patch, x.shape[1:-1], strict=True)]
+    x = jnp.pad(x, [(0, 0), *pad, (0, 0)])
     if len(self.patch) == 1:
       return rearrange(x, 'b (t p) c -> b t (p c)', p=self.patch[0])
     return rearrange(x, 'b (t pt) (h ph) (w pw) c -> b (t h w) (pt ph pw c)',

@@ -8,6 +8,8 @@ import time
 
 import tensorboardX
 
+from avlink_jax.atomic import write_text
+
 
 class Log:
   """Writes to `workdir`; on other processes than the first it writes nothing.
@@ -27,7 +29,7 @@ class Log:
       # Events of steps that are taken again are hidden.
       self._board = tensorboardX.SummaryWriter(
           str(workdir), flush_secs=30, purge_step=first_step + 1 if first_step else None)
-      replace(pathlib.Path(workdir) / 'skipped.jsonl', map(skip_row, skipped))
+      write_lines(pathlib.Path(workdir) / 'skipped.jsonl', map(skip_row, skipped))
 
   @property
   def seconds(self):
@@ -97,16 +99,14 @@ def rewind(path, step):
   lines = path.read_text().splitlines(keepends=True) if path.exists() else []
   whole = [line for line in lines if line.endswith('\n')]  # a kill may have torn the last one
   kept = [line for line in whole if json.loads(line)['step'] <= step]
-  replace(path, kept)
+  write_lines(path, kept)
   return [json.loads(line) for line in kept]
 
 
-def replace(path, lines):
+def write_lines(path, lines):
   """Writes a file anew so that a kill leaves the old one or the new one; none for no lines."""
   if text := ''.join(lines):
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(text)
-    partial.rename(path)
+    write_text(path, text)
   else:
     path.unlink(missing_ok=True)
 
