@@ -55,7 +55,8 @@ def build(config, dtype=jnp.float32):
     if f.injection in ('fusion', 'cross'):
       fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
                       clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
-                      nearness=f.nearness, cross=f.injection == 'cross', **shared)
+                      nearness=f.nearness, contrast=f.contrast,
+                      cross=f.injection == 'cross', **shared)
       link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject)
     else:
       link = Injection(towers, config.generate[0], f.injection, f.blocks, f.placement, dtype)

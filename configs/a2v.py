@@ -9,4 +9,6 @@ def get_config(scale='paper'):
   common.add_fusion(c)
   c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 2_000}[scale]
   c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 600}[scale]
+  if scale == 'nano':
+    c.sample.guidance = 3.0  # as the base model there
   return c

@@ -108,6 +108,7 @@ def add_fusion(c):
   tower, nano = TOWER[c.scale], c.scale == 'nano'
   c.fusion = ConfigDict(dict(
       FUSION[c.scale], width=tower['width'], heads=tower['heads'], mlp=tower['mlp'],
+      contrast=0.0,  # of what changes to what rests (model/fusion.py)
       injection='fusion',  # fusion, cross, text, add (Table 2)
       placement='interleaved',  # or after:K
       reinject=True,  # False: the conditioning tower runs by itself, once a sample

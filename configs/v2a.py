@@ -7,6 +7,8 @@ def get_config(scale='paper'):
   c = common.base('v2a', scale)
   c.generate = ('audio',)
   common.add_fusion(c)
-  c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 1_000}[scale]
-  c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 300}[scale]
+  c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 1_600}[scale]
+  c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 400}[scale]
+  if scale == 'nano':
+    c.fusion.contrast = 6.0
   return c

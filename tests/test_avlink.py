@@ -15,7 +15,7 @@ from avlink_jax.errors import UserError
 from avlink_jax.model import rope
 from avlink_jax.model.avlink import AVLink, runs, segment_lengths
 from avlink_jax.model.dit import DiT, Input
-from avlink_jax.model.fusion import Fusion
+from avlink_jax.model.fusion import Fusion, raise_changes
 from configs import v2a
 
 DEPTH = 4
@@ -342,6 +342,24 @@ def test_fusion_knows_when_things_are_relative_to_each_other_and_nothing_else():
   for m in range(2):
     np.testing.assert_allclose(later[m], before[m], atol=1e-4)
     assert not np.allclose(apart[m], before[m], atol=1e-3)
+
+
+def test_contrast_raises_what_changes_at_a_place_and_leaves_what_rests():
+  """Three times of two places; the last time of the second clip is padding."""
+  rng = np.random.default_rng(0)
+  rest, change = rng.standard_normal((2, 2, 1, 2, 4))
+  changes = np.array([-1.0, 0.0, 1.0])[None, :, None, None] * change
+  flat = lambda x: (x + np.zeros((2, 3, 2, 4))).reshape(2, 6, 4).astype(np.float32)  # noqa: E731
+  angles = FUSION.angles(np.repeat(np.arange(3) / 6.0, 2))
+  raised = raise_changes(flat(rest + changes), np.ones((2, 6), bool), angles, 3.0)
+  np.testing.assert_allclose(raised, flat(rest + 4 * changes), atol=1e-5)
+
+  mask = np.ones((2, 6), bool)
+  mask[1, 4:] = False
+  raised = raise_changes(flat(rest + changes), mask, angles, 3.0).reshape(2, 3, 2, 4)
+  about = rest - change / 2  # of the two times that count
+  wanted = (about + 4 * (rest + changes - about))[1, :2]
+  np.testing.assert_allclose(raised[1, :2], wanted, atol=1e-5)
 
 
 # What is not differentiated

@@ -167,8 +167,8 @@ def test_several_prompts_for_given_clips_are_told(run, tmp_path):
 
 
 def test_a_workdir_without_weights_is_told(run, tmp_path):
-  config, _ = run('a2v')
-  assert 'no weights for a2v at scale nano are bundled' in told(
+  config, _ = run('av')
+  assert 'no weights for av at scale nano are bundled' in told(
       sample, config, tmp_path / 'nothing', output=tmp_path / 'out')
 
 

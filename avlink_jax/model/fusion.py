@@ -20,6 +20,19 @@ from avlink_jax.model.dit import MLP, modulate, time_features
 zeros = nn.initializers.zeros
 
 
+def raise_changes(x, mask, angles, contrast):
+  """Tokens with what changes at their place during the clip (1 + contrast) times as large.
+
+  x (B, N, C) with mask (B, N), time first; tokens with the angles (N, ·) of the first are the
+  places of one time, and it takes those angles at tracing time, as numpy.
+  """
+  places = int(np.all(np.asarray(angles) == np.asarray(angles)[0], axis=1).sum())
+  y = x.reshape(x.shape[0], -1, places, x.shape[-1])
+  weight = mask.reshape(*y.shape[:3], 1).astype(x.dtype)
+  rest = jnp.sum(y * weight, 1, keepdims=True) / jnp.maximum(jnp.sum(weight, 1, keepdims=True), 1)
+  return (rest + (1 + contrast) * (y - rest)).reshape(x.shape)
+
+
 class FusionBlock(nn.Module):
   """x̂_a, x̂_v = FusionBlock(x_a, x_v, t_a, t_v) (Eq. 3), for any number of streams.
 
@@ -36,6 +49,7 @@ class FusionBlock(nn.Module):
   dtype: jnp.dtype = jnp.float32
   nearness: float = 0.0
   cross: bool = False
+  contrast: float = 0.0
 
   @nn.compact
   def __call__(self, tokens, times, masks, angles):
@@ -56,7 +70,8 @@ class FusionBlock(nn.Module):
       vectors = nn.Dense(4 * self.width + x.shape[-1], kernel_init=zeros, dtype=self.dtype,
                          name=f'modulation_out_{m}')(low)
       modulations.append(jnp.split(vectors, [i * self.width for i in range(1, 5)], axis=-1))
-      common.append(nn.Dense(self.width, dtype=self.dtype, name=f'in_{m}')(x))
+      seen = raise_changes(x, masks[m], angles[m], self.contrast) if self.contrast else x
+      common.append(nn.Dense(self.width, dtype=self.dtype, name=f'in_{m}')(seen))
     modulated = [modulate(h, shift, scale)
                  for h, (shift, scale, *_) in zip(common, modulations, strict=True)]
     attended = (self._cross if self.cross else self._joint)(modulated, masks, angles)
@@ -100,6 +115,9 @@ class Fusion:
       (attention.Attention). The paper says nothing of it. At nano scale, 0 with
       rope_base 100 had not left its plateau after 960 steps; 1.5 with rope_base 10 had by 500.
     cross: each stream attends to the other's tokens only (an ablation).
+    contrast: how much louder the blocks hear what changes in a token than what rests there. The
+      paper has none. 97 % of the nano video tower's tokens is the scene, which rests: with 0, V2A
+      was still on its plateau after 1,000 steps, with 6 it left it at 650.
   """
   blocks: int = 8
   width: int = 1024
@@ -112,17 +130,18 @@ class Fusion:
   dtype: jnp.dtype = jnp.float32
   nearness: float = 0.0
   cross: bool = False
+  contrast: float = 0.0
 
   @property
   def block(self):
     return FusionBlock(self.width, self.heads, self.mlp, self.rank, self.attention, self.dtype,
-                       self.nearness, self.cross)
+                       self.nearness, self.cross, self.contrast)
 
   def init(self, key, tower_widths):
     tokens = [jnp.zeros((1, 1, width)) for width in tower_widths]
     times = [jnp.zeros(1) for _ in tower_widths]
     masks = [jnp.ones((1, 1), bool) for _ in tower_widths]
-    angles = [jnp.zeros((1, self.width // self.heads // 2)) for _ in tower_widths]
+    angles = [np.zeros((1, self.width // self.heads // 2)) for _ in tower_widths]
     one = lambda key: self.block.init(key, tokens, times, masks, angles)['params']  # noqa: E731
     return {'blocks': jax.vmap(one)(jax.random.split(key, self.blocks))}
 
