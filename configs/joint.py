@@ -7,6 +7,8 @@ def get_config(scale='paper'):
   c = common.base('joint', scale)
   c.generate = ('audio', 'video')
   common.add_fusion(c)
-  c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 3_000}[scale]
-  c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 900}[scale]
+  c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 2_200}[scale]
+  c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 700}[scale]
+  if scale == 'nano':
+    c.sample.guidance = 3.0  # as the base models there
   return c
