@@ -47,7 +47,7 @@ def micro_config(task, **changes):
     config.towers[tower].update(width=16, depth=2, heads=2, mlp=32, patch=patch)
   config.towers.video.hidden = 8
   if 'fusion' in config:
-    config.fusion.update(width=16, heads=2, mlp=32, rank=4)
+    config.fusion.update(width=16, heads=2, mlp=32, rank=4, contrast=2.0)
   config.train.update(batch_size=4, warmup_steps=2, decay_steps=0, learning_rate=1e-2)
   config.update_from_flattened_dict(changes)
   return config

@@ -251,8 +251,8 @@ def products_of(name):
 def test_without_reinjection_the_conditioning_tower_runs_once_a_sample():
   (each, once), (each_cached, once_cached) = map(products_of, ('fusion', 'cached'))
   # A block: qkv, two of attention, out; q, kv, two, out; two of the MLP; modulation. And the
-  # embedding: patches, time (2), text (2).
-  tower = 2 * 12 + 5
+  # embedding: patches, the way past the tower (2), time (2), text (2).
+  tower = 2 * 12 + 7
   assert each - each_cached == once_cached - once == tower
 
 

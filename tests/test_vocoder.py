@@ -176,7 +176,7 @@ def test_a_step_of_the_trainer_moves_both_players_and_the_mel_comes_nearer():
     state, metrics = move(state, {}, batch)
     said.append({name: float(value) for name, value in metrics.items()})
   assert {'loss', 'discriminator_loss', 'adversarial', 'features', 'mel_l1', 'grad_norm',
-          'discriminator_grad_norm', 'learning_rate'} == set(said[0])
+          'discriminator_grad_norm', 'learning_rate', *step.COUNTS} == set(said[0])
   assert all(np.isfinite(list(m.values())).all() for m in said)
   assert said[-1]['mel_l1'] < 0.7 * said[0]['mel_l1']
   for player in task.players:
