@@ -226,7 +226,7 @@ def test_two_adams_move_in_one_step_and_the_discriminator_waits():
     metrics.append(made)
   assert set(state.optimizer) == {'discriminator', 'generator'}
   assert jax.tree.structure(state.ema) == jax.tree.structure(task.sampled(state.params))
-  assert state.ema.keys() == {'encoder', 'decoder'} and set(state.stats) == {'std'}
+  assert state.ema.keys() == {'encoder', 'decoder', 'linear'} and set(state.stats) == {'std'}
   start = states[0].params['discriminator']
   for n, (before, after) in enumerate(zip(states[:-1], states[1:], strict=True)):
     moved = [not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (
