@@ -79,4 +79,6 @@ def test_another_hosts_lock_counts_while_that_host_keeps_touching_it(tmp_path, a
 
 def test_a_lock_file_that_is_half_written_is_no_obstacle(tmp_path):
   (tmp_path / 'lock').write_text('{"host": "els')
-  Lock(tmp_path).release()
+  lock = Lock(tmp_path)
+  assert json.loads((tmp_path / 'lock').read_text())['host'] == socket.gethostname()
+  lock.release()
