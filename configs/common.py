@@ -75,6 +75,7 @@ def base(task, scale):
   c.flow = ConfigDict(dict(
       # Logit-normal law of t (App. D.1), of what is generated.
       location=dict(audio=0.0, video=0.0), scale=1.0,
+      loss_weight=dict(audio=1.0, video=1.0),  # of each generated modality's error
       condition_law='fixed',  # t of what conditions, in training: fixed, or uniform (Sec. 4.4)
       drop_generated=0.1, drop_condition=0.1,  # how often a prompt is replaced by the null one
       condition_time=dict(video=0.96, audio=0.8)))

@@ -158,7 +158,8 @@ class FlowTask:
     """Eq. 5: mean squared error of the velocity, over real (not padded) data.
 
     Both times of a pair that is generated at once are the same draw, each moved by its own
-    location, so that training sees the pairs that the sampler goes through.
+    location, so that training sees the pairs that the sampler goes through. Of several
+    modalities each counts by `flow.loss_weight`: one optimiser hears the louder gradient.
     """
     del step, player
     laws, towers = self.config.flow, self.towers(params, frozen)
@@ -190,7 +191,8 @@ class FlowTask:
     metrics = {
         f'mse_{name}': masked_mse(v, targets[name], inputs[name].mask & generated[name][:, None])
         for name, v in velocities.items()}
-    return sum(metrics.values()), (metrics, stats)
+    weighted = [laws.loss_weight[name] * metrics[f'mse_{name}'] for name in velocities]
+    return sum(weighted), (metrics, stats)
 
 
 def masked_mse(x, y, mask):
