@@ -10,6 +10,7 @@ import sys
 
 import flax
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import safetensors
@@ -85,7 +86,8 @@ def overlay(tree, given):
   flat = flax.traverse_util.flatten_dict(tree, sep='/', keep_empty_nodes=True)
   other = flax.traverse_util.flatten_dict(given, sep='/')
   taken = [k for k, v in flat.items() if k in other and other[k].shape == getattr(v, 'shape', None)]
-  merged = flat | {k: jax.device_put(other[k], flat[k].sharding) for k in taken}
+  merged = flat | {k: jax.make_array_from_callback(
+      other[k].shape, flat[k].sharding, lambda at, k=k: other[k][at]) for k in taken}
   left = [k for k in flat if k not in taken and hasattr(flat[k], 'shape')]
   return flax.traverse_util.unflatten_dict(merged, sep='/'), taken, left
 
@@ -106,6 +108,22 @@ def locate(part, given, scale):
                     'weights: try --config=configs/v2a.py:nano)')
   path = pathlib.Path(given)
   return path / 'weights.safetensors' if path.is_dir() else path
+
+
+def frozen_shapes(models, parts, dtype=None):
+  """Of what `load_frozen` gives, as jax.ShapeDtypeStructs, without reading anything."""
+  key = jax.random.key(0)
+
+  def make():
+    frozen = {'towers': {part: {'dit': models.towers[part].init(key), 'text': models.text.init(key)}
+                         for part in parts if part != 'codec'}}
+    if dtype is not None:
+      frozen = jax.tree.map(lambda x: x.astype(dtype), frozen)
+    if 'codec' in parts:
+      frozen['codec'] = {'params': models.codec.init(key), 'std': jnp.ones(())}
+    return frozen
+
+  return jax.eval_shape(make)
 
 
 def load_frozen(config, models, parts, dtype=None, workdir=None):
