@@ -98,20 +98,21 @@ class Report:
 
   def note(self, row):
     """How many seeds a row rests on, or why it has none."""
-    name = the_same(row, self.scale)
-    if reason := self.plan['left_out'].get(name):
-      return f'left out: {reason}'
-    seeds = self.of(row)
-    return ', '.join(map(str, sorted(seeds))) if seeds else 'not yet'
+    if seeds := self.of(row):
+      return ', '.join(map(str, sorted(seeds)))
+    reason = self.plan['left_out'].get(the_same(row, self.scale))
+    return f'left out: {reason}' if reason else 'not yet'
 
   def table(self, parts, figures):
-    """Table of [(part, [(label, row)])], the paper's figures {row: {column: figure}} beside."""
+    """Table of [(part, [(label, row)])], the paper's figures {row: {column: figure}} beside.
+
+    None: it has none of these."""
     names = self.names([row for _, rows in parts for _, row in rows])
-    header = ['', *self.header(names), 'seeds']
+    header = ['', *self.header(names, figures is not None), 'seeds']
     rows = []
     for part, members in parts:
       rows.append([part])
-      rows += [[label, *self.cells(row, names, figures.get(row, {})), self.note(row)]
+      rows += [[label, *self.cells(row, names, figures and figures.get(row, {})), self.note(row)]
                for label, row in members]
     return Table(header, rows)
 
@@ -238,7 +239,7 @@ def orderings_blocks(found):
 def blocks(report):
   """The document, top to bottom, and its orderings."""
   plan, scale = report.plan, report.scale
-  steps = plan['steps'] or ablations.get_config(f'ours:{scale}').train.steps
+  steps = plan['steps'] or 'Each task\'s own'
   ordered = report.orderings()
   v2a = [(part, [(label, row) for label, row, _ in rows]) for part, rows in paper.TABLE_2]
   joint_v2a = [('Video to audio (Table 1)', [('Shared (Ours-Joint)', 'joint_v2a'),
@@ -255,8 +256,11 @@ def blocks(report):
                and (found := changes(name, scale))]
   return [
       Heading(f'The paper\'s ablations at scale {scale}', 1),
-      Text(f'{steps} training steps a direction, {plan["clips"]} held-out clips, the same examples '
-           'in the same order for the same seed, one noise for all rows.'
+      Text(f'{steps} training steps'
+           + (' a direction' if plan['steps'] else
+              f' (V2A: {ablations.get_config(f"ours:{scale}").train.steps})')
+           + f', {plan["clips"]} held-out clips, the same examples in the same order for the same '
+           'seed, one noise for all rows.'
            + (f' Given to all: {" ".join(plan["flags"])}.' if plan['flags'] else '')),
       Text(HOW),
       Heading('Table 2'),
@@ -274,7 +278,7 @@ def blocks(report):
                    't of the sound'),
       Heading('Fig. 6: the law of t'), Text(LOSSES), report.losses(),
       report.table([('Location of the law of t', [(f'location {x:g}', row)
-                                                  for x, row in after('fig6').items()])], {}),
+                                                  for x, row in after('fig6').items()])], None),
       Heading('Guidance and number of steps'),
       report.sweep('guidance.svg', after('guidance'), 'Guidance (C.2)', 'weight'),
       report.sweep('steps.svg', after('steps'), 'Euler steps (C.2)', 'steps'),

@@ -17,6 +17,7 @@ SIGTERM ends it like that (status 75).
 import argparse
 import collections
 import json
+import os
 import pathlib
 import sys
 
@@ -77,43 +78,46 @@ def budget(config, steps):
 
 def plan(given, flags):
   """([Job], {row: why it is not run}) of what the command line asks for."""
-  output, jobs, left_out = pathlib.Path(given.output), {}, {}
+  jobs, left_out = {}, {}
   folders = feature_folders(given.features, value_of(flags, 'data.source'))
   for seed in given.seeds:
     for name in dict.fromkeys(the_same(row, given.scale) for row in given.rows):
       base = the_same(ablations.trained(name), given.scale)
-      config = ablations.get_config(f'{base}:{given.scale}')
-      more = list(flags)
-      if config.towers.video.features:
+      width, more = ablations.get_config(f'{base}:{given.scale}').towers.video.features, flags
+      if width:
         kind = base.split('_')[0]
         if kind not in folders:
-          left_out[name] = (f'needs {kind.upper()} vectors of {config.towers.video.features} '
-                            f'numbers, an .npz beside each clip: --features={kind}=FOLDER')
+          left_out[name] = (f'needs {kind.upper()} vectors of {width} numbers, an .npz beside each '
+                            f'clip: --features={kind}=FOLDER')
           continue
-        more.append(f'--config.data.source={folders[kind]}')
-      train, sample, evaluate = (
-          f'{row}-seed_{seed}.{kind}' for row, kind in (
-              (base, 'train'), (name, 'sample'), (name, 'evaluate')))
-      workdir = output / 'runs' / f'{base}-seed_{seed}'
-      samples, scores = (output / part / f'{name}-seed_{seed}' for part in ('samples', 'scores'))
-      common_flags = [*more, f'--config.seed={seed}', f'--workdir={workdir}']
-      trained_with = budget(config, given.steps)
-      jobs.setdefault(train, Job(
-          train, None, int(value_of(trained_with + more, 'train.steps') or config.train.steps),
-          [f'--config=configs/ablations.py:{base}:{given.scale}', *common_flags, *trained_with,
-           # Its own samples are for looking at, and the newest checkpoint is enough to go on from.
-           '--config.sample.count=2', '--config.checkpoint.keep=1']))
-      if not scored(name, given.scale):
-        continue
-      jobs[sample] = Job(
-          sample, train, given.clips,
-          [f'--config=configs/ablations.py:{name}:{given.scale}', *common_flags, '--mode=sample',
-           f'--output={samples}', f'--config.sample.count={given.clips}', '--seed=0'])
-      jobs[evaluate] = Job(
-          evaluate, sample, given.clips,
-          ['--mode=evaluate', f'--generated={samples}', f'--reference={samples / "reference"}',
-           f'--output={scores}.json'])
+        more = [*flags, f'--config.data.source={folders[kind]}']
+      for job in pieces(name, base, seed, given, more):
+        jobs.setdefault(job.key, job)
   return list(jobs.values()), left_out
+
+
+def pieces(name, base, seed, given, flags):
+  """Jobs of a row: training (of `base`, whose weights it has), clips, scores."""
+  output, config = pathlib.Path(given.output), ablations.get_config(f'{base}:{given.scale}')
+  run, row = f'{base}-seed_{seed}', f'{name}-seed_{seed}'
+  shared = [*flags, f'--config.seed={seed}', f'--workdir={output / "runs" / run}']
+  steps = budget(config, given.steps)
+  train = Job(f'{run}.train', None,
+              int(value_of([*flags, *steps], 'train.steps') or config.train.steps),
+              [f'--config=configs/ablations.py:{base}:{given.scale}', *shared, *steps,
+               # Its own samples are only to be looked at.
+               '--config.sample.count=2', '--config.checkpoint.keep=2'])
+  if not scored(name, given.scale):
+    return [train]
+  samples = output / 'samples' / row
+  sample = Job(f'{row}.sample', train.key, given.clips,
+               [f'--config=configs/ablations.py:{name}:{given.scale}', *shared, '--mode=sample',
+                f'--output={samples}', f'--config.sample.count={given.clips}', '--seed=0'])
+  evaluate = Job(f'{row}.evaluate', sample.key, given.clips,
+                 ['--mode=evaluate', f'--generated={samples}',
+                  f'--reference={samples / "reference"}',
+                  f'--output={output / "scores" / row}.json'])
+  return [train, sample, evaluate]
 
 
 def value_of(flags, key):
@@ -133,6 +137,7 @@ def keep_plan(given, flags, left_out):
     if differing:
       raise UserError(f'{given.output} was begun with other settings ({"; ".join(differing)}): '
                       'give the old ones to go on, or another --output')
+    left_out = old['left_out'] | left_out  # of rows that were asked for before
   write_text(path, json.dumps(wanted | {'left_out': left_out}, indent=1) + '\n')
 
 
@@ -162,7 +167,8 @@ def read_flags(argv):
     raise UserError(f'--seeds={given.seeds}: give whole numbers, such as 0,1') from None
   if min(given.jobs, given.clips, given.steps or 1) < 1:
     raise UserError('--jobs, --clips and --steps begin at 1')
-  given.output = given.output or f'runs/ablations-{given.scale}'
+  # The processes work in the project's folder, wherever this one was started.
+  given.output = os.path.abspath(given.output or f'runs/ablations-{given.scale}')
   given.rows = chosen(given.only)
   return given, flags
 

@@ -4,8 +4,8 @@ import html
 import math
 import typing
 
-WIDTH, HEIGHT = 640, 380  # pixels
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 52  # margins
+WIDTH, HEIGHT = 780, 380  # pixels
+LEFT, RIGHT, TOP, BOTTOM = 64, 176, 40, 52  # margins; the legend stands in the right one
 COLOURS = ('#0b62a4', '#c8501e', '#2e7d32', '#7b3fa0', '#8a6d00', '#00838f', '#ad1457')
 
 
@@ -35,7 +35,7 @@ def svg(lines, *, title, x_label, y_label):
   x_of = lambda x: LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT)  # noqa: E731
   y_of = lambda y: HEIGHT - BOTTOM - (y - bottom) / (top - bottom) * (  # noqa: E731
       HEIGHT - TOP - BOTTOM)
-  parts = [_text(WIDTH / 2, 20, title, 'middle', 15), *_axes(
+  parts = [_text((LEFT + WIDTH - RIGHT) / 2, 20, title, 'middle', 15), *_axes(
       ticks(left, right), ticks(bottom, top), x_of, y_of),
            _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x_label, 'middle'),
            f'<g transform="rotate(-90 16 {HEIGHT / 2})">'
@@ -47,8 +47,9 @@ def svg(lines, *, title, x_label, y_label):
     parts += _drawn(line, colour, x_of, y_of)
     at = TOP + 16 * i + 8
     dash = ' stroke-dasharray="5 4"' if line.dashed else ''
-    parts.append(f'<path d="M{LEFT + 12} {at}h22" stroke="{colour}" stroke-width="2"{dash}/>')
-    parts.append(_text(LEFT + 40, at + 4, line.label, 'start'))
+    x = WIDTH - RIGHT + 12
+    parts.append(f'<path d="M{x} {at}h22" stroke="{colour}" stroke-width="2"{dash}/>')
+    parts.append(_text(x + 28, at + 4, line.label, 'start'))
   return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
           f'width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" role="img" '
           f'aria-label="{html.escape(title)}"><rect width="100%" height="100%" fill="white"/>'
