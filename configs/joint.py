@@ -11,8 +11,4 @@ def get_config(scale='paper'):
   c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 1_200}[scale]
   if scale == 'nano':
     c.sample.guidance = 3.0  # as the base models there
-    c.fusion.contrast = 6.0
-    # A picture's error is a small thing in a wide patch: by itself A2V's gradient is 0.002 long
-    # and V2A's 0.5, and blocks that hear both learned nothing of A2V in 4,000 steps.
-    c.flow.loss_weight.video = 100.0
   return c

@@ -9,6 +9,4 @@ def get_config(scale='paper'):
   common.add_fusion(c)
   c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 1_600}[scale]
   c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 400}[scale]
-  if scale == 'nano':
-    c.fusion.contrast = 6.0
   return c
