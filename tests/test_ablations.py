@@ -11,6 +11,7 @@ from avlink_jax import tasks
 from avlink_jax.errors import UserError
 from avlink_jax.main import CONFIG, parse
 from avlink_jax.models import build
+from avlink_jax.sample import trained_weights
 from avlink_jax.training import step as training
 from avlink_jax.training.drift import flat
 from configs import ablations, common
@@ -83,6 +84,11 @@ def test_the_command_line_says_name_and_scale():
   assert (CONFIG.value.scale, CONFIG.value.fusion.reinject) == ('paper', False)
   parse(['main', '--config=configs/ablations.py:location_-1:nano'])
   assert (CONFIG.value.scale, CONFIG.value.flow.location.audio) == ('nano', -1.0)
+
+
+def test_an_ablation_is_not_sampled_with_its_tasks_bundled_weights(tmp_path):
+  with pytest.raises(UserError, match='no weights for no_reinjection at scale nano'):
+    trained_weights(None, ablations.get_config('no_reinjection:nano'), tmp_path, {})
 
 
 def test_a_name_that_is_none_is_told_with_those_near_it():
