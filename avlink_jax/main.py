@@ -42,7 +42,8 @@ def run(argv):
                            need(OUTPUT, 'evaluate'))))
     return
   config = need(CONFIG, MODE.value)
-  workdir = WORKDIR.value or f'runs/{config.task}-{config.scale}'
+  # An ablation is of a task and another run than it (configs/ablations.py).
+  workdir = WORKDIR.value or f'runs/{config.get("ablation", config.task)}-{config.scale}'
   if MODE.value == 'train':
     if DISTRIBUTED.value:
       from avlink_jax.training import hosts

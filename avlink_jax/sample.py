@@ -140,9 +140,10 @@ def trained_weights(task, config, workdir, frozen, mesh):
       state = checkpoints.restore(sharding.abstract(like, sharding.shardings(like, mesh)))
       checkpoints.close()
       return state.ema, state.stats, f'{workdir}, step {int(state.step)}'
-  path = weights.BUNDLED / config.scale / f'{config.task}.safetensors'
+  name = config.get('ablation', config.task)  # whose weights are not its task's (main.py)
+  path = weights.BUNDLED / config.scale / f'{name}.safetensors'
   if not path.exists():
-    raise UserError(f'{workdir} has no checkpoint, and no weights for {config.task} at scale '
+    raise UserError(f'{workdir} has no checkpoint, and no weights for {name} at scale '
                     f'{config.scale} are bundled: train first, or give --workdir')
   tree, _ = weights.read(path)
   like = jax.eval_shape(lambda key: task.sampled(task.init(key, frozen)), jax.random.key(0))

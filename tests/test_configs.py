@@ -11,7 +11,8 @@ import yaml
 from configs import common
 
 ROOT = pathlib.Path(__file__).parent.parent
-TASKS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != 'common')
+TASKS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py')
+               if p.stem not in ('common', 'ablations'))  # the latter: test_ablations.py
 
 
 def rendered(task, scale):
