@@ -13,7 +13,7 @@ from avlink_jax.data.container import Held
 from avlink_jax.data.datasets import features
 from avlink_jax.data.folder import LONGEST_CAPTION, SPLITS, clean_caption
 from avlink_jax.data.limits import DECODE_SECONDS
-from avlink_jax.errors import UserError
+from avlink_jax.errors import MediaError, UserError
 
 INFO = 'dataset_info.json'  # tfds writes it last, so where it is the data are whole
 HELD_OUT = {'validation': 0, 'test': 10}  # of every TWENTY clips: which one
@@ -85,8 +85,14 @@ class TfdsSource:
     """Decodes clip i. Raises MediaError where it cannot be used."""
     example = self.example(i)
     held = Held(example['id'], example['media'])
+    options = self._options
+    generated = example['metadata'].get('sound') == 'generated'
+    if generated and options['need_audio']:
+      raise MediaError(held, 'has no reference sound')
     clip = media.decode(held, start=example['start'], duration=example['end'] - example['start'],
-                        **self._options)
+                        **options)
+    if generated:
+      clip = dataclasses.replace(clip, audio=clip.audio[:0])
     return dataclasses.replace(clip, id=example['id'], source=f'tfds:{self._name}/{example["id"]}',
                                audio_caption=_caption(example['audio_caption']),
                                video_caption=_caption(example['video_caption']))
