@@ -113,6 +113,7 @@ def test_a_split_that_cannot_be_had_is_named_with_those_there_are(tmp_path):
     TfdsSource('made', 'train', tmp_path, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_reading_needs_no_tensorflow(tmp_path, clip_bytes):
   build(tmp_path, {'train': [example_of('a', clip_bytes)]})
   code = f'''

@@ -1,10 +1,11 @@
 """Can a file be used as a clip, and which seconds of it are the clip?"""
 
-import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
 import pathlib
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import av
 import numpy as np
@@ -117,12 +118,12 @@ def _long_enough(start, end, needs):
 class Examiner:
   """Examines many files, in `processes` other processes (0: in this one), in order.
 
-  A file on which a decoder crashes takes its process with it; the others' files are then examined
-  anew, and those that were under way one by one, so that the culprit is known.
+  A file on which a decoder crashes takes its process with it, and the pool with that; what is left
+  of the jobs is then examined one by one, so that the culprit is known.
   """
 
   def __init__(self, processes: int):
-    self._processes, self._pool = processes, None
+    self._processes, self._pool, self._single = processes, None, None
 
   def __call__(self, jobs):
     """Yields a Verdict for each job."""
@@ -133,29 +134,29 @@ class Examiner:
     for job, future in zip(jobs, futures, strict=True):
       try:
         yield future.result()
-      except concurrent.futures.process.BrokenProcessPool:
-        self.close()
+      except BrokenProcessPool:
+        self._pool = None  # a new one for the next jobs
         yield self._alone(job)
 
   def close(self):
     """Ends the other processes."""
-    if self._pool is not None:
-      self._pool.shutdown(cancel_futures=True)
-      self._pool = None
+    for pool in filter(None, (self._pool, self._single)):
+      pool.shutdown(cancel_futures=True)
+    self._pool = self._single = None
 
   def _submit(self, job):
     self._pool = self._pool or _pool(self._processes)
     return self._pool.submit(examine, job)
 
   def _alone(self, job):
-    with _pool(1) as pool:
-      try:
-        return pool.submit(examine, job).result()
-      except concurrent.futures.process.BrokenProcessPool:
-        return Verdict(kind='broken', reason='a decoder crashes on it')
+    self._single = self._single or _pool(1)
+    try:
+      return self._single.submit(examine, job).result()
+    except BrokenProcessPool:
+      self._single = None
+      return Verdict(kind='broken', reason='a decoder crashes on it')
 
 
 def _pool(processes):
   # Not forked: JAX may have started threads in this process.
-  return concurrent.futures.ProcessPoolExecutor(
-    processes, mp_context=multiprocessing.get_context('spawn'))
+  return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn'))
