@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 
 from avlink_jax.data import build as build_module
 from avlink_jax.data import mux
@@ -198,6 +199,39 @@ def test_the_command_builds_and_tells_and_does_not_build_twice(tmp_path):
   assert done.stdout.startswith('song_describer/1.0.0: 2 of 2 rows built (test 2); left out: none')
   again = subprocess.run(command, capture_output=True, text=True)
   assert again.returncode == 2 and '--overwrite' in again.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing_half_done(tmp_path):
+  intervals = {'intervals': [{'start': 0, 'end': 2, 'text': 'a tone'}] * 8}
+  official_lists.write(tmp_path / 'manual/autocap.json', json.dumps({'vid': intervals}))
+  noise = np.random.default_rng(0).uniform(-0.5, 0.5, 88200)  # records are packed; noise is not
+  for n in range(8):
+    soundfile.write(tmp_path / f'manual/vid_{n:03d}.wav', noise, 44100)
+  command = (f'ulimit -f 1000; {sys.executable} -m avlink_jax.data.build autorecap --processes=0 '
+             f'--manual_dir={tmp_path}/manual --data_dir={tmp_path}/data')
+  done = subprocess.run(['bash', '-c', command], capture_output=True, text=True)
+  assert done.returncode == 2
+  assert 'cannot be written (File too large)' in done.stderr.splitlines()[-1]
+  assert [path for path in (tmp_path / 'data').rglob('*') if path.is_file()] == []
+
+
+def test_a_caption_of_a_megabyte_is_cut_and_counted(tmp_path):
+  official_lists.autorecap(tmp_path / 'manual')
+  interval = {'start': 0, 'end': 2, 'text': 'rain ' * 200_000}
+  official_lists.write(tmp_path / 'manual/autocap_audioset_vggsounds.json',
+                       json.dumps({'vid': {'intervals': [interval]}}))
+  builder = make(tmp_path, 'autorecap')
+  assert builder.report.shortened == ['vid_000'] and '1 captions were cut' in str(builder.report)
+  source = TfdsSource('autorecap', 'train', tmp_path / 'data', need_video=False, **SIZES)
+  assert len(source.load(0).audio_caption) <= 10_000
+
+
+def test_links_that_go_round_and_hidden_files_are_no_trouble(tmp_path):
+  official_lists.vggsound(tmp_path / 'manual')
+  os.symlink(tmp_path / 'manual', tmp_path / 'manual' / 'a' / 'round')
+  os.rename(tmp_path / 'manual/b/ghi.mp4', tmp_path / 'manual/b/.ghi.mp4')
+  assert make(tmp_path).report.left_out == {'missing': 2}
 
 
 def test_captions_follow_the_template(tmp_path):

@@ -53,8 +53,10 @@ class AudiosetStrong(MediaDataset):
   def _row(self, segment, split, events):
     video, _, start_ms = segment.rpartition('_')
     start = int(start_ms) / 1000
+    names = (segment, f'{video}_{int(start_ms)}_{int(start_ms) + 1000 * SECONDS}')
+    if start.is_integer():
+      names += cut_names(video, int(start), SECONDS)
     labels = tuple(dict.fromkeys(label for _, _, label in events))
-    names = (segment, *cut_names(video, int(start), SECONDS))
     return rows.Row(
       id=segment, split=split, cut=names + tuple(f'Y{name}' for name in names),
       whole=(video, f'Y{video}'), start=start, end=start + SECONDS,

@@ -19,6 +19,7 @@ from avlink_jax.data.datasets.check import Examiner, Job, Needs
 from avlink_jax.data.datasets.files import Files
 from avlink_jax.data.datasets.report import Report
 from avlink_jax.data.datasets.rows import Malformed
+from avlink_jax.data.folder import LONGEST_CAPTION
 from avlink_jax.errors import UserError
 
 SHARD_BYTES = 128 << 20  # of media; tfds keeps one shard's in memory while it is written
@@ -127,10 +128,14 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
         continue
       self.report.built[row.split] += 1
       path = pathlib.Path(job.path)
+      captions = row.audio_caption, row.video_caption
+      if max(map(len, captions)) > LONGEST_CAPTION:
+        self.report.shortened.append(row.id)
+      audio_caption, video_caption = (caption[:LONGEST_CAPTION] for caption in captions)
       yield row.id, {
         'id': row.id, 'media': path.read_bytes(), 'suffix': path.suffix.lower(),
-        'start': verdict.start, 'end': verdict.end, 'audio_caption': row.audio_caption,
-        'video_caption': row.video_caption, 'labels': list(row.labels), 'licence': row.licence,
+        'start': verdict.start, 'end': verdict.end, 'audio_caption': audio_caption,
+        'video_caption': video_caption, 'labels': list(row.labels), 'licence': row.licence,
         'metadata': json.dumps(row.metadata, ensure_ascii=False)}
 
   def _download_and_prepare(self, dl_manager, download_config=None):
@@ -139,6 +144,11 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
       super()._download_and_prepare(dl_manager, download_config)
       if not sum(self.report.built.values()):
         raise UserError(f'{_manual_dir(dl_manager)}: nothing could be built ({self.report})')
+    except RuntimeError as error:
+      if 'write() failed: ' not in str(error):  # ArrayRecord's words, which has no error of its own
+        raise
+      reason = str(error).partition('write() failed: ')[2].partition(';')[0]
+      raise UserError(f'{self.data_path.parent}: cannot be written ({reason})') from None
     finally:
       if self.report is not None:
         self._examiner.close()

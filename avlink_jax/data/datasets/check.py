@@ -15,7 +15,7 @@ from avlink_jax.data.container import Held, main_stream, opened
 from avlink_jax.errors import MediaError
 
 SILENCE = 1e-3  # peak of [-1, 1] below which a sound counts as none: -60 dB
-LARGEST = 512 << 20  # bytes of one file; records are read whole, and protocol buffers end at 2 GiB
+LARGEST = 256 << 20  # bytes of one file: a record is held in memory whole, several times over
 SLACK = 1.0  # seconds by which a file that was cut to a clip may be longer
 
 

@@ -20,8 +20,13 @@ class Files:
       raise UserError(f'{folder}: no such folder; give --manual_dir the folder with the data '
                       "set's lists and media")
     suffixes = EXTENSIONS if need_video else EXTENSIONS | SOUND_EXTENSIONS
-    self._by_stem = {}
+    self._by_stem, seen = {}, set()
     for place, folders, names in os.walk(folder, followlinks=True):
+      real = os.path.realpath(place)
+      if real in seen:  # links may go round in circles
+        folders.clear()
+        continue
+      seen.add(real)
       folders[:] = sorted(name for name in folders if not name.startswith('.'))
       for name in sorted(names):
         stem, suffix = os.path.splitext(name)

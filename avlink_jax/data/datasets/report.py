@@ -17,6 +17,10 @@ class Report:
   """Counts rows as they are listed, built and left out; every row left out is one line of a csv.
 
   Lines are written as they come, so memory does not grow with them.
+
+  Attributes:
+    listed, built: rows by split; left_out: rows by kind.
+    shortened: ids of clips whose captions were too long, and were cut.
   """
 
   def __init__(self, folder):
@@ -26,7 +30,7 @@ class Report:
     self._lines = csv.writer(self._file)
     self._lines.writerow(['id', 'split', 'kind', 'reason', 'file'])
     self.listed, self.built, self.left_out = Counter(), Counter(), Counter()
-    self._reasons = Counter()
+    self._reasons, self.shortened = Counter(), []
 
   def leave_out(self, name, split, kind, reason, file=''):
     """One row that is not built; `kind` is one of KINDS."""
@@ -42,7 +46,7 @@ class Report:
     atomic.write_text(self._folder / NAME, json.dumps({
       **about, 'listed': dict(self.listed), 'built': dict(self.built),
       'left_out': {kind: self.left_out[kind] for kind in KINDS},
-      'reasons': [{'kind': kind, 'reason': reason, 'rows': count}
+      'captions_cut': self.shortened, 'reasons': [{'kind': kind, 'reason': reason, 'rows': count}
                   for (kind, reason), count in self._reasons.most_common()],
       'list': LIST}, indent=2) + '\n')
 
@@ -50,5 +54,6 @@ class Report:
     """One line: what was built of what was listed, and what was not."""
     out = ', '.join(f'{count:,} {kind}' for kind, count in self.left_out.most_common())
     built = ', '.join(f'{split} {count:,}' for split, count in sorted(self.built.items()))
+    cut = f'; {len(self.shortened):,} captions were cut' if self.shortened else ''
     return (f'{sum(self.built.values()):,} of {sum(self.listed.values()):,} rows built '
-            f'({built or "none"}); left out: {out or "none"}')
+            f'({built or "none"}); left out: {out or "none"}{cut}')
