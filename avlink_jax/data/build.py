@@ -75,7 +75,7 @@ def parse(argv):
   parser.add_argument('--nocheck', action='store_true', help='look at headers only: faster, but '
                       'silent and damaged files are not found')
   parser.add_argument('--processes', type=int, default=os.cpu_count(), help='that check files')
-  parser.add_argument('--overwrite', action='store_true', help='build anew what is there')
+  parser.add_argument('--overwrite', action='store_true', help='remove what is there first')
   return parser.parse_args(argv)
 
 

@@ -5,7 +5,6 @@ import json
 import re
 
 import tensorflow_datasets as tfds
-from etils import epath
 
 from avlink_jax.data import media
 from avlink_jax.data.clip import Clip
@@ -131,13 +130,13 @@ class TfdsSource:
     return 'train', range(lacking[split], count, TWENTY)
 
 
-def find(name: str, data_dir) -> epath.Path:
+def find(name: str, data_dir) -> tfds.core.Path:
   """The folder of a built data set: DATA_DIR/NAME[/CONFIG]/VERSION, the newest version.
 
   Raises UserError: there is none.
   """
   name, _, version = name.partition(':')
-  root = epath.Path(data_dir).expanduser() / name
+  root = tfds.core.Path(data_dir).expanduser() / name
   places = [root] + ([place for place in sorted(root.iterdir()) if place.is_dir()]
                      if root.is_dir() else [])
   built = [folder for place in places for folder in (place.glob('*') if place.is_dir() else ())
@@ -157,7 +156,7 @@ def find(name: str, data_dir) -> epath.Path:
 
 def _check_shards(paths):
   """UserError where a shard is not there or was cut."""
-  for path in map(epath.Path, paths):
+  for path in map(tfds.core.Path, paths):
     size = path.stat().length if path.exists() else 0
     if not size or size % BLOCK:
       raise UserError(f'{path}: {"cut short" if size else "missing or empty"}; copy it again or '
