@@ -234,6 +234,15 @@ def test_links_that_go_round_and_hidden_files_are_no_trouble(tmp_path):
   assert make(tmp_path).report.left_out == {'missing': 2}
 
 
+def test_what_a_killed_build_has_left_is_told_and_not_in_the_way(tmp_path, capsys):
+  official_lists.vggsound(tmp_path / 'manual')
+  left = tmp_path / 'data/vggsound/incomplete.ABC123_1.0.0'
+  official_lists.write(left / 'vggsound-train.array_record-00000-of-00001', 'half')
+  assert sum(make(tmp_path).report.built.values()) == 2
+  assert f'{left}: a build that runs, or was killed' in capsys.readouterr().err
+  assert len(TfdsSource('vggsound', 'train', tmp_path / 'data', **SIZES)) == 1
+
+
 def test_captions_follow_the_template(tmp_path):
   official_lists.fma(tmp_path / 'manual')
   make(tmp_path, 'fma', Options(caption='a {label} song'), config='medium')

@@ -50,6 +50,9 @@ def build(name, manual_dir, data_dir, *, config=None, options, overwrite=False):
     if builder.data_path.exists() and not overwrite:
       raise UserError(f'{builder.data_path}: there is a data set already; build it anew with '
                       '--overwrite')
+    # tfds builds under such a name; another build may be writing there, so it is only told.
+    for left in builder.data_path.parent.glob(f'incomplete.*_{builder.version}'):
+      print(f'{left}: a build that runs, or was killed; if none runs, remove it', file=sys.stderr)
     mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if overwrite else None
     with contextlib.redirect_stdout(sys.stderr):  # tfds prints as it goes
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
