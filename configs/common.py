@@ -100,7 +100,7 @@ def base(task, scale):
       direction='',  # of a joint task: what to generate; '': what its config names first
       count=by_scale(16, 16, 8), batch_size=by_scale(8, 32, 32),
       overlap=1.16))  # seconds that the windows of a long clip share
-  c.mesh = ConfigDict(dict(data=-1, fsdp=1))  # -1: all devices that are left
+  c.mesh = ConfigDict(dict(data=-1, fsdp=1, sequence=1))  # -1: all devices that are left
   return c
 
 
