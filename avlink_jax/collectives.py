@@ -169,7 +169,7 @@ class Program:
       return self.chips
     if groups := re.search(r'replica_groups=\[\d+,(\d+)\]<=', attributes):
       return int(groups[1])
-    if groups := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
+    if groups := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes):
       sizes = dict(re.findall(r"'([^']+)'=(\d+)", groups[1]))
       axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", groups[2])  # an axis, or a part of one
       return math.prod(int(part or sizes[axis]) for axis, part in axes)
