@@ -71,6 +71,7 @@ def run(config, workdir, preemption, watchdog):
     write_text(workdir / 'config.json', json.dumps(config.to_dict(), indent=2))
 
   mesh = sharding.make_mesh(**config.mesh)
+  sharding.check_batch(config, mesh)
   say(f'{config.task}, {config.scale}: {len(jax.devices())} {jax.default_backend()} device(s), '
       f'mesh {dict(mesh.shape)}, attention {attention.choose(config.attention)}')
 
@@ -102,8 +103,8 @@ def run(config, workdir, preemption, watchdog):
   bad_numbers = BadNumbers(workdir, start, config.train.max_bad_steps, jax.process_index())
   batches = pipeline.train_batches(
       examples, models.text.prepare, seed=config.seed, batch_size=config.train.batch_size,
-      first_step=start, last_step=steps, process=jax.process_index(),
-      processes=jax.process_count(), threads=config.data.threads)
+      first_step=start, last_step=steps,
+      rows=sharding.own_rows(mesh, config.train.batch_size), threads=config.data.threads)
 
   def look(step, metrics, ids):
     """What a step came to, once it has ended: it is looked at while the next one runs."""
@@ -114,11 +115,10 @@ def run(config, workdir, preemption, watchdog):
       log.step(step, metrics)
 
   def sample(step):
-    """Samples and their scores, made by the first process while the others wait."""
-    ema, stats, fixed = hosts.gather((state.ema, state.stats, frozen))
+    """Samples, made by all processes from what lies where it lies; the first one writes and scores
+    them."""
     with watchdog.paused():
-      scores = (export_samples(task, ema, stats, fixed, config, workdir, step, log)
-                if first else None)
+      scores = export_samples(task, state.ema, state.stats, frozen, config, workdir, step, log)
       hosts.wait_for_all(f'samples {step}')
     return scores
 
@@ -130,7 +130,8 @@ def run(config, workdir, preemption, watchdog):
     sample(start)
   unseen, leave = None, False
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
-    state, metrics = placed.update(state, frozen, sharding.put_batch(batch, mesh))
+    batch = sharding.put_batch(batch, mesh, config.train.batch_size)
+    state, metrics = placed.update(state, frozen, batch)
     log.skipped(workdir, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
     skipped.update(meta.skipped)
     if unseen:

@@ -33,7 +33,7 @@ def base(task, scale):
   by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[scale]  # noqa: E731
   c = ConfigDict()
   c.task, c.scale, c.seed = task, scale, 0
-  c.attention = 'auto'  # auto, reference, tiled, cudnn (model/attention.py)
+  c.attention = 'auto'  # auto, reference, tiled, cudnn, splash (model/attention.py)
   c.remat = by_scale('segment', 'none', 'none')  # none, block, segment
   # What is made, a direction each: 'audio', 'video', 'audio+video' (both at once). With a link
   # the others condition; of several directions each example is drawn one.
@@ -81,6 +81,7 @@ def base(task, scale):
       condition_time=dict(video=0.96, audio=0.8)))
   c.train = ConfigDict(dict(
       steps=1, batch_size=by_scale(256, 64, 16),
+      accumulate=1,  # parts of a batch that are gone through one after another, to save memory
       learning_rate=by_scale(3e-4, 5e-4, 2e-3), warmup_steps=by_scale(10_000, 500, 100),
       decay_steps=0, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.01,
       init_from='',  # a workdir or file of weights to begin with, as far as they fit
@@ -100,7 +101,9 @@ def base(task, scale):
       direction='',  # of a joint task: what to generate; '': what its config names first
       count=by_scale(16, 16, 8), batch_size=by_scale(8, 32, 32),
       overlap=1.16))  # seconds that the windows of a long clip share
-  c.mesh = ConfigDict(dict(data=-1, fsdp=1, sequence=1))  # -1: all devices that are left
+  # Examples are split over data × fsdp (-1: all devices that are left), parameters over fsdp, the
+  # tokens of the picture over sequence.
+  c.mesh = ConfigDict(dict(data=-1, fsdp=1, sequence=1))
   return c
 
 

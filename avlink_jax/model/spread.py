@@ -5,7 +5,6 @@ A program that is to run on a mesh is wrapped by `over`. Inside, examples are sp
 them leaves them whole.
 """
 
-import functools
 import math
 
 import jax
@@ -18,11 +17,11 @@ SEQUENCE = 'sequence'
 
 def over(mesh, function):
   """`function`, to be jitted, as a program of `mesh`."""
-  @functools.wraps(function)
   def on_mesh(*args):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return function(*args)
 
+  on_mesh.__name__ = getattr(function, 'func', function).__name__  # a trace is read by names
   return on_mesh
 
 

@@ -37,6 +37,13 @@ def gather(tree):
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
+def as_the_first(value):
+  """What the first process says, on all of them: an array of one shape."""
+  if jax.process_count() == 1:
+    return value
+  return multihost_utils.broadcast_one_to_all(value)
+
+
 def wait_for_all(name):
   """Returns when all processes have come here; a `name` serves once in a run."""
   if jax.process_count() > 1:
