@@ -47,7 +47,16 @@ def compile_ahead(config, name, part='both'):
       remat=config.remat)
   report |= figures('train step', train, mesh) if train else dict.fromkeys(CONTRACT)
   sample = sampling(config, mesh) if part != 'train' else None
-  return report | {'sampler': figures('sampler', sample, mesh) if sample else None}
+  return report | {'sampler': per_clip(figures('sampler', sample, mesh)) if sample else None}
+
+
+def per_clip(told):
+  """The sampler's figures: a step is one of Euler's, for all clips; collectives are of all steps
+  together."""
+  for key in ('flops', 'model_flops'):
+    whole = told[f'{key}_per_step']
+    told |= {f'{key}_per_step': whole // told['steps'], f'{key}_per_clip': whole // told['clips']}
+  return told
 
 
 CONTRACT = ('fits', 'peak_bytes_per_chip', 'flops_per_step', 'collective_bytes', 'compile_seconds')
@@ -86,7 +95,8 @@ def train_step(config, mesh):
   step = lambda *args: training.train_step(plain, optimizer, config, *args)  # noqa: E731
   arguments = (placed.state, placed.frozen, placed.batch)
   return Program(placed.update, arguments, flops.of(step, *unplaced(arguments)),
-                 dict(global_batch=config.train.batch_size))
+                 dict(global_batch=config.train.batch_size,
+                      accumulate=config.train.accumulate))
 
 
 def sampling(config, mesh):
@@ -96,7 +106,7 @@ def sampling(config, mesh):
   if not isinstance(task, tasks.FlowTask):
     return None
   frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(mesh))
-  clips = config.sample.batch_size
+  clips = sampler.padded_size(1, config.sample.batch_size, sharding.ways(mesh))
   arguments = sampler.abstract_arguments(task, config, mesh, frozen, clips)
   generate = lambda *args: sampler.generate(plain, config.sample.steps, *args)  # noqa: E731
   return Program(sampler.place(task, config, mesh), arguments,
@@ -146,34 +156,60 @@ class Unread:
 
 def figures(name, program, mesh):
   """Compiles a Program and says what it needs and does."""
-  hbm = chips.MEMORY.get(mesh.devices.flat[0].device_kind)
   started = time.monotonic()
   traced = program.function.trace(*program.arguments)
   executed = flops.count(traced.jaxpr)
   say(f'{name}: {executed / 1e12:.4g} TFLOP, of which {program.model_flops / 1e12:.4g} without '
       'recomputation; compiling ...')
+  memory, sent = compiled(name, program, traced.lower(), mesh)
+  seconds = time.monotonic() - started
+  return program.about | memory | fitting(name, program, memory, mesh) | dict(
+      flops_per_step=executed, model_flops_per_step=program.model_flops,
+      collective_bytes=sent, compile_seconds=round(seconds, 1))
+
+
+def compiled(name, program, lowered, mesh):
+  """(memory, bytes sent by kind of collective or None where XLA gave up for want of memory)."""
   try:
-    compiled = traced.lower().compile()
+    made = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    memory, sent = too_large(str(error), program.arguments), None
+    memory = too_large(str(error), program.arguments)
     if memory is None:
       raise
-  else:
-    memory = memory_of(compiled)
-    sent, unknown = collectives.count(compiled.as_text(), mesh.size)
-    if unknown:
-      say(f'{name}: {unknown} loops of unknown length: their collectives are counted once')
-  seconds = time.monotonic() - started
-  peak = memory['peak_bytes_per_chip']
-  fits = None if hbm is None else peak <= hbm
-  say(f'{name}: {peak / GIB:.2f} GiB a chip at most'
-      + ('' if hbm is None else f' of {hbm / GIB:.2f}: {"fits" if fits else "does not fit"}')
-      + f', compiled in {seconds:.0f} s')
-  return program.about | memory | dict(
-      fits=fits, hbm_bytes_per_chip=hbm,
-      headroom_bytes_per_chip=None if hbm is None else hbm - peak,
-      flops_per_step=executed, model_flops_per_step=program.model_flops, collective_bytes=sent,
-      compile_seconds=round(seconds, 1))
+    return memory, None
+  sent, unknown = collectives.count(made.as_text(), mesh.size)
+  if unknown:
+    say(f'{name}: {unknown} loops of unknown length: their collectives are counted once')
+  return memory_of(made), sent
+
+
+def fitting(name, program, memory, mesh):
+  """Whether it fits, and how much is left, or lacks; said to the user too."""
+  hbm, peak = chips.MEMORY.get(mesh.devices.flat[0].device_kind), memory['peak_bytes_per_chip']
+  if hbm is None:
+    say(f'{name}: {peak / GIB:.2f} GiB a chip')
+    return dict(fits=None, hbm_bytes_per_chip=None, headroom_bytes_per_chip=None)
+  told = f'{name}: {peak / GIB:.2f} GiB a chip, of {hbm / GIB:.2f}: '
+  say(told + ('fits' if peak <= hbm else
+              f'{(peak - hbm) / GIB:.2f} too much; {remedy(program, memory, hbm, mesh)}'))
+  return dict(fits=peak <= hbm, hbm_bytes_per_chip=hbm, headroom_bytes_per_chip=hbm - peak)
+
+
+def remedy(program, memory, hbm, mesh):
+  """What to try where memory does not do: fewer examples at a time, if one fits by proportion."""
+  given = memory['argument_bytes_per_chip']
+  about, ways = program.about, sharding.ways(mesh)
+  at_once = (about.get('global_batch') or about['clips']) // (ways * about.get('accumulate', 1))
+  room = int(at_once * (hbm - given) / (memory['peak_bytes_per_chip'] - given))
+  fit = max((n for n in sharding.divisors(at_once) if n <= room), default=0)
+  if not fit:
+    return ('try more of mesh.fsdp (parameters) or mesh.sequence (the picture\'s tokens), or '
+            'remat=segment')
+  if 'clips' in about:
+    return f'sample.batch_size={fit * ways} might fit'
+  parts = about['global_batch'] // (fit * ways)
+  return (f'train.accumulate={parts}, or '
+          f'train.batch_size={fit * ways * about["accumulate"]}, might fit')
 
 
 def memory_of(compiled):

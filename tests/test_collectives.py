@@ -116,7 +116,7 @@ ENTRY %main (x: bf16[16,32]) -> bf16[16,32] {
   %done = bf16[32,32]{1,0} all-gather-done(%start)
   ROOT %out = bf16[16,32]{1,0} get-tuple-element(%while.26), index=1
 }
-'''
+'''  # noqa: E501
 
 
 @pytest.mark.parametrize('first', [0, 2])
