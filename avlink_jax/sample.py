@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax import fingerprint, tasks, weights
+from avlink_jax import compile_cache, fingerprint, tasks, weights
 from avlink_jax import models as model_builder
 from avlink_jax.atomic import sweep, write_text
 from avlink_jax.codecs import vocoder
@@ -30,7 +30,7 @@ from avlink_jax.gallery import write_gallery
 from avlink_jax.model import attention
 from avlink_jax.sampler import Sampler
 from avlink_jax.spectrogram import spectrogram_image
-from avlink_jax.training import checkpoint, hosts, sharding
+from avlink_jax.training import checkpoint, hosts, memory, sharding
 from avlink_jax.training import step as training
 from avlink_jax.training.log import clock
 
@@ -39,6 +39,7 @@ def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
   """Generates for the user's own clips or prompts, or for clips of the data source's test split."""
   output = make_folder(output)
   on_cpu = jax.default_backend() == 'cpu'
+  compile_cache.use(config.compile_cache)
   models = model_builder.build(config, jnp.float32 if on_cpu else jnp.bfloat16)
   task = one_way(tasks.make(config, models), config.sample.direction)
   given = set(task.modalities) - set(task.generate)
@@ -210,7 +211,8 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
   for group in sampler.batches(missing):
     chosen = [missing[i] for i in group]
     prompts = [prompts_for(clip, prompt, generate) for clip in chosen]
-    samples = sampler(chosen, prompts, seed)
+    with memory.told(memory.for_sampling, config):
+      samples = sampler(chosen, prompts, seed)
     if not first:
       continue
     for clip, said, made in zip(chosen, prompts, samples, strict=True):

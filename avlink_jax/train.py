@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
+from avlink_jax import compile_cache, tasks, weights
 from avlink_jax import models as model_builder
-from avlink_jax import tasks, weights
 from avlink_jax.atomic import write_text
 from avlink_jax.codecs import vocoder
 from avlink_jax.data import pipeline
 from avlink_jax.errors import Preempted, UserError
 from avlink_jax.model import attention
 from avlink_jax.sample import export_samples
-from avlink_jax.training import drift, hosts, sharding
+from avlink_jax.training import drift, hosts, memory, sharding
 from avlink_jax.training.bad_numbers import BadNumbers
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.lock import only_run
@@ -38,6 +38,7 @@ def train(config, workdir):
   workdir = make_workdir(workdir)
   process = jax.process_index()
   with (only_run(workdir) if process == 0 else contextlib.nullcontext(),
+        memory.told(memory.for_training, config),
         Preemption() as preemption,
         Watchdog(workdir, config.train.watchdog_seconds, process) as watchdog):
     return run(config, workdir, preemption, watchdog)
@@ -49,6 +50,7 @@ def run(config, workdir, preemption, watchdog):
   if config.scale == 'paper' and on_cpu:
     raise UserError('paper scale needs accelerators and this machine has none: '
                     f'try --config=configs/{config.task}.py:nano')
+  compile_cache.use(config.compile_cache)
   models = model_builder.build(config, jnp.float32 if on_cpu else jnp.bfloat16)
   task = tasks.make(config, models)
   if isinstance(task, tasks.FlowTask):  # what is needed late had better be missed early

@@ -80,6 +80,7 @@ def attention(kernel, q, k, v, key_mask, split, source_split):
   own queries look at all of them. Its gradient scatters those of keys and values back."""
   if mesh() is None:
     return kernel(q, k, v, key_mask)
+  split, source_split = (x and pieces() > 1 for x in (split, source_split))
   if key_mask is None:
     key_mask = jnp.ones((k.shape[0], k.shape[2]), bool)
   examples, across = rows(q.shape[0]), {True: SEQUENCE, False: None}

@@ -60,11 +60,13 @@ def ways(mesh):
 def check_batch(config, mesh):
   """Raises UserError where a batch does not divide over the mesh."""
   size, parts, by = config.train.batch_size, config.train.accumulate, ways(mesh)
-  if parts < 1 or size < 1 or size % (parts * by):
-    unit = max(parts, 1) * by
+  if parts < 1:
+    raise UserError(f'train.accumulate={parts}: use 1 (the whole batch at once) or more')
+  if size < 1 or size % (parts * by):
+    unit = parts * by
     fit = nearest(size, range(unit, size + 2 * unit, unit))
-    over = f'mesh.data × mesh.fsdp = {by}' + (f', {parts} times (train.accumulate)'
-                                              if parts != 1 else '')
+    over = f'mesh.data × mesh.fsdp = {by}' + (
+        f', {parts} times (train.accumulate)' if parts > 1 else '')
     raise UserError(f'train.batch_size={size} does not divide over {over}: {fit} works')
 
 
