@@ -20,11 +20,12 @@ from avlink_jax import models as model_builder
 from avlink_jax.codecs.t5_text import Pretrained
 from avlink_jax.model import attention
 from avlink_jax.sample import one_way
-from avlink_jax.training import sharding
+from avlink_jax.training import memory, sharding
 from avlink_jax.training import step as training
 from avlink_jax.training.placed import place
 
 GIB = 2**30
+CONTRACT = ('fits', 'peak_bytes_per_chip', 'flops_per_step', 'collective_bytes', 'compile_seconds')
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': GIB, 'T': 2**40}
 
 
@@ -59,19 +60,18 @@ def per_clip(told):
   return told
 
 
-CONTRACT = ('fits', 'peak_bytes_per_chip', 'flops_per_step', 'collective_bytes', 'compile_seconds')
-
-
 @dataclasses.dataclass(frozen=True)
 class Program:
   """A jitted function and the shapes it is compiled for; what one run of it is worth.
 
   model_flops: of the whole run, without what is computed again.
+  remedies: what would make it smaller, 'key=value' each.
   about: what else to report of it.
   """
   function: object
   arguments: tuple
   model_flops: int
+  remedies: list
   about: dict
 
 
@@ -95,8 +95,8 @@ def train_step(config, mesh):
   step = lambda *args: training.train_step(plain, optimizer, config, *args)  # noqa: E731
   arguments = (placed.state, placed.frozen, placed.batch)
   return Program(placed.update, arguments, flops.of(step, *unplaced(arguments)),
-                 dict(global_batch=config.train.batch_size,
-                      accumulate=config.train.accumulate))
+                 memory.for_training(config, mesh.size),
+                 dict(global_batch=config.train.batch_size, accumulate=config.train.accumulate))
 
 
 def sampling(config, mesh):
@@ -106,11 +106,12 @@ def sampling(config, mesh):
   if not isinstance(task, tasks.FlowTask):
     return None
   frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(mesh))
-  clips = sampler.padded_size(1, config.sample.batch_size, sharding.ways(mesh))
+  count = config.sample.batch_size
+  clips = sampler.padded_size(count, count, sharding.ways(mesh))
   arguments = sampler.abstract_arguments(task, config, mesh, frozen, clips)
   generate = lambda *args: sampler.generate(plain, config.sample.steps, *args)  # noqa: E731
   return Program(sampler.place(task, config, mesh), arguments,
-                 flops.of(generate, *unplaced(arguments)),
+                 flops.of(generate, *unplaced(arguments)), memory.for_sampling(config, mesh.size),
                  dict(clips=clips, steps=config.sample.steps))
 
 
@@ -161,55 +162,41 @@ def figures(name, program, mesh):
   executed = flops.count(traced.jaxpr)
   say(f'{name}: {executed / 1e12:.4g} TFLOP, of which {program.model_flops / 1e12:.4g} without '
       'recomputation; compiling ...')
-  memory, sent = compiled(name, program, traced.lower(), mesh)
+  needed, sent = compiled(name, program, traced.lower(), mesh)
   seconds = time.monotonic() - started
-  return program.about | memory | fitting(name, program, memory, mesh) | dict(
+  return program.about | needed | fitting(name, program, needed, mesh) | dict(
       flops_per_step=executed, model_flops_per_step=program.model_flops,
       collective_bytes=sent, compile_seconds=round(seconds, 1))
 
 
 def compiled(name, program, lowered, mesh):
-  """(memory, bytes sent by kind of collective or None where XLA gave up for want of memory)."""
+  """(bytes a chip needs, bytes it sends by kind of collective: None where XLA gave up for want of
+  memory)."""
   try:
     made = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    memory = too_large(str(error), program.arguments)
-    if memory is None:
+    needed = too_large(str(error), program.arguments)
+    if needed is None:
       raise
-    return memory, None
+    return needed, None
   sent, unknown = collectives.count(made.as_text(), mesh.size)
   if unknown:
     say(f'{name}: {unknown} loops of unknown length: their collectives are counted once')
   return memory_of(made), sent
 
 
-def fitting(name, program, memory, mesh):
+def fitting(name, program, needed, mesh):
   """Whether it fits, and how much is left, or lacks; said to the user too."""
-  hbm, peak = chips.MEMORY.get(mesh.devices.flat[0].device_kind), memory['peak_bytes_per_chip']
+  hbm, peak = chips.MEMORY.get(mesh.devices.flat[0].device_kind), needed['peak_bytes_per_chip']
   if hbm is None:
     say(f'{name}: {peak / GIB:.2f} GiB a chip')
     return dict(fits=None, hbm_bytes_per_chip=None, headroom_bytes_per_chip=None)
   told = f'{name}: {peak / GIB:.2f} GiB a chip, of {hbm / GIB:.2f}: '
   say(told + ('fits' if peak <= hbm else
-              f'{(peak - hbm) / GIB:.2f} too much; {remedy(program, memory, hbm, mesh)}'))
+              f'{(peak - hbm) / GIB:.2f} too much; ' + (
+                  f'try --config.{" or --config.".join(program.remedies)}' if program.remedies
+                  else 'take more chips, or a smaller scale')))
   return dict(fits=peak <= hbm, hbm_bytes_per_chip=hbm, headroom_bytes_per_chip=hbm - peak)
-
-
-def remedy(program, memory, hbm, mesh):
-  """What to try where memory does not do: fewer examples at a time, if one fits by proportion."""
-  given = memory['argument_bytes_per_chip']
-  about, ways = program.about, sharding.ways(mesh)
-  at_once = (about.get('global_batch') or about['clips']) // (ways * about.get('accumulate', 1))
-  room = int(at_once * (hbm - given) / (memory['peak_bytes_per_chip'] - given))
-  fit = max((n for n in sharding.divisors(at_once) if n <= room), default=0)
-  if not fit:
-    return ('try more of mesh.fsdp (parameters) or mesh.sequence (the picture\'s tokens), or '
-            'remat=segment')
-  if 'clips' in about:
-    return f'sample.batch_size={fit * ways} might fit'
-  parts = about['global_batch'] // (fit * ways)
-  return (f'train.accumulate={parts}, or '
-          f'train.batch_size={fit * ways * about["accumulate"]}, might fit')
 
 
 def memory_of(compiled):
