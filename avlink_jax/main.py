@@ -4,6 +4,7 @@ Flags -> config -> mode. A mistake of the user ends here, in one line and exit s
 statuses stand in errors.py.
 """
 
+import json
 import sys
 
 from absl import flags
@@ -11,7 +12,7 @@ from ml_collections import config_flags
 
 from avlink_jax.errors import MISTAKE, PREEMPTED, MediaError, Preempted, UserError
 
-MODES = ('train', 'sample', 'evaluate')
+MODES = ('train', 'sample', 'evaluate', 'compile')
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/TASK.py[:SCALE]')
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run (default: runs/TASK-SCALE)')
@@ -24,6 +25,9 @@ GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generate
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', False, 'train: one of several processes (training/hosts.py)')
 REFERENCE = flags.DEFINE_string('reference', None, 'evaluate: folder of reference clips')
+TOPOLOGY = flags.DEFINE_string(
+    'topology', None, 'compile: chips that need not be there, such as v5p:4x4x4 or cpu:8')
+PART = flags.DEFINE_enum('part', 'both', ('both', 'train', 'sample'), 'compile: which program')
 
 
 def need(flag, mode):
@@ -42,6 +46,10 @@ def run(argv):
                            need(OUTPUT, 'evaluate'))))
     return
   config = need(CONFIG, MODE.value)
+  if MODE.value == 'compile':
+    from avlink_jax.compile import compile_ahead
+    print(json.dumps(compile_ahead(config, need(TOPOLOGY, 'compile'), PART.value)))
+    return
   # An ablation is of a task and another run than it (configs/ablations.py).
   workdir = WORKDIR.value or f'runs/{config.get("ablation", config.task)}-{config.scale}'
   if MODE.value == 'train':

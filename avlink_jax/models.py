@@ -70,7 +70,7 @@ def build(config, dtype=jnp.float32, platform=None):
       fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
                       clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
                       nearness=f.nearness, contrast=f.contrast,
-                      cross=f.injection == 'cross', **shared)
+                      cross=f.injection == 'cross', remat=config.remat == 'block', **shared)
       link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject)
     else:
       link = Injection(towers, config.generate[0], f.injection, f.blocks, f.placement, dtype)
