@@ -124,7 +124,7 @@ def run(config, workdir, preemption, watchdog):
     with watchdog.paused():
       scores = (export_samples(task, ema, stats, fixed, config, workdir, step, log)
                 if first else None)
-      hosts.wait_for_all(f'samples {step}')
+      hosts.wait_for_all(f'samples {step}', config.hosts.patience_seconds)
     return scores
 
   def to_be_sampled(step):

@@ -11,7 +11,8 @@ MAY_CHANGE = (
     'train.steps', 'train.decay_steps',  # how long, and over what end the rate falls
     'train.log_every', 'train.sample_every', 'train.max_bad_steps', 'train.watchdog_seconds',
     'checkpoint.*', 'sample.*',
-    'mesh.*', 'attention', 'remat', 'data.cache_bytes', 'data.threads', 'text.cache')
+    'mesh.*', 'hosts.*', 'profile.*', 'attention', 'remat', 'data.cache_bytes', 'data.threads',
+    'text.cache')
 
 
 def flat(tree, path=''):
