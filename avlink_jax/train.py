@@ -28,6 +28,7 @@ from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.lock import only_run
 from avlink_jax.training.log import Log, clock
 from avlink_jax.training.preemption import Preemption
+from avlink_jax.training.profile import Profile
 from avlink_jax.training.watchdog import Watchdog
 
 
@@ -56,7 +57,8 @@ def run(config, workdir, preemption, watchdog):
     models.text.check('')
     if 'audio' in task.generate:
       vocoder.load(config, models.layout.mel)
-  first = jax.process_index() == 0
+  first = hosts.is_first()
+  profile = Profile(workdir, config.profile.steps, config.train.steps, first)
 
   # What there is to go on from
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.keep_every)
@@ -114,6 +116,7 @@ def run(config, workdir, preemption, watchdog):
     """What a step came to, once it has ended: it is looked at while the next one runs."""
     bad_in_a_row = int(metrics['bad_in_a_row'])
     watchdog.step_ended(step)
+    profile.ended(step)
     bad_numbers.check(step, bad_in_a_row, ids)
     if step % config.train.log_every == 0 or step == steps:
       log.step(step, metrics)
@@ -133,9 +136,12 @@ def run(config, workdir, preemption, watchdog):
 
   if to_be_sampled(start) and not log.scored(start):  # the run was stopped before it came to it
     sample(start)
+  if missed := profile.missed(start):
+    say(missed)
   unseen, leave = None, False
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
-    state, metrics = update(state, frozen, sharding.put_batch(batch, mesh))
+    with profile.step(step):
+      state, metrics = update(state, frozen, sharding.put_batch(batch, mesh))
     log.skipped(workdir, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
     skipped.update(meta.skipped)
     if unseen:
@@ -157,6 +163,7 @@ def run(config, workdir, preemption, watchdog):
     if to_be_sampled(step):
       sample(step)
 
+  profile.close()
   checkpoints.close()
   if leave:
     log.close()
