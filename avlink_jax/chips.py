@@ -1,47 +1,31 @@
-"""What the makers say of their chips: memory, and the rate of dense bfloat16 matrix products.
+"""What is known of accelerators, by the name that `device.device_kind` has.
 
-By `device.device_kind`, word for word: a name that does not stand here, such as a slice of a GPU
-(MIG), is not known, and nothing is said about a share of its peak. Of TPUs a device is a whole chip
-on all that are listed (v4 and v5p as megacore).
-
-Sources: cloud.google.com/tpu/docs (v4, v5e, v5p, v6e); NVIDIA's data sheets of A100, H100 and H200,
-whose figures for sparse matrices are halved here.
+Memory: what XLA lets one program use, which is less than is soldered on. It is what libtpu 0.0.52
+says when a program for that chip needs more ("exceeds available HBM (15.75G)"); Cloud TPU's system
+architecture pages say 32, 16, 95 and 32 GB.
+Speed: dense bf16 matrix products a second at most, from the same pages and from NVIDIA's data
+sheets of A100, H100 and H200 (without sparsity).
 """
 
-import typing
-
-
-class Chip(typing.NamedTuple):
-  """`hbm`: bytes of high-bandwidth memory. `peak`: dense bfloat16 FLOP/s, a product and a sum
-  counting as two."""
-  hbm: int
-  peak: float
-
-
-GB, GIB = 10**9, 2**30
-V5E, V5P, V6E = Chip(16 * GIB, 197e12), Chip(95 * GIB, 459e12), Chip(32 * GIB, 918e12)
-CHIPS = {
-    'TPU v4': Chip(32 * GIB, 275e12),
-    'TPU v5 lite': V5E, 'TPU v5e': V5E,
-    'TPU v5': V5P, 'TPU v5p': V5P,
-    'TPU v6 lite': V6E, 'TPU v6e': V6E,
-    'NVIDIA A100-SXM4-40GB': Chip(40 * GB, 312e12),
-    'NVIDIA A100-SXM4-80GB': Chip(80 * GB, 312e12),
-    'NVIDIA A100-PCIE-40GB': Chip(40 * GB, 312e12),
-    'NVIDIA A100 80GB PCIe': Chip(80 * GB, 312e12),
-    'NVIDIA H100 80GB HBM3': Chip(80 * GB, 989e12),  # SXM
-    'NVIDIA H100 PCIe': Chip(80 * GB, 756e12),
-    'NVIDIA H100 NVL': Chip(94 * GB, 835e12),
-    'NVIDIA H200': Chip(141 * GB, 989e12),  # SXM
-    'NVIDIA H200 NVL': Chip(141 * GB, 835e12),
+MEMORY = {  # bytes a chip
+    'TPU v4': int(30.75 * 2**30),
+    'TPU v5 lite': int(15.75 * 2**30),  # v5e
+    'TPU v5': int(95.73 * 2**30),  # v5p
+    'TPU v6 lite': int(31.24 * 2**30),  # v6e
 }
 
-
-def hbm(device_kind):
-  """Bytes of memory of one device, None where the chip is not known."""
-  return CHIPS[device_kind].hbm if device_kind in CHIPS else None
-
-
-def peak(device_kind):
-  """Dense bfloat16 FLOP/s of one device, None where the chip is not known."""
-  return CHIPS[device_kind].peak if device_kind in CHIPS else None
+PEAK = {  # FLOP/s a chip
+    'TPU v4': 275e12,
+    'TPU v5 lite': 197e12,
+    'TPU v5': 459e12,
+    'TPU v6 lite': 918e12,
+    'NVIDIA A100-SXM4-40GB': 312e12,
+    'NVIDIA A100-SXM4-80GB': 312e12,
+    'NVIDIA A100-PCIE-40GB': 312e12,
+    'NVIDIA A100 80GB PCIe': 312e12,
+    'NVIDIA H100 PCIe': 756e12,
+    'NVIDIA H100 80GB HBM3': 989e12,
+    'NVIDIA H100 NVL': 835e12,
+    'NVIDIA H200': 989e12,
+    'NVIDIA H200 NVL': 835e12,
+}

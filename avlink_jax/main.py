@@ -4,6 +4,7 @@ Flags -> config -> mode. A mistake of the user ends here, in one line and exit s
 statuses stand in errors.py.
 """
 
+import json
 import sys
 import traceback
 
@@ -13,7 +14,7 @@ from ml_collections import config_flags
 from avlink_jax.errors import LOST, MISTAKE, PREEMPTED, Lost, MediaError, Preempted, UserError
 from avlink_jax.training import cluster
 
-MODES = ('train', 'sample', 'evaluate')
+MODES = ('train', 'sample', 'evaluate', 'compile')
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/TASK.py[:SCALE]')
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run (default: runs/TASK-SCALE)')
@@ -27,6 +28,9 @@ DISTRIBUTED = flags.DEFINE_bool(
     'distributed', None, 'one of several processes; without the flag it is found out '
     '(training/cluster.py)')
 REFERENCE = flags.DEFINE_string('reference', None, 'evaluate: folder of reference clips')
+TOPOLOGY = flags.DEFINE_string(
+    'topology', None, 'compile: chips that need not be there, such as v5p:4x4x4 or cpu:8')
+PART = flags.DEFINE_enum('part', 'both', ('both', 'train', 'sample'), 'compile: which program')
 
 
 def need(flag, mode):
@@ -57,6 +61,10 @@ def run():
                            need(OUTPUT, 'evaluate'))))
     return
   config = need(CONFIG, MODE.value)
+  if MODE.value == 'compile':
+    from avlink_jax.compile import compile_ahead
+    print(json.dumps(compile_ahead(config, need(TOPOLOGY, 'compile'), PART.value)))
+    return
   workdir = WORKDIR.value or f'runs/{config.task}-{config.scale}'
   if MODE.value == 'train':
     from avlink_jax.train import train

@@ -10,6 +10,7 @@ from avlink_jax.codecs.t5_text import Pretrained
 from avlink_jax.codecs.text import WordEncoder
 from avlink_jax.data.batch import Layout
 from avlink_jax.errors import UserError
+from avlink_jax.model import attention
 from avlink_jax.model.avlink import AVLink
 from avlink_jax.model.dit import DiT
 from avlink_jax.model.features import Features
@@ -27,9 +28,13 @@ class Models:
   link: AVLink | Injection | None
 
 
-def build(config, dtype=jnp.float32):
-  """ConfigDict -> Models, computing in `dtype`."""
-  data, shared = config.data, dict(attention=config.attention, dtype=dtype)
+def build(config, dtype=jnp.float32, platform=None):
+  """ConfigDict -> Models, computing in `dtype` on `platform` (default: this process's).
+
+  Raises UserError for a config that does not fit together, or an attention that cannot be had.
+  """
+  data, kernel = config.data, attention.choose(config.attention, platform)
+  shared = dict(attention=kernel, dtype=dtype)
   layout = Layout(data.seconds, data.fps, data.height, data.width, MelSpec())
   codec = MelVAE(config.codec.width, tuple(config.codec.multipliers), config.codec.blocks,
                  config.codec.latent_channels, layout.mel.n_mels, layout.mel.silence,
@@ -48,11 +53,15 @@ def build(config, dtype=jnp.float32):
         depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
         rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
         detail=tower.detail,
-        remat=config.remat == 'block', **shared)
+        remat=config.remat == 'block',
+        split=name == 'video',  # tens of thousands of tokens; a sound has a hundred
+        **shared)
+    attention.check(kernel, tower.width // tower.heads, dtype)
   link = None
   if 'fusion' in config:
     f = config.fusion
     if f.injection in ('fusion', 'cross'):
+      attention.check(kernel, f.width // f.heads, dtype)
       fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
                       clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
                       nearness=f.nearness, contrast=f.contrast,

@@ -12,13 +12,16 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from avlink_jax import flow, windows
 from avlink_jax.codecs import vocoder
 from avlink_jax.codecs.mel_vae import decode_mel
 from avlink_jax.data import batch as batches
+from avlink_jax.model import spread
 from avlink_jax.model.dit import Input
 from avlink_jax.models import example_shapes
+from avlink_jax.training import sharding
 
 
 def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift):
@@ -69,6 +72,38 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
   start = {name: noise[name] for name in task.generate}
   times = {name: flow.time_grid(steps, shift[name]) for name in task.generate}
   return flow.euler(velocity, start, times)
+
+
+def place(task, config, mesh):
+  """`generate` as a program of `mesh`, jitted: (params, frozen, batch, noise, tracks, guidance,
+  shift) -> {name: X_1}, the whole of it on every device."""
+  return jax.jit(
+      spread.over(mesh, functools.partial(generate, task, config.sample.steps)),
+      out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def abstract_arguments(task, config, mesh, frozen, count):
+  """What `place`'s program takes for `count` windows, as shapes that know where they lie; `frozen`
+  holds arrays or shapes (weights.frozen_shapes)."""
+  models = task.models
+  whole, rows = NamedSharding(mesh, PartitionSpec()), sharding.batch_sharding(mesh)
+  init = lambda frozen: task.sampled(task.init(jax.random.key(0), frozen))  # noqa: E731
+  params = jax.eval_shape(init, frozen)
+  batch = batches.shapes(count, task.reads, models.layout, models.text,
+                         config.towers.video.features)
+  for name in task.generate:  # of which there is the mask alone
+    del batch[{'audio': 'mel', 'video': 'video'}[name]]
+  data = {name: jax.ShapeDtypeStruct((count, *shape), jnp.float32)
+          for name, shape in example_shapes(models).items()}
+  noise = {name: data[name] for name in task.modalities if not task.is_features(name)}
+  tracks = {name: (jax.ShapeDtypeStruct(data[name].shape[:2], jnp.int32),
+                   jax.ShapeDtypeStruct(data[name].shape[1:2], jnp.float32))
+            for name in task.generate}
+  number = jax.ShapeDtypeStruct((), jnp.float32, weak_type=True)
+  return (sharding.abstract(params, sharding.shardings(params, mesh)),
+          sharding.abstract(frozen, sharding.shardings(frozen, mesh)),
+          *sharding.abstract((batch, noise), rows),
+          sharding.abstract(tracks, whole), number, dict.fromkeys(task.generate, number))
 
 
 def noise_of(clip_id, seed, name, shape):

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import itertools
 import json
 import pathlib
@@ -21,12 +20,12 @@ from avlink_jax.data import pipeline
 from avlink_jax.errors import Preempted, UserError
 from avlink_jax.model import attention
 from avlink_jax.sample import export_samples
-from avlink_jax.training import drift, hosts, sharding
-from avlink_jax.training import step as training
+from avlink_jax.training import drift, hosts, mfu, sharding
 from avlink_jax.training.bad_numbers import BadNumbers
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.lock import only_run
 from avlink_jax.training.log import Log, clock
+from avlink_jax.training.placed import place
 from avlink_jax.training.preemption import Preemption
 from avlink_jax.training.profile import Profile
 from avlink_jax.training.watchdog import Watchdog
@@ -51,7 +50,8 @@ def run(config, workdir, preemption, watchdog):
   if config.scale == 'paper' and on_cpu:
     raise UserError('paper scale needs accelerators and this machine has none: '
                     f'try --config=configs/{config.task}.py:nano')
-  models = model_builder.build(config, jnp.float32 if on_cpu else jnp.bfloat16)
+  dtype = jnp.float32 if on_cpu else jnp.bfloat16
+  models = model_builder.build(config, dtype)
   task = tasks.make(config, models)
   if isinstance(task, tasks.FlowTask):  # what is needed late had better be missed early
     models.text.check('')
@@ -88,11 +88,9 @@ def run(config, workdir, preemption, watchdog):
                                None if on_cpu else jnp.bfloat16, workdir)
   if first:
     weights.keep_frozen(workdir, frozen, task.frozen_parts)
+  placed = place(task, config, mesh, frozen)
   frozen = sharding.put(frozen, mesh)
-  optimizer = training.make_optimizer(config)
-  init = functools.partial(training.init, task, optimizer, config.seed)
-  placement = sharding.shardings(jax.eval_shape(init, frozen), mesh)
-  state = jax.jit(init, out_shardings=placement)(frozen)
+  state = placed.init(frozen)
   say(overview(state.params, frozen))
   if start is not None:
     state = checkpoints.restore(state, start)
@@ -101,11 +99,10 @@ def run(config, workdir, preemption, watchdog):
     state = start_from(state, config.train.init_from, task)
   start, steps = start or 0, config.train.steps
 
-  update = jax.jit(functools.partial(training.train_step, task, optimizer, config),
-                   donate_argnums=0, out_shardings=(placement, None))
   skipped = collections.Counter({(name, reason): count
                                  for name, reason, count in known.get('skipped', ())})
-  log = Log(workdir, steps, start, first, known.get('seconds', 0.0), skipped)
+  log = Log(workdir, steps, start, first, known.get('seconds', 0.0), skipped,
+            mfu.share_of_peak(config, models, placed, dtype, mesh.devices.flat))
   bad_numbers = BadNumbers(workdir, start, config.train.max_bad_steps, jax.process_index())
   batches = pipeline.train_batches(
       examples, models.text.prepare, seed=config.seed, batch_size=config.train.batch_size,
@@ -141,7 +138,7 @@ def run(config, workdir, preemption, watchdog):
   unseen, leave = None, False
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
     with profile.step(step):
-      state, metrics = update(state, frozen, sharding.put_batch(batch, mesh))
+      state, metrics = placed.update(state, frozen, sharding.put_batch(batch, mesh))
     log.skipped(workdir, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
     skipped.update(meta.skipped)
     if unseen:

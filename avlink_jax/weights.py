@@ -10,6 +10,7 @@ import sys
 
 import flax
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import safetensors
@@ -106,6 +107,22 @@ def locate(part, given, scale):
                     'weights: try --config=configs/v2a.py:nano)')
   path = pathlib.Path(given)
   return path / 'weights.safetensors' if path.is_dir() else path
+
+
+def frozen_shapes(models, parts, dtype=None):
+  """Of what `load_frozen` gives, as jax.ShapeDtypeStructs, without reading anything."""
+  key = jax.random.key(0)
+
+  def make():
+    frozen = {'towers': {part: {'dit': models.towers[part].init(key), 'text': models.text.init(key)}
+                         for part in parts if part != 'codec'}}
+    if dtype is not None:
+      frozen = jax.tree.map(lambda x: x.astype(dtype), frozen)
+    if 'codec' in parts:
+      frozen['codec'] = {'params': models.codec.init(key), 'std': jnp.ones(())}
+    return frozen
+
+  return jax.eval_shape(make)
 
 
 def load_frozen(config, models, parts, dtype=None, workdir=None):

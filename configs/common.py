@@ -105,7 +105,7 @@ def base(task, scale):
       heartbeat_seconds=100,  # without a sign of life from a host: it is gone
       patience_seconds=6 * 3600))  # while the first process samples
   c.profile = ConfigDict(dict(steps=''))  # 10:13: a trace of steps 10 to 12 (training/profile.py)
-  c.mesh = ConfigDict(dict(data=-1, fsdp=1))  # -1: all devices that are left
+  c.mesh = ConfigDict(dict(data=-1, fsdp=1, sequence=1))  # -1: all devices that are left
   return c
 
 

@@ -77,7 +77,7 @@ def test_a_mesh_that_is_not_all_devices_is_told():
   count = len(jax.devices())
   with pytest.raises(UserError, match=rf'mesh\.data=3 × mesh\.fsdp={count}.*devices, {count}'):
     sharding.make_mesh(3, count)
-  assert dict(sharding.make_mesh(-1, 1).shape) == {'data': count, 'fsdp': 1}
+  assert dict(sharding.make_mesh(-1, 1).shape) == {'data': count, 'fsdp': 1, 'sequence': 1}
 
 
 EIGHT = '''

@@ -208,6 +208,11 @@ class Pretrained:
   def prepare(self, prompts):
     return self.encoder.prepare(prompts)
 
+  def shapes(self, size):
+    """Of what `prepare` gives for `size` prompts; needs no weights."""
+    return {'embedding': jax.ShapeDtypeStruct((size, self.max_tokens, self.width), jnp.float32),
+            'mask': jax.ShapeDtypeStruct((size, self.max_tokens), jnp.bool_)}
+
   def check(self, prompt):
     self.encoder.check(prompt)
 

@@ -5,6 +5,7 @@ The seam of a text encoder, whoever trained it (this one, or t5.py):
     width                      of its embeddings
     init(key)                  -> parameters that are trained with the tower; {} if none
     prepare(list of str)       -> pytree of arrays (B, ...), on the host; '' is the null prompt
+    shapes(B)                  of what `prepare` gives for B prompts, without computing it
     encode(params, prepared)   -> embeddings (B, N, width), mask (B, N)
     check(prompt)              UserError for a prompt that it cannot take whole
 """
@@ -82,6 +83,9 @@ class WordEncoder:
         number = zlib.crc32(word.encode(errors='replace'))
         row[place] = [FIRST_WORD + n % self.buckets for n in (number, number // self.buckets)]
     return tokens
+
+  def shapes(self, size):
+    return jax.ShapeDtypeStruct((size, self.max_words, 2), jnp.int32)
 
   def encode(self, params, tokens):
     """int32 (B, max_words, 2) -> embeddings (B, max_words, width), mask (B, max_words)."""

@@ -18,6 +18,7 @@ function of (seed, step, slot); the host's bookkeeping travels beside it in `Met
 import dataclasses
 import math
 
+import jax
 import numpy as np
 
 from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
@@ -99,3 +100,22 @@ def stack(examples, prepare):
   for name in ('audio_text', 'video_text'):
     batch[name] = prepare([e[name] for e in examples])
   return batch
+
+
+def shapes(size, reads, layout, text, features_width=0):
+  """What `stack` gives for `size` examples of which a task `reads` that, as jax.ShapeDtypeStructs:
+  no data, no weights of a text encoder."""
+  of = lambda dtype, *shape: jax.ShapeDtypeStruct((size, *shape), dtype)  # noqa: E731
+  known = {
+      'video': of(np.uint8, layout.frames, layout.height, layout.width, 3),
+      'video_features': of(np.float32, layout.frames, features_width),
+      'mel': of(np.float32, layout.mel_frames, layout.mel.n_mels),
+      'wave': of(np.float32, layout.samples),
+      'video_mask': of(np.bool_, layout.frames),
+      'audio_mask': of(np.bool_, layout.mel_frames),
+      'wave_mask': of(np.bool_, layout.samples),
+  }
+  names = {'video': ('video', 'video_mask'), 'video_features': ('video_features', 'video_mask'),
+           'audio': ('mel', 'audio_mask'), 'wave': ('wave', 'wave_mask')}
+  return {name: known[name] for read in reads for name in names[read]} | {
+      f'{name}_text': text.shapes(size) for name in ('audio', 'video')}

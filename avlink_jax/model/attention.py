@@ -3,8 +3,9 @@
 `reference` is the formula in float32. `tiled` computes the same in tiles that stay in the
 cache and are recomputed for the gradient, so that memory does not grow with T·S; on a CPU it is,
 with its gradient, the fastest of these and about twice as fast as JAX's own
-(tests/benchmarks/attention.py). `cudnn` is flash attention on NVIDIA GPUs, asked for by name
-since JAX never picks it by itself.
+(tests/benchmarks/attention.py). `cudnn` and `splash` are the flash attention of NVIDIA GPUs and of
+TPUs (flash.py), asked for by name since JAX never picks them by itself. What they cannot take is a
+UserError when the model is built: there is no slower way that is gone quietly.
 """
 
 import functools
@@ -15,19 +16,31 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from avlink_jax.errors import UserError
-from avlink_jax.model import rope
+from avlink_jax.model import flash, rope, spread
 
 TILE_LOGITS = 1 << 19  # 2 MiB of float32: what a core's own cache holds
 
 
-def choose(name='auto'):
-  """The implementation that `name` stands for here: 'auto' is 'cudnn' on NVIDIA GPUs and 'tiled'
-  elsewhere. Raises UserError for a name that is none."""
+def choose(name='auto', platform=None):
+  """The implementation that `name` stands for on `platform` (default: this process's): 'auto' is
+  'cudnn' on NVIDIA GPUs, 'splash' on TPUs, 'tiled' on CPUs.
+
+  Raises UserError for a name that is none, or is another platform's.
+  """
+  platform = platform or jax.default_backend()
   if name == 'auto':
-    return 'cudnn' if jax.default_backend() == 'gpu' else 'tiled'
+    return {'gpu': 'cudnn', 'tpu': 'splash'}.get(platform, 'tiled')
   if name not in IMPLEMENTATIONS:
     raise UserError(f'attention={name!r}: use auto or one of {", ".join(IMPLEMENTATIONS)}')
+  if HOME.get(name, platform) != platform:
+    raise UserError(f'attention={name} runs on {HOME[name]} and this is {platform}: use auto')
   return name
+
+
+def check(name, head_dim, dtype):
+  """Raises UserError where the implementation cannot take heads of `head_dim` in `dtype`."""
+  if name == 'cudnn':
+    flash.check_cudnn(head_dim, dtype)
 
 
 def reference(q, k, v, key_mask=None):
@@ -75,20 +88,16 @@ def tiled(q, k, v, key_mask=None):
   return rearrange(out, 'g b h t d -> (g b) h t d')
 
 
-def cudnn(q, k, v, key_mask=None):
-  """Flash attention through cuDNN; half precision only, which is the caller's to see to."""
-  q, k, v = (rearrange(x, 'b h t d -> b t h d') for x in (q, k, v))
-  mask = None if key_mask is None else key_mask[:, None, None, :]
-  out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation='cudnn')
-  return rearrange(out, 'b t h d -> b h t d')
+IMPLEMENTATIONS = {'reference': reference, 'tiled': tiled, 'cudnn': flash.cudnn,
+                   'splash': flash.splash}
+HOME = {'cudnn': 'gpu', 'splash': 'tpu'}
 
 
-IMPLEMENTATIONS = {'reference': reference, 'tiled': tiled, 'cudnn': cudnn}
-
-
-def attend(q, k, v, key_mask=None, implementation='auto'):
-  """Attention by name; see `reference` for shapes, `choose` for names."""
-  return IMPLEMENTATIONS[choose(implementation)](q, k, v, key_mask)
+def attend(q, k, v, key_mask=None, implementation='auto', split=False, source_split=False):
+  """Attention by name; see `reference` for shapes, `choose` for names. On a mesh, `split` and
+  `source_split` say whether tokens of queries and of keys are (spread.py)."""
+  kernel = IMPLEMENTATIONS.get(implementation) or IMPLEMENTATIONS[choose(implementation)]
+  return spread.attention(kernel, q, k, v, key_mask, split, source_split)
 
 
 def _nearness_bias(share, nearness):
@@ -105,13 +114,16 @@ class Attention(nn.Module):
 
   Keys and values come from `source` (cross-attention), or from x itself. `nearness` is where
   the biases of queries and keys begin: above 0, RoPE turns that common part into a preference
-  for tokens nearby, from the first step on.
+  for tokens nearby, from the first step on. `split`, `source_split`: whether on a mesh the tokens
+  of x and of `source` are (spread.py).
   """
   width: int
   heads: int
   implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
   nearness: float = 0.0
+  split: bool = False
+  source_split: bool = False
 
   @nn.compact
   def __call__(self, x, source=None, key_mask=None, angles=None, source_angles=None):
@@ -131,5 +143,6 @@ class Attention(nn.Module):
     q, k = norm(name='q_norm')(q), norm(name='k_norm')(k)
     if angles is not None:
       q, k = rope.rotate(q, angles), rope.rotate(k, source_angles)
-    out = attend(q, k, v, key_mask, self.implementation)
+    out = attend(q, k, v, key_mask, self.implementation, self.split,
+                 self.split if source is None else self.source_split)
     return dense(self.width, name='out')(rearrange(out, 'b h t d -> b t (h d)'))

@@ -18,7 +18,7 @@ import numpy as np
 from einops import rearrange
 
 from avlink_jax import flow
-from avlink_jax.model import rope
+from avlink_jax.model import rope, spread
 from avlink_jax.model.attention import Attention
 
 zeros = nn.initializers.zeros
@@ -68,12 +68,13 @@ class Block(nn.Module):
   mlp: int
   attention: str = 'auto'
   dtype: jnp.dtype = jnp.float32
+  split: bool = False
 
   @nn.compact
   def __call__(self, x, time, text, text_mask, angles, mask):
     """x (B, T, C), time (B, C), text (B, L, C), text_mask (B, L), angles (T, ·), mask (B, T)."""
     attention = dict(width=self.width, heads=self.heads, implementation=self.attention,
-                     dtype=self.dtype)
+                     dtype=self.dtype, split=self.split)
     modulation = nn.Dense(7 * self.width, kernel_init=zeros, dtype=self.dtype, name='modulation')
     (shift1, scale1, gate1, gate2, shift3, scale3, gate3) = jnp.split(
         modulation(nn.silu(time)), 7, axis=-1)
@@ -156,6 +157,7 @@ class Stream:
   text: jax.Array
   mask: jax.Array
   input: Input
+  split: bool = flax.struct.field(pytree_node=False, default=False)  # DiT.split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +177,7 @@ class DiT:
     detail: deviation of what such a tower cannot carry of the data, and takes from its input
       instead, as far as that is clean (flow.add_detail).
     remat: recompute each block for the gradient instead of keeping its activations.
+    split: on a mesh, its tokens are split over devices (spread.py): for long streams.
   """
   channels: int
   patch: tuple[int, ...]
@@ -191,6 +194,7 @@ class DiT:
   attention: str = 'auto'
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
+  split: bool = False
 
   @property
   def token_rate(self):
@@ -199,7 +203,7 @@ class DiT:
 
   @property
   def block(self):
-    return Block(self.width, self.heads, self.mlp, self.attention, self.dtype)
+    return Block(self.width, self.heads, self.mlp, self.attention, self.dtype, self.split)
 
   @property
   def embedder(self):
@@ -236,7 +240,7 @@ class DiT:
     mask = jnp.repeat(mask, math.prod(grid[1:]), axis=1)
     tokens, time, text = self.embedder.apply(
         {'params': params['embed']}, self._patches(inputs.x), inputs.t, inputs.text)
-    return Stream(tokens, time, text, mask, inputs)
+    return Stream(spread.tokens(tokens, self.split), time, text, mask, inputs, self.split)
 
   def segment(self, blocks, stream):
     """Runs a slice of the stacked blocks, one after another (`lax.scan`)."""
@@ -244,8 +248,9 @@ class DiT:
                          self.width // self.heads, self.rope_base)
 
     def one(tokens, params):
-      return self.block.apply({'params': params}, tokens, stream.time, stream.text,
-                              stream.input.text_mask, angles, stream.mask), None
+      tokens = self.block.apply({'params': params}, tokens, stream.time, stream.text,
+                                stream.input.text_mask, angles, stream.mask)
+      return spread.tokens(tokens, self.split), None
 
     body = jax.checkpoint(one) if self.remat else one
     return stream.replace(tokens=jax.lax.scan(body, stream.tokens, blocks)[0])

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax.model import rope
+from avlink_jax.model import rope, spread
 from avlink_jax.model.attention import Attention
 from avlink_jax.model.dit import MLP, modulate, time_features
 
@@ -52,7 +52,7 @@ class FusionBlock(nn.Module):
   contrast: float = 0.0
 
   @nn.compact
-  def __call__(self, tokens, times, masks, angles):
+  def __call__(self, tokens, times, masks, angles, split=None):
     """One step of fusion.
 
     Args:
@@ -60,6 +60,7 @@ class FusionBlock(nn.Module):
       times: list of flow times (B,).
       masks: list of (B, N_m) bool.
       angles: list of (N_m, width/heads/2), the temporal RoPE of tokens on the shared clock.
+      split: list of bool, whether on a mesh a stream's tokens are (spread.py).
     Returns:
       list of (B, N_m, C_m): the activations that replace `tokens`.
     """
@@ -74,7 +75,8 @@ class FusionBlock(nn.Module):
       common.append(nn.Dense(self.width, dtype=self.dtype, name=f'in_{m}')(seen))
     modulated = [modulate(h, shift, scale)
                  for h, (shift, scale, *_) in zip(common, modulations, strict=True)]
-    attended = (self._cross if self.cross else self._joint)(modulated, masks, angles)
+    attended = (self._cross if self.cross else self._joint)(
+        modulated, masks, angles, split or [False] * len(tokens))
     out = []
     for m, (x, h, y) in enumerate(zip(tokens, common, attended, strict=True)):
       _, _, shift, scale, gate = modulations[m]
@@ -82,26 +84,30 @@ class FusionBlock(nn.Module):
       out.append(x + gate[:, None] * y)
     return out
 
-  def _joint(self, tokens, masks, angles):
+  def _joint(self, tokens, masks, angles, split):
     """One self-attention over the tokens of all streams."""
-    ends = np.cumsum([x.shape[1] for x in tokens])[:-1]
     attention = Attention(self.width, self.heads, self.attention, self.dtype, self.nearness,
-                          name='attention')
-    joint = attention(jnp.concatenate(tokens, axis=1), key_mask=jnp.concatenate(masks, axis=1),
-                      angles=jnp.concatenate(angles))
-    return jnp.split(joint, ends, axis=1)
+                          split=any(split), name='attention')
+    tokens, mask, turned = self._together(tokens, masks, angles, split)
+    return spread.part(attention(tokens, key_mask=mask, angles=turned),
+                       [len(x) for x in angles], any(split))
 
-  def _cross(self, tokens, masks, angles):
+  def _cross(self, tokens, masks, angles, split):
     """Each stream looks at the others only, through weights of its own ("symmetric cross
     attention" of Sec. 4.4)."""
     out = []
     for m, x in enumerate(tokens):
+      others = [values[:m] + values[m + 1:] for values in (tokens, masks, angles, split)]
       attention = Attention(self.width, self.heads, self.attention, self.dtype, self.nearness,
-                            name=f'attention_{m}')
-      source, mask, turned = (values[:m] + values[m + 1:] for values in (tokens, masks, angles))
-      out.append(attention(x, jnp.concatenate(source, axis=1), jnp.concatenate(mask, axis=1),
-                           angles[m], jnp.concatenate(turned)))
+                            split=split[m], source_split=any(others[-1]), name=f'attention_{m}')
+      source, mask, turned = self._together(*others)
+      out.append(attention(x, source, mask, angles[m], turned))
     return out
+
+  def _together(self, tokens, masks, angles, split):
+    """Tokens, masks and angles of several streams as of one."""
+    turned = spread.join([jnp.asarray(x)[None] for x in angles], any(split))[0]
+    return spread.join(tokens, any(split)), spread.join(masks, any(split)), turned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,5 +159,7 @@ class Fusion:
   def apply(self, params, streams, angles):
     """One block's parameters on a list of Streams -> the Streams with new tokens."""
     tokens = self.block.apply({'params': params}, [s.tokens for s in streams],
-                              [s.input.t for s in streams], [s.mask for s in streams], angles)
-    return [s.replace(tokens=x) for s, x in zip(streams, tokens, strict=True)]
+                              [s.input.t for s in streams], [s.mask for s in streams], angles,
+                              [s.split for s in streams])
+    return [s.replace(tokens=spread.tokens(x, s.split))
+            for s, x in zip(streams, tokens, strict=True)]

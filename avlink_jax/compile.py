@@ -1,0 +1,209 @@
+"""MODE compile: the real train step and the real sampler, compiled for chips that are not there.
+
+Nothing is read: weights, data, prompts are shapes. What comes of it is what those programs would
+need and do: memory a chip, FLOPs, bytes between chips.
+"""
+
+import dataclasses
+import math
+import re
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from avlink_jax import chips, collectives, flops, sampler, tasks, topology, weights
+from avlink_jax import models as model_builder
+from avlink_jax.codecs.t5_text import Pretrained
+from avlink_jax.data import batch as batches
+from avlink_jax.errors import UserError
+from avlink_jax.sample import one_way
+from avlink_jax.training import sharding
+from avlink_jax.training import step as training
+from avlink_jax.training.placed import place
+
+GIB = 2**30
+UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': GIB, 'T': 2**40}
+ATTENTION = {'cpu': 'tiled', 'tpu': 'tiled'}
+
+
+def compile_ahead(config, name, part='both'):
+  """Compiles what `part` says ('train', 'sample' or 'both') of `config` for the topology `name`.
+
+  Returns the report, a dict: the train step's figures, and under 'sampler' the sampler's. Numbers
+  are null where they are not known, a part's where it was not asked for. Raises UserError.
+  """
+  devices = topology.devices(name)
+  chip, on_cpu = devices[0].device_kind, devices[0].platform == 'cpu'
+  mesh = sharding.make_mesh(**config.mesh, devices=devices)
+  dtype = jnp.float32 if on_cpu else jnp.bfloat16
+  config = ConfigDict(config)
+  if config.attention == 'auto':
+    config.attention = ATTENTION[devices[0].platform]
+  said = dict(topology=name, chips=len(devices), chip=chip,
+              hbm_bytes_per_chip=chips.MEMORY.get(chip), mesh=dict(mesh.shape),
+              task=config.task, scale=config.scale, attention=config.attention, remat=config.remat)
+  say(f'{config.task}, {config.scale}, for {len(devices)} × {chip}, mesh {dict(mesh.shape)}, '
+      f'attention {config.attention}')
+  train = train_step(config, mesh, dtype) if part != 'sample' else None
+  report = said | (figures('train step', train, mesh) if train else dict.fromkeys(CONTRACT))
+  sample = sampling(config, mesh, dtype) if part != 'train' else None
+  return report | {'sampler': figures('sampler', sample, mesh) if sample else None}
+
+
+CONTRACT = ('fits', 'peak_bytes_per_chip', 'flops_per_step', 'collective_bytes', 'compile_seconds')
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A jitted function and the shapes it is compiled for; what one run of it is worth.
+
+  model_flops: of the whole run, without what is computed again.
+  about: what else to report of it.
+  """
+  function: object
+  arguments: tuple
+  model_flops: int
+  about: dict
+
+
+def task_of(config, dtype, **changes):
+  """The config's task as it is in a run, but for prompts, which are not read."""
+  config = ConfigDict(config)
+  config.update(changes)
+  models = model_builder.build(config, dtype)
+  if isinstance(models.text, Pretrained):
+    models = dataclasses.replace(models, text=Unread(models.text))
+  return tasks.make(config, models)
+
+
+def train_step(config, mesh, dtype):
+  """The Program of one step of training."""
+  task = task_of(config, dtype)
+  frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(dtype))
+  placed = place(task, config, mesh, frozen)
+  plain = task_of(config, dtype, remat='none', attention='reference')
+  optimizer = training.make_optimizer(config)
+  step = lambda *args: training.train_step(plain, optimizer, config, *args)  # noqa: E731
+  arguments = (placed.state, placed.frozen, placed.batch)
+  return Program(placed.update, arguments, flops.of(step, *unplaced(arguments)),
+                 dict(global_batch=config.train.batch_size))
+
+
+def sampling(config, mesh, dtype):
+  """The Program of the sampler; None of a task that has none."""
+  task, plain = (one_way(task_of(config, dtype, **changes), config.sample.direction)
+                 for changes in ({}, dict(attention='reference')))
+  if not isinstance(task, tasks.FlowTask):
+    return None
+  frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(dtype))
+  clips = config.sample.batch_size
+  arguments = sampler.abstract_arguments(task, config, mesh, frozen, clips)
+  generate = lambda *args: sampler.generate(plain, config.sample.steps, *args)  # noqa: E731
+  return Program(sampler.place(task, config, mesh), arguments,
+                 flops.of(generate, *unplaced(arguments)),
+                 dict(clips=clips, steps=config.sample.steps))
+
+
+def frozen_dtype(dtype):
+  """As training and sampling have frozen towers: halved where the chip computes in bfloat16."""
+  return None if dtype == jnp.float32 else dtype
+
+
+def unplaced(tree):
+  """Shapes that lie nowhere."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unread:
+  """A text encoder whose weights nobody reads: its embeddings have the right shape and no meaning.
+
+  The null prompt is a constant of the program, so there has to be something in its place.
+  """
+  encoder: Pretrained
+
+  @property
+  def width(self):
+    return self.encoder.width
+
+  def init(self, key):
+    return self.encoder.init(key)
+
+  def shapes(self, size):
+    return self.encoder.shapes(size)
+
+  def prepare(self, prompts):
+    return jax.tree.map(lambda x: np.ones(x.shape, x.dtype), self.shapes(len(prompts)))
+
+  def encode(self, params, prepared):
+    return self.encoder.encode(params, prepared)
+
+
+def figures(name, program, mesh):
+  """Compiles a Program and says what it needs and does."""
+  hbm = chips.MEMORY.get(mesh.devices.flat[0].device_kind)
+  started = time.monotonic()
+  traced = program.function.trace(*program.arguments)
+  executed = flops.count(traced.jaxpr)
+  say(f'{name}: {executed / 1e12:.4g} TFLOP, of which {program.model_flops / 1e12:.4g} without '
+      'recomputation; compiling ...')
+  try:
+    compiled = traced.lower().compile()
+  except jax.errors.JaxRuntimeError as error:
+    memory, sent = too_large(str(error), program.arguments), None
+    if memory is None:
+      raise
+  else:
+    memory = memory_of(compiled)
+    sent, unknown = collectives.count(compiled.as_text(), mesh.size)
+    if unknown:
+      say(f'{name}: {unknown} loops of unknown length: their collectives are counted once')
+  seconds = time.monotonic() - started
+  peak = memory['peak_bytes_per_chip']
+  fits = None if hbm is None else peak <= hbm
+  say(f'{name}: {peak / GIB:.2f} GiB a chip at most'
+      + ('' if hbm is None else f' of {hbm / GIB:.2f}: {"fits" if fits else "does not fit"}')
+      + f', compiled in {seconds:.0f} s')
+  return program.about | memory | dict(
+      fits=fits, hbm_bytes_per_chip=hbm, headroom_bytes_per_chip=None if hbm is None else hbm - peak,
+      flops_per_step=executed, model_flops_per_step=program.model_flops, collective_bytes=sent,
+      compile_seconds=round(seconds, 1))
+
+
+def memory_of(compiled):
+  """Bytes a chip holds while the program runs.
+
+  The peak is what is handed in and out, the two of them sharing what is donated, the block of
+  temporaries, and the program itself: XLA reserves all of it before the first instruction.
+  `peak_memory_in_bytes` of newer releases is less by what lies idle in that block.
+  """
+  m = compiled.memory_analysis()
+  parts = dict(argument=m.argument_size_in_bytes, output=m.output_size_in_bytes,
+               alias=m.alias_size_in_bytes, temporary=m.temp_size_in_bytes,
+               code=m.generated_code_size_in_bytes)
+  peak = sum(parts.values()) - 2 * parts['alias']
+  return {f'{part}_bytes_per_chip': size for part, size in parts.items()} | {
+      'peak_bytes_per_chip': peak}
+
+
+def too_large(message, arguments):
+  """`memory_of` a program that XLA gave up on, from what it says; None where it says nothing."""
+  found = (re.search(r'\(([\d.]+)([KMGT]?)B?\) exceeds available', message)
+           or re.search(r'Used ([\d.]+)([KMGT]?)B? of', message))
+  if 'RESOURCE_EXHAUSTED' not in message or not found:
+    return None
+  given = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+              for x in jax.tree.leaves(arguments) if x.sharding is not None)
+  needed = round(float(found[1]) * UNITS[found[2]])
+  whole = 'temporaries' not in message  # else what is handed in comes on top
+  return dict(argument_bytes_per_chip=given, output_bytes_per_chip=None, alias_bytes_per_chip=None,
+              temporary_bytes_per_chip=needed - given if whole else needed,
+              code_bytes_per_chip=None, peak_bytes_per_chip=needed if whole else needed + given)
+
+
+def say(text):
+  print(text, file=sys.stderr, flush=True)

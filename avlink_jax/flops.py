@@ -1,0 +1,90 @@
+"""Floating-point operations of a traced program, from its shapes: matrix products and convolutions.
+
+A multiplication and an addition are two. A scan's body counts as often as it runs, a kernel's
+(Pallas) as often as its grid has places, what stands in a `shard_map` on every device; of branches
+the dearest. What rematerialisation computes again is counted: it stands in the program. XLA's own
+count (`cost_analysis`) counts a loop's body once and knows nothing of kernels.
+"""
+
+import functools
+import math
+
+import jax
+from jax.extend.core import jaxprs_in_params
+from jax.interpreters.partial_eval import dce_jaxpr
+
+
+def of(function, *args):
+  """FLOPs of one call, on all devices together. `args` may be shapes; nothing is computed."""
+  return count(jax.make_jaxpr(function)(*args))
+
+
+def count(closed):
+  """FLOPs of a ClosedJaxpr, leaving out what no output depends on, as XLA does.
+
+  Raises ValueError for matrix products in a loop whose length is not known beforehand, and for
+  kernels that cannot be looked into.
+  """
+  return _count(dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))[0])
+
+
+def _count(jaxpr):
+  return sum(_equation(equation) for equation in jaxpr.eqns)
+
+
+def _equation(equation):
+  name, params = equation.primitive.name, equation.params
+  if name == 'dot_general':
+    return _dot(equation)
+  if name == 'conv_general_dilated':
+    return _convolution(equation)
+  if name in ('ffi_call', 'dot_product_attention_fwd', 'dot_product_attention_bwd'):
+    raise ValueError(f'{name}: a kernel that cannot be looked into; trace another implementation')
+  inner = [_count(jaxpr) for jaxpr in jaxprs_in_params(params)]
+  if name == 'cond':
+    return max(inner)
+  if name == 'while' and any(inner):
+    raise ValueError('matrix products in a while loop: how often they run is not known')
+  return sum(inner) * _times(name, params)
+
+
+def _times(name, params):
+  """How often what stands in an equation runs."""
+  if name == 'scan':
+    return params['length']
+  if name == 'pallas_call':
+    return math.prod(params['grid_mapping'].grid)
+  if name == 'shard_map':
+    return math.prod(params['mesh'].shape[axis] for axis in params['manual_axes'])
+  return 1
+
+
+def _dot(equation):
+  """2 · outputs · what each of them is summed over."""
+  (contracted, _), _ = equation.params['dimension_numbers']
+  left = equation.invars[0].aval.shape
+  return 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+
+
+def _convolution(equation):
+  """2 · outputs · (channels · taps they are summed over), without taps on padding or on the zeros
+  that dilation puts between inputs."""
+  left, right = (x.aval.shape for x in equation.invars)
+  out, params = equation.outvars[0].aval.shape, equation.params
+  of_left, of_right, of_out = params['dimension_numbers']
+  taps = 1
+  for axis, (low, _) in enumerate(params['padding']):
+    taps *= _taps(left[of_left[2 + axis]], right[of_right[2 + axis]], out[of_out[2 + axis]], low,
+                  params['window_strides'][axis], params['lhs_dilation'][axis],
+                  params['rhs_dilation'][axis])
+  return 2 * out[of_out[0]] * out[of_out[1]] * right[of_right[1]] * taps
+
+
+@functools.cache
+def _taps(inputs, kernel, outputs, low, stride, spread, dilation):
+  """Pairs (output, kernel tap) along one axis that meet an input."""
+  if kernel > outputs:  # a gradient's kernel: both enter alike
+    kernel, outputs, stride, dilation = outputs, kernel, dilation, stride
+  last = (inputs - 1) * spread
+  return sum(1 for tap in range(kernel) for place in range(outputs)
+             if 0 <= (at := place * stride + tap * dilation - low) <= last and at % spread == 0)
