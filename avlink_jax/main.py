@@ -39,6 +39,14 @@ def need(flag, mode):
   return flag.value
 
 
+def check_folders():
+  """A bucket is written to where it is mounted: a run appends to, locks and renames files."""
+  for flag in (WORKDIR, OUTPUT, GENERATED, REFERENCE):
+    if '://' in (flag.value or ''):
+      raise UserError(f'--{flag.name}={flag.value}: mount the bucket (Cloud Storage FUSE, as '
+                      'launch/tpu_pod.sh does) and give its folder')
+
+
 def meet():
   """Meets the other processes of the run, as far as there are any; gives the RollCall or None."""
   if DISTRIBUTED.value is False or MODE.value not in ('train', 'sample'):
@@ -100,6 +108,7 @@ def main(argv=None):
   roll_call, status = None, 0
   try:
     parse(argv or sys.argv)
+    check_folders()
     roll_call = meet()
     run()
   except (UserError, MediaError, Lost, Preempted) as error:

@@ -154,7 +154,7 @@ class RollCall:
       print(f'avlink_jax: {why}', file=sys.stderr, flush=True)
       os._exit(status)  # the main thread may wait, outside of Python, for who is gone
 
-  def listen(self, seconds=2):
+  def listen(self, seconds=10):
     """Before an error is told: where it comes of another's end, this process ends here, with a
     line on that, rather than with what a collective made of it."""
     time.sleep(seconds)
