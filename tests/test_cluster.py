@@ -62,7 +62,7 @@ def test_hosts_are_not_named_where_slurm_does_not_fill_one_node_after_the_other(
     ({'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://10.96.0.1,10.148.0.1:34911'}, '10.96.0.1'),
     ({'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://10.96.0.1:34911'}, '10.96.0.1'),
     ({'OMPI_MCA_orte_hnp_uri': '1314521088.0;tcp6://[fe80::b9b:ac5d,2620::2]:43370'},
-     'fe80::b9b:ac5d'),
+     '[fe80::b9b:ac5d]'),
     ({'OMPI_COMM_WORLD_LOCAL_SIZE': '4'}, 'localhost'),
     ({'SLURM_JOB_NODELIST': 'n[2-3]', 'SLURM_JOB_ID': '7'}, 'n2'),
     ({'JAX_COORDINATOR_ADDRESS': 'head:123'}, 'head')])
@@ -108,6 +108,8 @@ def test_jaxs_own_variables_come_first():
 
 @pytest.mark.parametrize('environ, said', [
     ({'JAX_NUM_PROCESSES': '2'}, 'JAX_COORDINATOR_ADDRESS'),
+    ({'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '1', 'JAX_COORDINATOR_ADDRESS': 'h'}, 'PORT'),
+    ({'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '2', 'JAX_COORDINATOR_ADDRESS': 'h:1'}, 'below'),
     ({'JAX_NUM_PROCESSES': 'two'}, 'JAX_NUM_PROCESSES=two')])
 def test_half_of_what_is_needed_is_told(environ, said):
   with pytest.raises(UserError, match=said):

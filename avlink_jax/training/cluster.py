@@ -57,9 +57,9 @@ def by_hand(environ):
   if not count or count == 1:
     return None
   address, process = environ.get('JAX_COORDINATOR_ADDRESS'), number(environ, 'JAX_PROCESS_ID')
-  if not address or process is None:
-    raise UserError('JAX_NUM_PROCESSES is set: JAX_COORDINATOR_ADDRESS=HOST:PORT and '
-                    'JAX_PROCESS_ID are needed as well')
+  if process is None or not re.fullmatch(r'.+:\d+', address or '') or process >= count:
+    raise UserError(f'JAX_NUM_PROCESSES={count}: JAX_COORDINATOR_ADDRESS=HOST:PORT and '
+                    f'JAX_PROCESS_ID, below {count}, are needed as well')
   # JAX reads JAX_LOCAL_DEVICE_IDS itself
   return Place('JAX_NUM_PROCESSES', address, count, process)
 
@@ -82,7 +82,8 @@ def open_mpi(environ):
   elif nodes:
     address = f'{expand(nodes)[0]}:{port(environ, job)}'
   elif launcher:
-    address = f'{next(filter(None, launcher.groups()))}:{port(environ, job)}'
+    host = next(filter(None, launcher.groups()))
+    address = f'{f"[{host}]" if ":" in host else host}:{port(environ, job)}'
   else:
     raise UserError('Open MPI does not say where process 0 is: give mpirun '
                     '-x JAX_COORDINATOR_ADDRESS=HOST:PORT, of the host of rank 0')

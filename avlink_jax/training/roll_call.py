@@ -108,8 +108,7 @@ class RollCall:
                    f'{self._place.address} within {seconds:g} s')
       try:
         line = socket.create_connection((host.strip('[]'), int(port)), timeout=min(left, 5))
-        # What process 0 has to say about those who are missing comes at its own deadline.
-        self._keep(line, left + 10)
+        self._keep(line, seconds + 10)  # process 0 speaks at its own deadline, if not before
         send(line, {'process': self._place.process, 'count': self._place.count,
                     'host': self._host})
         said = receive(line)
