@@ -18,8 +18,7 @@ from ml_collections import ConfigDict
 from avlink_jax import chips, collectives, flops, sampler, tasks, topology, weights
 from avlink_jax import models as model_builder
 from avlink_jax.codecs.t5_text import Pretrained
-from avlink_jax.data import batch as batches
-from avlink_jax.errors import UserError
+from avlink_jax.model import attention
 from avlink_jax.sample import one_way
 from avlink_jax.training import sharding
 from avlink_jax.training import step as training
@@ -27,7 +26,6 @@ from avlink_jax.training.placed import place
 
 GIB = 2**30
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': GIB, 'T': 2**40}
-ATTENTION = {'cpu': 'tiled', 'tpu': 'tiled'}
 
 
 def compile_ahead(config, name, part='both'):
@@ -37,21 +35,28 @@ def compile_ahead(config, name, part='both'):
   are null where they are not known, a part's where it was not asked for. Raises UserError.
   """
   devices = topology.devices(name)
-  chip, on_cpu = devices[0].device_kind, devices[0].platform == 'cpu'
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
-  dtype = jnp.float32 if on_cpu else jnp.bfloat16
-  config = ConfigDict(config)
-  if config.attention == 'auto':
-    config.attention = ATTENTION[devices[0].platform]
-  said = dict(topology=name, chips=len(devices), chip=chip,
-              hbm_bytes_per_chip=chips.MEMORY.get(chip), mesh=dict(mesh.shape),
-              task=config.task, scale=config.scale, attention=config.attention, remat=config.remat)
+  chip, config = devices[0].device_kind, ConfigDict(config)
+  config.attention = attention.choose(config.attention, devices[0].platform)
   say(f'{config.task}, {config.scale}, for {len(devices)} × {chip}, mesh {dict(mesh.shape)}, '
       f'attention {config.attention}')
-  train = train_step(config, mesh, dtype) if part != 'sample' else None
-  report = said | (figures('train step', train, mesh) if train else dict.fromkeys(CONTRACT))
-  sample = sampling(config, mesh, dtype) if part != 'train' else None
-  return report | {'sampler': figures('sampler', sample, mesh) if sample else None}
+  train = train_step(config, mesh) if part != 'sample' else None
+  report = dict(
+      topology=name, chips=len(devices), chip=chip, hbm_bytes_per_chip=chips.MEMORY.get(chip),
+      mesh=dict(mesh.shape), task=config.task, scale=config.scale, attention=config.attention,
+      remat=config.remat)
+  report |= figures('train step', train, mesh) if train else dict.fromkeys(CONTRACT)
+  sample = sampling(config, mesh) if part != 'train' else None
+  return report | {'sampler': per_clip(figures('sampler', sample, mesh)) if sample else None}
+
+
+def per_clip(told):
+  """The sampler's figures: a step is one of Euler's, for all clips; collectives are of all steps
+  together."""
+  for key in ('flops', 'model_flops'):
+    whole = told[f'{key}_per_step']
+    told |= {f'{key}_per_step': whole // told['steps'], f'{key}_per_clip': whole // told['clips']}
+  return told
 
 
 CONTRACT = ('fits', 'peak_bytes_per_chip', 'flops_per_step', 'collective_bytes', 'compile_seconds')
@@ -70,37 +75,38 @@ class Program:
   about: dict
 
 
-def task_of(config, dtype, **changes):
+def task_of(config, mesh, **changes):
   """The config's task as it is in a run, but for prompts, which are not read."""
   config = ConfigDict(config)
   config.update(changes)
-  models = model_builder.build(config, dtype)
+  models = model_builder.build(config, computes_in(mesh), mesh.devices.flat[0].platform)
   if isinstance(models.text, Pretrained):
     models = dataclasses.replace(models, text=Unread(models.text))
   return tasks.make(config, models)
 
 
-def train_step(config, mesh, dtype):
+def train_step(config, mesh):
   """The Program of one step of training."""
-  task = task_of(config, dtype)
-  frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(dtype))
+  task = task_of(config, mesh)
+  frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(mesh))
   placed = place(task, config, mesh, frozen)
-  plain = task_of(config, dtype, remat='none', attention='reference')
+  plain = task_of(config, mesh, remat='none', attention='reference')
   optimizer = training.make_optimizer(config)
   step = lambda *args: training.train_step(plain, optimizer, config, *args)  # noqa: E731
   arguments = (placed.state, placed.frozen, placed.batch)
   return Program(placed.update, arguments, flops.of(step, *unplaced(arguments)),
-                 dict(global_batch=config.train.batch_size))
+                 dict(global_batch=config.train.batch_size,
+                      accumulate=config.train.accumulate))
 
 
-def sampling(config, mesh, dtype):
+def sampling(config, mesh):
   """The Program of the sampler; None of a task that has none."""
-  task, plain = (one_way(task_of(config, dtype, **changes), config.sample.direction)
+  task, plain = (one_way(task_of(config, mesh, **changes), config.sample.direction)
                  for changes in ({}, dict(attention='reference')))
   if not isinstance(task, tasks.FlowTask):
     return None
-  frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(dtype))
-  clips = config.sample.batch_size
+  frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(mesh))
+  clips = sampler.padded_size(1, config.sample.batch_size, sharding.ways(mesh))
   arguments = sampler.abstract_arguments(task, config, mesh, frozen, clips)
   generate = lambda *args: sampler.generate(plain, config.sample.steps, *args)  # noqa: E731
   return Program(sampler.place(task, config, mesh), arguments,
@@ -108,9 +114,14 @@ def sampling(config, mesh, dtype):
                  dict(clips=clips, steps=config.sample.steps))
 
 
-def frozen_dtype(dtype):
-  """As training and sampling have frozen towers: halved where the chip computes in bfloat16."""
-  return None if dtype == jnp.float32 else dtype
+def computes_in(mesh):
+  """The dtype of activations, as in a run there."""
+  return jnp.float32 if mesh.devices.flat[0].platform == 'cpu' else jnp.bfloat16
+
+
+def frozen_dtype(mesh):
+  """What a run there stores frozen towers in; None: as they are in their files, float32."""
+  return None if computes_in(mesh) == jnp.float32 else jnp.bfloat16
 
 
 def unplaced(tree):
@@ -145,33 +156,60 @@ class Unread:
 
 def figures(name, program, mesh):
   """Compiles a Program and says what it needs and does."""
-  hbm = chips.MEMORY.get(mesh.devices.flat[0].device_kind)
   started = time.monotonic()
   traced = program.function.trace(*program.arguments)
   executed = flops.count(traced.jaxpr)
   say(f'{name}: {executed / 1e12:.4g} TFLOP, of which {program.model_flops / 1e12:.4g} without '
       'recomputation; compiling ...')
+  memory, sent = compiled(name, program, traced.lower(), mesh)
+  seconds = time.monotonic() - started
+  return program.about | memory | fitting(name, program, memory, mesh) | dict(
+      flops_per_step=executed, model_flops_per_step=program.model_flops,
+      collective_bytes=sent, compile_seconds=round(seconds, 1))
+
+
+def compiled(name, program, lowered, mesh):
+  """(memory, bytes sent by kind of collective or None where XLA gave up for want of memory)."""
   try:
-    compiled = traced.lower().compile()
+    made = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    memory, sent = too_large(str(error), program.arguments), None
+    memory = too_large(str(error), program.arguments)
     if memory is None:
       raise
-  else:
-    memory = memory_of(compiled)
-    sent, unknown = collectives.count(compiled.as_text(), mesh.size)
-    if unknown:
-      say(f'{name}: {unknown} loops of unknown length: their collectives are counted once')
-  seconds = time.monotonic() - started
-  peak = memory['peak_bytes_per_chip']
-  fits = None if hbm is None else peak <= hbm
-  say(f'{name}: {peak / GIB:.2f} GiB a chip at most'
-      + ('' if hbm is None else f' of {hbm / GIB:.2f}: {"fits" if fits else "does not fit"}')
-      + f', compiled in {seconds:.0f} s')
-  return program.about | memory | dict(
-      fits=fits, hbm_bytes_per_chip=hbm, headroom_bytes_per_chip=None if hbm is None else hbm - peak,
-      flops_per_step=executed, model_flops_per_step=program.model_flops, collective_bytes=sent,
-      compile_seconds=round(seconds, 1))
+    return memory, None
+  sent, unknown = collectives.count(made.as_text(), mesh.size)
+  if unknown:
+    say(f'{name}: {unknown} loops of unknown length: their collectives are counted once')
+  return memory_of(made), sent
+
+
+def fitting(name, program, memory, mesh):
+  """Whether it fits, and how much is left, or lacks; said to the user too."""
+  hbm, peak = chips.MEMORY.get(mesh.devices.flat[0].device_kind), memory['peak_bytes_per_chip']
+  if hbm is None:
+    say(f'{name}: {peak / GIB:.2f} GiB a chip')
+    return dict(fits=None, hbm_bytes_per_chip=None, headroom_bytes_per_chip=None)
+  told = f'{name}: {peak / GIB:.2f} GiB a chip, of {hbm / GIB:.2f}: '
+  say(told + ('fits' if peak <= hbm else
+              f'{(peak - hbm) / GIB:.2f} too much; {remedy(program, memory, hbm, mesh)}'))
+  return dict(fits=peak <= hbm, hbm_bytes_per_chip=hbm, headroom_bytes_per_chip=hbm - peak)
+
+
+def remedy(program, memory, hbm, mesh):
+  """What to try where memory does not do: fewer examples at a time, if one fits by proportion."""
+  given = memory['argument_bytes_per_chip']
+  about, ways = program.about, sharding.ways(mesh)
+  at_once = (about.get('global_batch') or about['clips']) // (ways * about.get('accumulate', 1))
+  room = int(at_once * (hbm - given) / (memory['peak_bytes_per_chip'] - given))
+  fit = max((n for n in sharding.divisors(at_once) if n <= room), default=0)
+  if not fit:
+    return ('try more of mesh.fsdp (parameters) or mesh.sequence (the picture\'s tokens), or '
+            'remat=segment')
+  if 'clips' in about:
+    return f'sample.batch_size={fit * ways} might fit'
+  parts = about['global_batch'] // (fit * ways)
+  return (f'train.accumulate={parts}, or '
+          f'train.batch_size={fit * ways * about["accumulate"]}, might fit')
 
 
 def memory_of(compiled):
@@ -192,17 +230,15 @@ def memory_of(compiled):
 
 def too_large(message, arguments):
   """`memory_of` a program that XLA gave up on, from what it says; None where it says nothing."""
-  found = (re.search(r'\(([\d.]+)([KMGT]?)B?\) exceeds available', message)
-           or re.search(r'Used ([\d.]+)([KMGT]?)B? of', message))
+  found = re.search(r'\(([\d.]+)([KMGT]?)\) exceeds available', message)
   if 'RESOURCE_EXHAUSTED' not in message or not found:
     return None
+  needed = round(float(found[1]) * UNITS[found[2]])  # whatever the message calls it: all of it
   given = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
               for x in jax.tree.leaves(arguments) if x.sharding is not None)
-  needed = round(float(found[1]) * UNITS[found[2]])
-  whole = 'temporaries' not in message  # else what is handed in comes on top
-  return dict(argument_bytes_per_chip=given, output_bytes_per_chip=None, alias_bytes_per_chip=None,
-              temporary_bytes_per_chip=needed - given if whole else needed,
-              code_bytes_per_chip=None, peak_bytes_per_chip=needed if whole else needed + given)
+  return dict.fromkeys(f'{part}_bytes_per_chip' for part in ('output', 'alias', 'code')) | dict(
+      argument_bytes_per_chip=given, temporary_bytes_per_chip=needed - given,
+      peak_bytes_per_chip=needed)
 
 
 def say(text):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from avlink_jax.tasks import FlowTask
+from avlink_jax.training import hosts
 
 FORMAT = 1  # to be raised when the same settings begin to make other samples
 PARTS = ('task', 'codec', 'codec_loss', 'text', 'towers', 'fusion', 'flow', 'sample', 'data')
@@ -52,6 +53,7 @@ def of_sample(run, task, clip, prompts, own):
 
 def _feed(digest, tree):
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    array = np.asarray(leaf)
+    spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable  # over several hosts
+    array = np.asarray(hosts.gather(leaf) if spread else leaf)
     digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -54,8 +54,9 @@ def _times(name, params):
     return params['length']
   if name == 'pallas_call':
     return math.prod(params['grid_mapping'].grid)
-  if name == 'shard_map':
-    return math.prod(params['mesh'].shape[axis] for axis in params['manual_axes'])
+  if name == 'shard_map':  # its axes are called otherwise from release to release
+    axes = params.get('newly_manual_axes', params.get('manual_axes'))
+    return math.prod(params['mesh'].shape[axis] for axis in axes)
   return 1
 
 

@@ -80,9 +80,8 @@ def run():
   else:
     from avlink_jax.sample import sample
     from avlink_jax.training import hosts
-    if hosts.is_first():
-      sample(config, workdir, input_path=INPUT.value, prompt=PROMPT.value,
-             output=OUTPUT.value or f'{workdir}/samples/seed_{SEED.value}', seed=SEED.value)
+    sample(config, workdir, input_path=INPUT.value, prompt=PROMPT.value,
+           output=OUTPUT.value or f'{workdir}/samples/seed_{SEED.value}', seed=SEED.value)
     hosts.wait_for_all('sampled', config.hosts.patience_seconds)
 
 

@@ -33,6 +33,11 @@ def build(config, dtype=jnp.float32, platform=None):
 
   Raises UserError for a config that does not fit together, or an attention that cannot be had.
   """
+  if config.remat not in ('none', 'block', 'segment'):
+    raise UserError(f'remat={config.remat!r}: use none, block or segment')
+  fused = 'fusion' in config and config.fusion.injection in ('fusion', 'cross')
+  # Without Fusion Blocks there are no segments between them: then it is each block.
+  remat = config.remat == 'block' or config.remat == 'segment' and not fused
   data, kernel = config.data, attention.choose(config.attention, platform)
   shared = dict(attention=kernel, dtype=dtype)
   layout = Layout(data.seconds, data.fps, data.height, data.width, MelSpec())
@@ -53,14 +58,14 @@ def build(config, dtype=jnp.float32, platform=None):
         depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
         rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
         detail=tower.detail,
-        remat=config.remat == 'block',
+        remat=remat,
         split=name == 'video',  # tens of thousands of tokens; a sound has a hundred
         **shared)
     attention.check(kernel, tower.width // tower.heads, dtype)
   link = None
   if 'fusion' in config:
     f = config.fusion
-    if f.injection in ('fusion', 'cross'):
+    if fused:
       attention.check(kernel, f.width // f.heads, dtype)
       fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
                       clock_rate=towers['video'].token_rate, rope_base=f.rope_base,

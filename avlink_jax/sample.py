@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax import fingerprint, tasks, weights
+from avlink_jax import compile_cache, fingerprint, tasks, weights
 from avlink_jax import models as model_builder
 from avlink_jax.atomic import sweep, write_text
 from avlink_jax.codecs import vocoder
@@ -27,9 +27,10 @@ from avlink_jax.errors import MediaError, UserError
 from avlink_jax.evaluate import evaluate, summary
 from avlink_jax.export import file_stem, make_folder, whole, write_sample
 from avlink_jax.gallery import write_gallery
+from avlink_jax.model import attention
 from avlink_jax.sampler import Sampler
 from avlink_jax.spectrogram import spectrogram_image
-from avlink_jax.training import checkpoint
+from avlink_jax.training import checkpoint, hosts, memory, sharding
 from avlink_jax.training import step as training
 from avlink_jax.training.log import clock
 
@@ -37,8 +38,9 @@ from avlink_jax.training.log import clock
 def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
   """Generates for the user's own clips or prompts, or for clips of the data source's test split."""
   output = make_folder(output)
-  models = model_builder.build(
-      config, jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16)
+  on_cpu = jax.default_backend() == 'cpu'
+  compile_cache.use(config.compile_cache)
+  models = model_builder.build(config, jnp.float32 if on_cpu else jnp.bfloat16)
   task = one_way(tasks.make(config, models), config.sample.direction)
   given = set(task.modalities) - set(task.generate)
   if not isinstance(task, tasks.FlowTask) and (input_path is not None or prompt is not None):
@@ -58,9 +60,13 @@ def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
     source = pipeline.open_source(config, models.layout, 'test', task.modalities)
     clips, skipped = read_clips(source, config.sample.count, models.layout)
   own = input_path is not None or bool(prompts and not given)
-  frozen = weights.load_frozen(config, models, task.frozen_parts, workdir=workdir)
-  params, stats, origin = trained_weights(task, config, workdir, frozen)
-  print(f'weights: {origin}', file=sys.stderr)
+  mesh = sharding.make_mesh(**config.mesh)
+  sharding.check_tokens(task, mesh)
+  frozen = sharding.put(weights.load_frozen(
+      config, models, task.frozen_parts, None if on_cpu else jnp.bfloat16, workdir), mesh)
+  params, stats, origin = trained_weights(task, config, workdir, frozen, mesh)
+  print(f'{len(jax.devices())} {jax.default_backend()} device(s), mesh {dict(mesh.shape)}, '
+        f'attention {attention.choose(config.attention)}; weights: {origin}', file=sys.stderr)
   return export(task, params, stats, frozen, config, clips, skipped, output, seed,
                 prompt=prompts[0] if prompts and given else None, own=own)
 
@@ -122,15 +128,16 @@ def blank_clip(i, prompt, layout):
               source='prompt')
 
 
-def trained_weights(task, config, workdir, frozen):
-  """(params, stats, where from): the workdir's newest checkpoint, else the bundled weights."""
+def trained_weights(task, config, workdir, frozen, mesh):
+  """(params, stats, where from): the workdir's newest checkpoint, else the bundled weights; what
+  comes from a checkpoint lies on `mesh`."""
   if (pathlib.Path(workdir) / 'checkpoints').is_dir():
     checkpoints = checkpoint.Checkpoints(workdir, create=False)
     if checkpoints.latest_step is not None:
       optimizer = training.make_optimizer(config)
       like = jax.eval_shape(
           lambda frozen: training.init(task, optimizer, config.seed, frozen), frozen)
-      state = checkpoints.restore(like)
+      state = checkpoints.restore(sharding.abstract(like, sharding.shardings(like, mesh)))
       checkpoints.close()
       return state.ema, state.stats, f'{workdir}, step {int(state.step)}'
   path = weights.BUNDLED / config.scale / f'{config.task}.safetensors'
@@ -147,6 +154,7 @@ class Reconstructor:
 
   def __init__(self, task, params, stats, frozen, config):
     del frozen
+    params, stats = hosts.gather((params, stats))
     self._layout, codec = task.models.layout, task.models.codec
     if config.task == 'vocoder':
       self._codec = lambda mel: mel
@@ -179,7 +187,7 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
   Of the user's own clips what was given is kept as it is, picture or sound. The references of a
   data set's clips are written to `output/reference/` too. Clips that are there already, whole and
   made of the same (`fingerprint.py`), are kept, so that what was interrupted goes on. Returns the
-  ids of all.
+  ids of all. Of several processes all sample and the first one writes.
   """
   layout, generate = task.models.layout, task.generate
   folders = [output] if own else [output, output / 'reference']
@@ -188,11 +196,14 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
                            config, seed)
   made_of = {clip.id: fingerprint.of_sample(run, task, clip, prompts_for(clip, prompt, generate),
                                             own) for clip in clips}
-  for folder in folders:
+  first = jax.process_index() == 0
+  for folder in folders if first else ():
     sweep(folder)
   there = [whole(folder) for folder in folders]
-  missing = [clip for clip in clips if any(
-      rows.get(clip.id, {}).get('made_of') != made_of[clip.id] for rows in there)]
+  wanted = hosts.as_the_first(np.array([any(
+      rows.get(clip.id, {}).get('made_of') != made_of[clip.id] for rows in there)
+      for clip in clips]))
+  missing = [clip for clip, want in zip(clips, wanted, strict=True) if want]
   if len(missing) < len(clips):
     print(f'{len(clips) - len(missing)} of {len(clips)} clips are in {output} already, made of the '
           'same: kept', file=sys.stderr, flush=True)
@@ -200,7 +211,11 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
   for group in sampler.batches(missing):
     chosen = [missing[i] for i in group]
     prompts = [prompts_for(clip, prompt, generate) for clip in chosen]
-    for clip, said, made in zip(chosen, prompts, sampler(chosen, prompts, seed), strict=True):
+    with memory.told(memory.for_sampling, config):
+      samples = sampler(chosen, prompts, seed)
+    if not first:
+      continue
+    for clip, said, made in zip(chosen, prompts, samples, strict=True):
       record = dict(source=clip.source, prompt=said[generate[0]], events=clip.events,
                     made_of=made_of[clip.id])
       if len(generate) > 1:
@@ -215,8 +230,9 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
     done += len(group)
     left = (time.monotonic() - started) / done * (len(missing) - done)
     print(f'sampled {done}/{len(missing)} clips  {clock(left)} left', file=sys.stderr, flush=True)
-  write_text(output / 'skipped.json', json.dumps(skipped))
-  write_gallery(output, reference=None if own else output / 'reference')
+  if first:
+    write_text(output / 'skipped.json', json.dumps(skipped))
+    write_gallery(output, reference=None if own else output / 'reference')
   return [clip.id for clip in clips]
 
 
@@ -305,6 +321,8 @@ def export_samples(task, params, stats, frozen, config, workdir, step, log):
 
 def _export_way(task, params, stats, frozen, config, clips, skipped, folder, step, log):
   ids = export(task, params, stats, frozen, config, clips, skipped, folder, config.seed)
+  if jax.process_index() > 0:
+    return {}
   show(folder, ids[:2], task.models.layout, step, log, '+'.join(task.generate))
   if 'audio' not in task.modalities:
     return {}

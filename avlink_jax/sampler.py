@@ -12,7 +12,6 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from avlink_jax import flow, windows
 from avlink_jax.codecs import vocoder
@@ -79,14 +78,14 @@ def place(task, config, mesh):
   shift) -> {name: X_1}, the whole of it on every device."""
   return jax.jit(
       spread.over(mesh, functools.partial(generate, task, config.sample.steps)),
-      out_shardings=NamedSharding(mesh, PartitionSpec()))
+      out_shardings=sharding.whole(mesh))
 
 
 def abstract_arguments(task, config, mesh, frozen, count):
   """What `place`'s program takes for `count` windows, as shapes that know where they lie; `frozen`
   holds arrays or shapes (weights.frozen_shapes)."""
   models = task.models
-  whole, rows = NamedSharding(mesh, PartitionSpec()), sharding.batch_sharding(mesh)
+  whole, rows = sharding.whole(mesh), sharding.batch_sharding(mesh)
   init = lambda frozen: task.sampled(task.init(jax.random.key(0), frozen))  # noqa: E731
   params = jax.eval_shape(init, frozen)
   batch = batches.shapes(count, task.reads, models.layout, models.text,
@@ -116,13 +115,17 @@ def noise_of(clip_id, seed, name, shape):
 class Sampler:
   """Samples for clips: `sampler(clips, prompts, seed)`; compiled once for each batch shape."""
 
-  def __init__(self, task, params, stats, frozen, config):
+  def __init__(self, task, params, stats, frozen, config, mesh=None):
+    """On `mesh` (default: what `config.mesh` makes of this machine's devices)."""
     del stats  # flow tasks keep none
     self.task, self.config = task, config
-    self._params, self._frozen = params, frozen
+    self._mesh = mesh or sharding.make_mesh(**config.mesh)
+    self._params, self._frozen = sharding.put((params, frozen), self._mesh)
     self.vocoder = (vocoder.load(config, task.models.layout.mel)
                     if 'audio' in task.generate else None)
-    self._generate = jax.jit(functools.partial(generate, task, config.sample.steps))
+    self._generate = place(task, config, self._mesh)
+    self._decode = jax.jit(
+        functools.partial(decode_mel, task.models.codec), out_shardings=sharding.whole(self._mesh))
 
   def plan(self, clip):
     """Starts in seconds of a clip's windows."""
@@ -152,7 +155,8 @@ class Sampler:
       seed: of the noise.
     Returns:
       list of {'audio': float32 (S,)} and/or {'video': uint8 (N, H, W, 3)}, each as long as its
-      clip (to the sample, and to the picture).
+      clip (to the sample, and to the picture). Of several processes all make the call, with the
+      same clips, and have the result.
     """
     models, task = self.task.models, self.task
     starts = [self.plan(clip) for clip in clips]
@@ -167,10 +171,11 @@ class Sampler:
         for clip, size in zip(clips, np.diff(t.first), strict=True)])[t.index]
              for name, t in tracks.items() if not task.is_features(name)}
     count = sum(map(len, starts))
-    fill = padded_size(count, self.config.sample.batch_size) - count
+    fill = padded_size(count, self.config.sample.batch_size, sharding.ways(self._mesh)) - count
     index = {name: (_fill_index(t.index, fill), t.weight)
              for name, t in tracks.items() if name in task.generate}
-    batch, noise = jax.tree.map(lambda x: _repeat_last(x, fill), (batch, noise))
+    batch, noise = sharding.put_rows(
+        jax.tree.map(lambda x: _repeat_last(x, fill), (batch, noise)), self._mesh)
     x1 = self._generate(self._params, self._frozen, batch, noise, index,
                         self.config.sample.guidance,
                         {name: self.config.sample.shift[name] for name in task.generate})
@@ -200,7 +205,7 @@ class Sampler:
 
   def _sounds(self, latents, starts, clips):
     models, codec = self.task.models, self._frozen['codec']
-    mel = np.asarray(decode_mel(models.codec, codec['params'], codec['std'], latents))
+    mel = np.asarray(self._decode(codec['params'], codec['std'], latents))
     spec = models.layout.mel
     t = windows.track(starts, mel.shape[1], spec.rate)
     flat = t.flat(mel)
@@ -217,12 +222,14 @@ class Sampler:
       yield t.of_clip(flat, i)[:math.ceil(round(clip.duration * layout.fps, 6))]
 
 
-def padded_size(count, batch_size):
+def padded_size(count, batch_size, ways=1):
   """Windows are filled up to few sizes, so that little is compiled: the next power of two up to
-  the batch size, and multiples of it beyond."""
+  the batch size, and multiples of it beyond; then to what can be split in so many `ways`."""
   if count >= batch_size:
-    return -(-count // batch_size) * batch_size
-  return min(batch_size, 1 << (count - 1).bit_length())
+    size = -(-count // batch_size) * batch_size
+  else:
+    size = min(batch_size, 1 << (count - 1).bit_length())
+  return -(-size // ways) * ways
 
 
 def _repeat_last(values, times):

@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
+from avlink_jax import compile_cache, tasks, weights
 from avlink_jax import models as model_builder
-from avlink_jax import tasks, weights
 from avlink_jax.atomic import write_text
 from avlink_jax.codecs import vocoder
 from avlink_jax.data import pipeline
 from avlink_jax.errors import Preempted, UserError
 from avlink_jax.model import attention
 from avlink_jax.sample import export_samples
-from avlink_jax.training import drift, hosts, mfu, sharding
+from avlink_jax.training import drift, hosts, memory, mfu, sharding
 from avlink_jax.training.bad_numbers import BadNumbers
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.lock import only_run
@@ -39,6 +39,7 @@ def train(config, workdir):
   workdir = make_workdir(workdir)
   process = jax.process_index()
   with (only_run(workdir) if process == 0 else contextlib.nullcontext(),
+        memory.told(memory.for_training, config),
         Preemption() as preemption,
         Watchdog(workdir, config.train.watchdog_seconds, process) as watchdog):
     return run(config, workdir, preemption, watchdog)
@@ -50,6 +51,7 @@ def run(config, workdir, preemption, watchdog):
   if config.scale == 'paper' and on_cpu:
     raise UserError('paper scale needs accelerators and this machine has none: '
                     f'try --config=configs/{config.task}.py:nano')
+  compile_cache.use(config.compile_cache)
   dtype = jnp.float32 if on_cpu else jnp.bfloat16
   models = model_builder.build(config, dtype)
   task = tasks.make(config, models)
@@ -57,7 +59,7 @@ def run(config, workdir, preemption, watchdog):
     models.text.check('')
     if 'audio' in task.generate:
       vocoder.load(config, models.layout.mel)
-  first = hosts.is_first()
+  first = jax.process_index() == 0
   profile = Profile(workdir, config.profile.steps, config.train.steps, first)
 
   # What there is to go on from
@@ -74,6 +76,7 @@ def run(config, workdir, preemption, watchdog):
     write_text(workdir / 'config.json', json.dumps(config.to_dict(), indent=2))
 
   mesh = sharding.make_mesh(**config.mesh)
+  sharding.check_batch(config, mesh)
   say(f'{config.task}, {config.scale}: {len(jax.devices())} {jax.default_backend()} device(s), '
       f'mesh {dict(mesh.shape)}, attention {attention.choose(config.attention)}')
 
@@ -106,8 +109,8 @@ def run(config, workdir, preemption, watchdog):
   bad_numbers = BadNumbers(workdir, start, config.train.max_bad_steps, jax.process_index())
   batches = pipeline.train_batches(
       examples, models.text.prepare, seed=config.seed, batch_size=config.train.batch_size,
-      first_step=start, last_step=steps, process=jax.process_index(),
-      processes=jax.process_count(), threads=config.data.threads)
+      first_step=start, last_step=steps,
+      rows=sharding.own_rows(mesh, config.train.batch_size), threads=config.data.threads)
 
   def look(step, metrics, ids):
     """What a step came to, once it has ended: it is looked at while the next one runs."""
@@ -119,11 +122,10 @@ def run(config, workdir, preemption, watchdog):
       log.step(step, metrics)
 
   def sample(step):
-    """Samples and their scores, made by the first process while the others wait."""
-    ema, stats, fixed = hosts.gather((state.ema, state.stats, frozen))
+    """Samples, made by all processes from what lies where it lies; the first one writes and scores
+    them."""
     with watchdog.paused():
-      scores = (export_samples(task, ema, stats, fixed, config, workdir, step, log)
-                if first else None)
+      scores = export_samples(task, state.ema, state.stats, frozen, config, workdir, step, log)
       hosts.wait_for_all(f'samples {step}', config.hosts.patience_seconds)
     return scores
 
@@ -137,8 +139,9 @@ def run(config, workdir, preemption, watchdog):
     say(missed)
   unseen, leave = None, False
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
+    batch = sharding.put_batch(batch, mesh, config.train.batch_size)
     with profile.step(step):
-      state, metrics = placed.update(state, frozen, sharding.put_batch(batch, mesh))
+      state, metrics = placed.update(state, frozen, batch)
     log.skipped(workdir, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
     skipped.update(meta.skipped)
     if unseen:

@@ -86,7 +86,8 @@ def overlay(tree, given):
   flat = flax.traverse_util.flatten_dict(tree, sep='/', keep_empty_nodes=True)
   other = flax.traverse_util.flatten_dict(given, sep='/')
   taken = [k for k, v in flat.items() if k in other and other[k].shape == getattr(v, 'shape', None)]
-  merged = flat | {k: jax.device_put(other[k], flat[k].sharding) for k in taken}
+  merged = flat | {k: jax.make_array_from_callback(
+      other[k].shape, flat[k].sharding, lambda at, k=k: other[k][at]) for k in taken}
   left = [k for k in flat if k not in taken and hasattr(flat[k], 'shape')]
   return flax.traverse_util.unflatten_dict(merged, sep='/'), taken, left
 

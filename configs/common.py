@@ -33,8 +33,9 @@ def base(task, scale):
   by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[scale]  # noqa: E731
   c = ConfigDict()
   c.task, c.scale, c.seed = task, scale, 0
-  c.attention = 'auto'  # auto, reference, tiled, cudnn (model/attention.py)
+  c.attention = 'auto'  # auto, reference, tiled, cudnn, splash (model/attention.py)
   c.remat = by_scale('segment', 'none', 'none')  # none, block, segment
+  c.compile_cache = '~/.cache/avlink_jax'  # for accelerators' programs; a bucket too, '': none
   # What is made, a direction each: 'audio', 'video', 'audio+video' (both at once). With a link
   # the others condition; of several directions each example is drawn one.
   c.generate = ()
@@ -81,6 +82,7 @@ def base(task, scale):
       condition_time=dict(video=0.96, audio=0.8)))
   c.train = ConfigDict(dict(
       steps=1, batch_size=by_scale(256, 64, 16),
+      accumulate=1,  # parts of a batch that are gone through one after another, to save memory
       learning_rate=by_scale(3e-4, 5e-4, 2e-3), warmup_steps=by_scale(10_000, 500, 100),
       decay_steps=0, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.01,
       init_from='',  # a workdir or file of weights to begin with, as far as they fit
@@ -105,7 +107,9 @@ def base(task, scale):
       heartbeat_seconds=100,  # without a sign of life from a host: it is gone
       patience_seconds=6 * 3600))  # while the first process samples
   c.profile = ConfigDict(dict(steps=''))  # 10:13: a trace of steps 10 to 12 (training/profile.py)
-  c.mesh = ConfigDict(dict(data=-1, fsdp=1, sequence=1))  # -1: all devices that are left
+  # Examples are split over data × fsdp (-1: all devices that are left), parameters over fsdp, the
+  # tokens of the picture over sequence.
+  c.mesh = ConfigDict(dict(data=-1, fsdp=1, sequence=1))
   return c
 
 

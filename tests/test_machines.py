@@ -19,7 +19,7 @@ from avlink_jax.data.batch import Meta
 from avlink_jax.training import cluster, hosts, sharding, step as training
 from avlink_jax.training.checkpoint import Checkpoints
 
-where, last, fsdp, poisoned = sys.argv[1], *map(int, sys.argv[2:])
+where, last, fsdp, sequence, poisoned = sys.argv[1], *map(int, sys.argv[2:])
 if place := cluster.detect():
   hosts.connect(micro_config('t2a').hosts, place)
 process, processes = jax.process_index(), jax.process_count()
@@ -49,7 +49,7 @@ def collate(loaded, prepare):
 pipeline.collate = collate
 config, task = micro_config('t2a'), Regression()
 optimizer = training.make_optimizer(config)
-mesh = sharding.make_mesh(-1, fsdp)
+mesh = sharding.make_mesh(-1, fsdp, sequence)
 init = functools.partial(training.init, task, optimizer, 0, None)
 placement = sharding.shardings(jax.eval_shape(init), mesh)
 state = jax.jit(init, out_shardings=placement)()
@@ -62,14 +62,14 @@ assert state.params['kernel'].sharding.spec == placement.params['kernel'].spec
 update = jax.jit(functools.partial(training.train_step, task, optimizer, config),
                  donate_argnums=0, out_shardings=(placement, None))
 batches = pipeline.train_batches(Examples(), None, seed=3, batch_size=8, first_step=start or 0,
-                                 last_step=last, process=process, processes=processes, threads=1)
+                                 last_step=last, rows=sharding.own_rows(mesh, 8), threads=1)
 losses, ids, bad = [], [], []
 for k, (batch, meta) in enumerate(batches, (start or 0) + 1):
   if k == poisoned and process == processes - 1:
     batch['x'][-1, 0] = np.nan  # in a row of the last process alone
   before = hosts.gather(state.params)['kernel']
   before = np.array(before)
-  state, metrics = update(state, None, sharding.put_batch(batch, mesh))
+  state, metrics = update(state, None, sharding.put_batch(batch, mesh, 8))
   if k == poisoned:
     np.testing.assert_array_equal(np.array(hosts.gather(state.params)['kernel']), before)
   losses.append(float(metrics['loss'])), ids.append(meta.ids), bad.append(int(metrics['bad_steps']))
@@ -80,7 +80,7 @@ pathlib.Path(where, f'{last}.{process}.json').write_text(json.dumps(
 '''
 
 
-def leg(workdir, last, *, devices=1, processes=1, fsdp=1, poisoned=0):
+def leg(workdir, last, *, devices=1, processes=1, fsdp=1, sequence=1, poisoned=0):
   """Takes the run to step `last`, on `devices` in each of `processes`; {losses, ids, bad}."""
   workdir.mkdir(exist_ok=True)
   with socket.socket() as free:
@@ -92,8 +92,8 @@ def leg(workdir, last, *, devices=1, processes=1, fsdp=1, poisoned=0):
         'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': str(processes),
         'JAX_PROCESS_ID': str(process)}
     started.append(subprocess.Popen(
-        [sys.executable, '-c', LEG, *map(str, (workdir, last, fsdp, poisoned))], cwd=runs.ROOT,
-        env=runs.environment(workdir / 'cache', **several,
+        [sys.executable, '-c', LEG, *map(str, (workdir, last, fsdp, sequence, poisoned))],
+        cwd=runs.ROOT, env=runs.environment(workdir / 'cache', **several,
                              XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}'),
         stderr=subprocess.PIPE, text=True))
   for process in started:
@@ -103,6 +103,9 @@ def leg(workdir, last, *, devices=1, processes=1, fsdp=1, poisoned=0):
   assert all(t['devices'] == devices * processes for t in told)
   for other in told[1:]:  # all hosts know the same, each of its own rows
     assert (other['losses'], other['bad']) == (told[0]['losses'], told[0]['bad']) or poisoned
+  if sequence > 1:  # over both processes: each has the whole batch
+    assert all(t['ids'] == told[0]['ids'] for t in told)
+    told = told[:1]
   ids = [sum(rows, []) for rows in zip(*(t['ids'] for t in told), strict=True)]
   return {'losses': told[0]['losses'], 'ids': ids, 'bad': [t['bad'] for t in told]}
 
@@ -115,10 +118,11 @@ def alone(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_checkpoint_goes_on_on_other_devices_and_processes(alone, tmp_path):
-  """8 devices, then 4 (split over fsdp), 1, and two processes: as one device all along."""
+  """8 devices, then 4 (split over fsdp), 1, two processes with half of the batch each, and two
+  that need the same rows: as one device all along."""
   legs = [leg(tmp_path / 'run', 1, devices=8), leg(tmp_path / 'run', 2, devices=4, fsdp=2),
           leg(tmp_path / 'run', 4, devices=1), leg(tmp_path / 'run', 5, processes=2),
-          leg(tmp_path / 'run', 6, devices=1)]
+          leg(tmp_path / 'run', 6, processes=2, sequence=2)]
   assert sum((each['ids'] for each in legs), []) == alone['ids']
   np.testing.assert_allclose(sum((each['losses'] for each in legs), []), alone['losses'],
                              rtol=1e-5)

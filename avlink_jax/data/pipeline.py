@@ -159,21 +159,19 @@ class Examples:
                       + ('; …' if broken > len(first) else ''))
 
 
-def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step,
-                  process=0, processes=1, threads=2):
-  """Iterates over (batch, Meta) of steps first_step … last_step − 1, this process's rows only.
+def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step, rows=None,
+                  threads=2):
+  """Iterates over (batch, Meta) of steps first_step … last_step − 1: of each batch the `rows` that
+  this process needs (default: all), and nothing else is decoded.
 
   Every clip is seen once an epoch, in an order drawn from (seed, epoch).
   """
-  if batch_size % processes:
-    raise UserError(f'train.batch_size={batch_size} does not divide over {processes} processes')
-  rows = batch_size // processes
+  rows = np.arange(batch_size) if rows is None else rows
   order = (grain.MapDataset.range(len(examples.source)).seed(seed).shuffle().repeat()
            .random_map(lambda index, rng: (int(index), int(rng.integers(2**62)))))
 
   def load(step):
-    slots = step * batch_size + process * rows + np.arange(rows)
-    drawn = [order[int(slot)] for slot in slots]
+    drawn = [order[int(slot)] for slot in step * batch_size + rows]
     return collate([examples(index, np.random.default_rng(crop)) for index, crop in drawn],
                    prepare)
 

@@ -5,7 +5,6 @@ A program that is to run on a mesh is wrapped by `over`. Inside, examples are sp
 them leaves them whole.
 """
 
-import functools
 import math
 
 import jax
@@ -18,11 +17,11 @@ SEQUENCE = 'sequence'
 
 def over(mesh, function):
   """`function`, to be jitted, as a program of `mesh`."""
-  @functools.wraps(function)
   def on_mesh(*args):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return function(*args)
 
+  on_mesh.__name__ = getattr(function, 'func', function).__name__  # a trace is read by names
   return on_mesh
 
 
@@ -81,6 +80,7 @@ def attention(kernel, q, k, v, key_mask, split, source_split):
   own queries look at all of them. Its gradient scatters those of keys and values back."""
   if mesh() is None:
     return kernel(q, k, v, key_mask)
+  split, source_split = (x and pieces() > 1 for x in (split, source_split))
   if key_mask is None:
     key_mask = jnp.ones((k.shape[0], k.shape[2]), bool)
   examples, across = rows(q.shape[0]), {True: SEQUENCE, False: None}

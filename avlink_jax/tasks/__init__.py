@@ -13,7 +13,10 @@ A task is an object with
     init_stats()                 -> running statistics that are not trained
     sampled(params)              -> the part of them that is averaged, exported and sampled from
     loss(params, stats, frozen, batch, key, step, player)
-                                 -> scalar, (metrics, stats); `player` is None without players
+                                 -> scalar, (metrics, stats); `player` is None without players,
+                                 and these tasks take `part` too: what takes a part of the examples
+                                 of an array (step.part_of). Losses, metrics and gradients of all
+                                 parts add up to those of the batch.
 
 and the trainer knows nothing else of it. `frozen` is {'codec': {'params', 'std'},
 'towers': {name: {'dit', 'text'}}}, as much of it as the task needs.

@@ -154,48 +154,56 @@ class FlowTask:
       return None, None
     return self.models.text.encode(towers[name]['text'], prepared)
 
-  def loss(self, params, stats, frozen, batch, key, step=None, player=None):
+  def loss(self, params, stats, frozen, batch, key, step=None, player=None,
+           part=lambda examples: examples):
     """Eq. 5: mean squared error of the velocity, over real (not padded) data.
 
     Both times of a pair that is generated at once are the same draw, each moved by its own
     location, so that training sees the pairs that the sampler goes through. Of several
     modalities each counts by `flow.loss_weight`: one optimiser hears the louder gradient.
+
+    Everything is drawn for the whole batch, and what is real is counted in all of it; then `part`
+    takes the examples that the towers see. So the parts' losses add up to the batch's.
     """
     del step, player
     laws, towers = self.config.flow, self.towers(params, frozen)
     drawing, timing, key = jax.random.split(key, 3)
     size = batch[f'{self.modalities[0]}_mask'].shape[:1]
     direction = jax.random.randint(drawing, size, 0, len(self.directions))
-    inputs, targets, generated = {}, {}, {}
+    inputs, targets, counted = {}, {}, {}
+    seen = jax.tree.map(part, batch)
     for i, name in enumerate(self.modalities):
       of_direction = jnp.asarray([name in names for names in self.directions])
-      generated[name] = made = of_direction[direction]
+      made = of_direction[direction]
+      counted[name] = self.mask(batch, name) & made[:, None]
       noise, other_time, prompt = jax.random.split(jax.random.fold_in(key, i), 3)
-      x1 = self.clean(frozen, batch, name)
+      x1 = self.clean(frozen, seen, name)
       t = flow.logit_normal(timing, size, laws.location[name], laws.scale)
       standing = self.condition_time(name, size)
       if self.is_features(name):
-        inputs[name] = Input(x1, standing, None, None, self.mask(batch, name))
+        inputs[name] = Input(x1, part(standing), None, None, self.mask(seen, name))
         continue
       if laws.condition_law == 'uniform':
         standing = jax.random.uniform(other_time, size)
-      t = jnp.where(made, t, standing)
-      x0 = gaussian(noise, x1.shape)
+      t = part(jnp.where(made, t, standing))
+      x0 = part(gaussian(noise, size + x1.shape[1:]))
       null = jax.tree.map(jnp.asarray, self.models.text.prepare(['']))
       rate = jnp.where(made, laws.drop_generated, laws.drop_condition)
-      said = text.drop(prompt, batch[f'{name}_text'], null, rate)
+      said = jax.tree.map(part, text.drop(prompt, batch[f'{name}_text'], null, rate))
       inputs[name] = Input(flow.interpolate(x1, x0, t), t, *self.encode(towers, name, said),
-                           self.mask(batch, name))
+                           self.mask(seen, name))
       targets[name] = flow.target(x1, x0)
     velocities = self.velocity(params, frozen, inputs)
     metrics = {
-        f'mse_{name}': masked_mse(v, targets[name], inputs[name].mask & generated[name][:, None])
+        f'mse_{name}': masked_mse(v, targets[name], part(counted[name]), counted[name])
         for name, v in velocities.items()}
     weighted = [laws.loss_weight[name] * metrics[f'mse_{name}'] for name in velocities]
     return sum(weighted), (metrics, stats)
 
 
-def masked_mse(x, y, mask):
-  """Mean of (x − y)² over the frames (axis 1) where mask (B, T) is True; 0 where none is."""
+def masked_mse(x, y, mask, of=None):
+  """Mean of (x − y)² over the frames (axis 1) where mask (B, T) is True; 0 where none is. Where
+  these are a part of a batch, `of` is the mask of all of it: its mean's summand."""
   weight = mask.reshape(mask.shape + (1,) * (x.ndim - 2)).astype(x.dtype)
-  return jnp.sum((x - y) ** 2 * weight) / (jnp.maximum(jnp.sum(weight), 1) * x[0, 0].size)
+  real = jnp.sum(mask if of is None else of, dtype=x.dtype)
+  return jnp.sum((x - y) ** 2 * weight) / (jnp.maximum(real, 1) * x[0, 0].size)

@@ -37,16 +37,18 @@ def connect(config, place=None):
   return roll_call
 
 
-def is_first():
-  """Whether this process is the one that writes logs and samples."""
-  return jax.process_index() == 0
-
-
 def gather(tree):
   """The whole of each array, on every process; one process has it already."""
   if jax.process_count() == 1:
     return tree
   return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def as_the_first(value):
+  """What the first process says, on all of them: an array of one shape."""
+  if jax.process_count() == 1:
+    return value
+  return multihost_utils.broadcast_one_to_all(value)
 
 
 def wait_for_all(name, seconds):

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from avlink_jax.data import batch as batches
+from avlink_jax.errors import UserError
 from avlink_jax.model import spread
 from avlink_jax.training import sharding
 from avlink_jax.training import step as training
@@ -34,7 +35,15 @@ class Placed:
 
 
 def place(task, config, mesh, frozen):
-  """The run of `task` on `mesh`; `frozen` holds arrays or shapes (weights.frozen_shapes)."""
+  """The run of `task` on `mesh`; `frozen` holds arrays or shapes (weights.frozen_shapes).
+
+  Raises UserError where the mesh, the batch and the task do not fit together.
+  """
+  sharding.check_batch(config, mesh)
+  sharding.check_tokens(task, mesh)
+  if config.train.accumulate > 1 and task.players:
+    raise UserError(f'train.accumulate={config.train.accumulate}: {config.task} has an adversary, '
+                    'whose batch cannot come in parts: set it to 1')
   optimizer = training.make_optimizer(config)
   frozen = sharding.abstract(frozen, sharding.shardings(frozen, mesh))
   init = spread.over(mesh, functools.partial(training.init, task, optimizer, config.seed))

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from avlink_jax.errors import UserError
 from avlink_jax.model.spread import BATCH
+from avlink_jax.models import example_shapes
 
 AXES = ('data', 'fsdp', 'sequence')
 # First match wins. Stacked blocks have their depth first, which the scan runs over and which
@@ -21,14 +22,69 @@ RULES = (
 
 
 def make_mesh(data=-1, fsdp=1, sequence=1, devices=None):
-  """Mesh AXES over all devices (or those given); data = −1 takes what the others leave."""
+  """Mesh AXES over all devices (or those given); data = −1 takes what the others leave.
+
+  Raises UserError, with what would work, where that is not the number of devices.
+  """
   devices = jax.devices() if devices is None else devices
   count, others = len(devices), fsdp * sequence
   shape = (count // max(others, 1) if data == -1 else data, fsdp, sequence)
   if min(shape) < 1 or math.prod(shape) != count:
-    raise UserError(f'mesh.data={data} × mesh.fsdp={fsdp} × mesh.sequence={sequence} is not the '
-                    f'number of devices, {count}')
+    if sequence not in divisors(count):
+      fit = f'mesh.sequence={nearest(sequence, divisors(count))}'
+    elif fsdp not in divisors(count // sequence):
+      fit = f'mesh.fsdp={nearest(fsdp, divisors(count // sequence))}'
+    else:
+      fit = f'mesh.data={count // others}'
+    raise UserError(f'mesh.data={data} × mesh.fsdp={fsdp} × mesh.sequence={sequence} does not '
+                    f'make {count} devices: {fit} works')
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def divisors(n):
+  """In order."""
+  return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def nearest(value, works):
+  """'4 or 8': the ones below and above of what `works` (in order)."""
+  around = [n for n in works if n <= value][-1:] + [n for n in works if n >= value][:1]
+  return ' or '.join(map(str, dict.fromkeys(around)))
+
+
+def ways(mesh):
+  """In how many parts the examples of a batch are split."""
+  return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def check_batch(config, mesh):
+  """Raises UserError where a batch does not divide over the mesh."""
+  size, parts, by = config.train.batch_size, config.train.accumulate, ways(mesh)
+  if parts < 1:
+    raise UserError(f'train.accumulate={parts}: use 1 (the whole batch at once) or more')
+  if size < 1 or size % (parts * by):
+    unit = parts * by
+    fit = nearest(size, range(unit, size + 2 * unit, unit))
+    over = f'mesh.data × mesh.fsdp = {by}' + (
+        f', {parts} times (train.accumulate)' if parts > 1 else '')
+    raise UserError(f'train.batch_size={size} does not divide over {over}: {fit} works')
+
+
+def check_tokens(task, mesh):
+  """Raises UserError where there are no tokens that `mesh.sequence` could split."""
+  count = mesh.shape['sequence']
+  towers = {name: task.models.towers[name] for name in task.modalities}
+  shapes = example_shapes(task.models)
+  lengths = {name: math.prod(tower.grid(shapes[name][:-1]))
+             for name, tower in towers.items() if getattr(tower, 'split', False)}
+  if count > 1 and not lengths:
+    raise UserError(f'mesh.sequence={count} splits the tokens of the picture, and '
+                    f'{task.config.task} has none: mesh.sequence=1 works')
+  for name, length in lengths.items():
+    if length % count:
+      fit = nearest(count, divisors(math.gcd(length, mesh.size)))
+      raise UserError(f'mesh.sequence={count} does not divide the {length:,} tokens of {name}: '
+                      f'{fit} works')
 
 
 def shardings(tree, mesh, rules=RULES):
@@ -49,6 +105,11 @@ def batch_sharding(mesh):
   return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
+def whole(mesh):
+  """Of what every device has all of."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
 def abstract(tree, placement):
   """Arrays or shapes -> shapes that know where they will lie: what a program is compiled for.
   `placement` is a sharding, or a tree of them."""
@@ -60,14 +121,39 @@ def abstract(tree, placement):
 
 def put(tree, mesh):
   """Host arrays, the same on every process -> arrays placed by the rules, shard by shard: of each
-  a device gets only what is its own."""
-  return jax.tree.map(
-      lambda x, where: jax.make_array_from_callback(np.shape(x), where, lambda at: x[at]),
-      tree, shardings(tree, mesh))
+  a device gets only what is its own. What lies there already is left alone."""
+  def one(x, where):
+    if isinstance(x, jax.Array):
+      return jax.device_put(x, where)
+    return jax.make_array_from_callback(np.shape(x), where, lambda at: np.asarray(x)[at])
+
+  return jax.tree.map(one, tree, shardings(tree, mesh))
 
 
-def put_batch(batch, mesh):
-  """This process's rows -> global arrays, split over all devices along the batch."""
-  sharding = batch_sharding(mesh)
+def put_rows(tree, mesh):
+  """Host arrays (B, …), the same on every process -> global ones, split along the batch."""
+  where = batch_sharding(mesh)
   return jax.tree.map(
-      lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
+      lambda x: jax.make_array_from_callback(x.shape, where, lambda at: x[at]), tree)
+
+
+def own_rows(mesh, size):
+  """Which examples of a batch of `size` this process's devices need, in order: int (n,). Another
+  process may need the same ones, where `sequence` goes over both."""
+  needed = batch_sharding(mesh).addressable_devices_indices_map((size,)).values()
+  return np.unique(np.concatenate([np.arange(size)[at] for at in needed]))
+
+
+def put_batch(batch, mesh, size):
+  """`own_rows` of a batch of `size` -> global arrays, split over all devices along the batch."""
+  where, rows = batch_sharding(mesh), own_rows(mesh, size)
+
+  def one(own):
+    def on_device(at):
+      first, last, _ = at[0].indices(size)
+      here = np.searchsorted(rows, first)
+      return own[here:here + last - first]
+
+    return jax.make_array_from_callback((size, *own.shape[1:]), where, on_device)
+
+  return jax.tree.map(one, batch)

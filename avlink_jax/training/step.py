@@ -67,6 +67,28 @@ def own_part(params, player):
   return params if player is None else params[player]
 
 
+def part_of(i, parts):
+  """Takes part i of `parts` of anything with examples first: every parts-th example, so that what
+  lies on a device is divided there."""
+  def take(x):
+    x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
+    return jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False)
+
+  return take
+
+
+def gradients_of(loss, own, parts):
+  """((value, aux), gradients) of `loss(own, part)`, one part of the batch after another; the sum of
+  their losses is the loss of the whole, and so with the rest. part: None where there is one."""
+  of_part = jax.value_and_grad(loss, has_aux=True)
+  if parts == 1:
+    return of_part(own, None)
+  one = lambda i: of_part(own, part_of(i, parts))  # noqa: E731
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0))
+  add = lambda total, i: (jax.tree.map(jnp.add, total, one(i)), None)  # noqa: E731
+  return jax.lax.scan(add, zeros, jnp.arange(parts))[0]
+
+
 def train_step(task, optimizer, config, state, frozen, batch):
   """(State, metrics) after one update. All randomness comes from (seed, step).
 
@@ -82,12 +104,13 @@ def train_step(task, optimizer, config, state, frozen, batch):
   finite, clipped = True, False
   for player in task.players or (None,):
 
-    def loss(own, params=params, stats=stats, player=player):
+    def loss(own, part, params=params, stats=stats, player=player):
       whole = own if player is None else {**params, player: own}
-      return task.loss(whole, stats, frozen, batch, key, state.step, player)
+      of = {} if part is None else {'part': part}
+      return task.loss(whole, stats, frozen, batch, key, state.step, player, **of)
 
     own = own_part(params, player)
-    (value, (said, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(own)
+    (value, (said, stats)), gradients = gradients_of(loss, own, config.train.accumulate)
     name, pace = player or 'all', task.pace(player)
     updates, optimizers[name] = optimizer.update(gradients, state.optimizer[name], own)
     own = optax.apply_updates(own, optax.tree.scale(pace, updates))
