@@ -3,6 +3,7 @@ statuses that a scheduler reads."""
 
 MISTAKE = 2  # told in one line; the same command would fail again
 HANG = 70  # no step ended in time (training/watchdog.py): start again
+LOST = HANG  # a process of the run never came, or is gone (training/roll_call.py): start again
 PREEMPTED = 75  # everything is saved (training/preemption.py): start again
 
 
@@ -29,3 +30,7 @@ class MediaError(Exception):
 
 class Preempted(Exception):
   """The run was asked to leave and has saved itself; `main` exits with status PREEMPTED."""
+
+
+class Lost(Exception):
+  """Others of the run's processes did not come; `main` exits with status LOST."""

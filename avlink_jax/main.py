@@ -6,11 +6,13 @@ statuses stand in errors.py.
 
 import json
 import sys
+import traceback
 
 from absl import flags
 from ml_collections import config_flags
 
-from avlink_jax.errors import MISTAKE, PREEMPTED, MediaError, Preempted, UserError
+from avlink_jax.errors import LOST, MISTAKE, PREEMPTED, Lost, MediaError, Preempted, UserError
+from avlink_jax.training import cluster
 
 MODES = ('train', 'sample', 'evaluate', 'compile')
 
@@ -23,7 +25,8 @@ OUTPUT = flags.DEFINE_string('output', None, 'sample: folder; evaluate: JSON fil
 SEED = flags.DEFINE_integer('seed', 0, 'sample: of the noise')
 GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generated clips')
 DISTRIBUTED = flags.DEFINE_bool(
-    'distributed', False, 'train: one of several processes (training/hosts.py)')
+    'distributed', None, 'one of several processes; without the flag it is found out '
+    '(training/cluster.py)')
 REFERENCE = flags.DEFINE_string('reference', None, 'evaluate: folder of reference clips')
 TOPOLOGY = flags.DEFINE_string(
     'topology', None, 'compile: chips that need not be there, such as v5p:4x4x4 or cpu:8')
@@ -36,11 +39,31 @@ def need(flag, mode):
   return flag.value
 
 
-def run(argv):
+def check_folders():
+  """A bucket is written to where it is mounted: a run appends to, locks and renames files."""
+  for flag in (WORKDIR, OUTPUT, GENERATED, REFERENCE):
+    if '://' in (flag.value or ''):
+      raise UserError(f'--{flag.name}={flag.value}: mount the bucket (Cloud Storage FUSE, as '
+                      'launch/tpu_pod.sh does) and give its folder')
+
+
+def meet():
+  """Meets the other processes of the run, as far as there are any; gives the RollCall or None."""
+  if DISTRIBUTED.value is False or MODE.value not in ('train', 'sample'):
+    return None
+  place = cluster.detect()
+  if place is None and not DISTRIBUTED.value:
+    return None
+  config = need(CONFIG, MODE.value)
+  from avlink_jax.training import hosts
+  return hosts.connect(config.hosts, place)
+
+
+def run():
   """Runs the mode that the flags ask for."""
-  if len(argv) > 1:
-    raise UserError(f'{argv[1]!r} is not a flag: write --NAME=VALUE')
   if MODE.value == 'evaluate':
+    if DISTRIBUTED.value is not False and (place := cluster.detect()) and place.process:
+      return  # the first process does it
     from avlink_jax.evaluate import evaluate, summary
     print(summary(evaluate(need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate'),
                            need(OUTPUT, 'evaluate'))))
@@ -53,24 +76,24 @@ def run(argv):
   # An ablation is of a task and another run than it (configs/ablations.py).
   workdir = WORKDIR.value or f'runs/{config.get("ablation", config.task)}-{config.scale}'
   if MODE.value == 'train':
-    if DISTRIBUTED.value:
-      from avlink_jax.training import hosts
-      hosts.connect()
     from avlink_jax.train import train
     train(config, workdir)
   else:
     from avlink_jax.sample import sample
+    from avlink_jax.training import hosts
     sample(config, workdir, input_path=INPUT.value, prompt=PROMPT.value,
            output=OUTPUT.value or f'{workdir}/samples/seed_{SEED.value}', seed=SEED.value)
+    hosts.wait_for_all('sampled', config.hosts.patience_seconds)
 
 
 def parse(argv):
   """absl's flags, with what goes wrong in a config told as a user's mistake."""
   try:
     left = flags.FLAGS(argv)
+    if len(left) > 1:
+      raise UserError(f'{left[1]!r} is not a flag: write --NAME=VALUE')
     if CONFIG.value is not None:
       CONFIG.value.to_dict()  # what went wrong in a config file is raised when it is looked at
-    return left
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # A failure inside a config file arrives with its traceback as text: its end says what it was.
@@ -80,17 +103,26 @@ def parse(argv):
 
 
 def main(argv=None):
-  """Exit status: 0 done, 2 a mistake of the user's, 75 preempted and saved; told in one line on
-  stderr. (70 a hang: training/watchdog.py.)"""
+  """Exit status: 0 done, 2 a mistake of the user's, 70 others are gone or never came, 75 preempted
+  and saved; told in one line on stderr. (70 also a hang: training/watchdog.py.)"""
+  roll_call, status = None, 0
   try:
-    run(parse(argv or sys.argv))
-  except (UserError, MediaError) as error:
+    parse(argv or sys.argv)
+    check_folders()
+    roll_call = meet()
+    run()
+  except (UserError, MediaError, Lost, Preempted) as error:
     print(f'avlink_jax: {error}', file=sys.stderr)
-    return MISTAKE
-  except Preempted as notice:
-    print(f'avlink_jax: {notice}', file=sys.stderr)
-    return PREEMPTED
-  return 0
+    status = {Lost: LOST, Preempted: PREEMPTED}.get(type(error), MISTAKE)
+  except BaseException:
+    if roll_call is None:
+      raise
+    roll_call.listen()
+    traceback.print_exc()
+    status = 1
+  if roll_call is not None:
+    roll_call.leave(status)
+  return status
 
 
 if __name__ == '__main__':

@@ -37,7 +37,7 @@ from avlink_jax.training.log import clock
 
 def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
   """Generates for the user's own clips or prompts, or for clips of the data source's test split."""
-  output = make_folder(output)
+  output = folder_of_samples(output)
   on_cpu = jax.default_backend() == 'cpu'
   compile_cache.use(config.compile_cache)
   models = model_builder.build(config, jnp.float32 if on_cpu else jnp.bfloat16)
@@ -69,6 +69,11 @@ def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
         f'attention {attention.choose(config.attention)}; weights: {origin}', file=sys.stderr)
   return export(task, params, stats, frozen, config, clips, skipped, output, seed,
                 prompt=prompts[0] if prompts and given else None, own=own)
+
+
+def folder_of_samples(path):
+  """The folder, which the first process makes; the others have nothing to write there."""
+  return make_folder(path) if jax.process_index() == 0 else pathlib.Path(path)
 
 
 def one_way(task, direction=''):
@@ -314,7 +319,7 @@ def export_samples(task, params, stats, frozen, config, workdir, step, log):
     name = '+'.join(way) if len(ways) > 1 else ''
     scores |= {f'{name}_{key}' if name else key: value for key, value in _export_way(
         one_way(task, name), params, stats, frozen, config, clips, skipped,
-        make_folder(folder / name), step, log).items()}
+        folder_of_samples(folder / name), step, log).items()}
   if scores:
     log.scores(step, scores)
   return scores

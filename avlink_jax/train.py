@@ -20,13 +20,14 @@ from avlink_jax.data import pipeline
 from avlink_jax.errors import Preempted, UserError
 from avlink_jax.model import attention
 from avlink_jax.sample import export_samples
-from avlink_jax.training import drift, hosts, memory, sharding
+from avlink_jax.training import drift, hosts, memory, mfu, sharding
 from avlink_jax.training.bad_numbers import BadNumbers
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.lock import only_run
 from avlink_jax.training.log import Log, clock
 from avlink_jax.training.placed import place
 from avlink_jax.training.preemption import Preemption
+from avlink_jax.training.profile import Profile
 from avlink_jax.training.watchdog import Watchdog
 
 
@@ -51,13 +52,15 @@ def run(config, workdir, preemption, watchdog):
     raise UserError('paper scale needs accelerators and this machine has none: '
                     f'try --config=configs/{config.task}.py:nano')
   compile_cache.use(config.compile_cache)
-  models = model_builder.build(config, jnp.float32 if on_cpu else jnp.bfloat16)
+  dtype = jnp.float32 if on_cpu else jnp.bfloat16
+  models = model_builder.build(config, dtype)
   task = tasks.make(config, models)
   if isinstance(task, tasks.FlowTask):  # what is needed late had better be missed early
     models.text.check('')
     if 'audio' in task.generate:
       vocoder.load(config, models.layout.mel)
   first = jax.process_index() == 0
+  profile = Profile(workdir, config.profile.steps, config.train.steps, first)
 
   # What there is to go on from
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.keep_every)
@@ -101,7 +104,8 @@ def run(config, workdir, preemption, watchdog):
 
   skipped = collections.Counter({(name, reason): count
                                  for name, reason, count in known.get('skipped', ())})
-  log = Log(workdir, steps, start, first, known.get('seconds', 0.0), skipped)
+  log = Log(workdir, steps, start, first, known.get('seconds', 0.0), skipped,
+            mfu.share_of_peak(config, models, placed, dtype, mesh.devices.flat))
   bad_numbers = BadNumbers(workdir, start, config.train.max_bad_steps, jax.process_index())
   batches = pipeline.train_batches(
       examples, models.text.prepare, seed=config.seed, batch_size=config.train.batch_size,
@@ -112,6 +116,7 @@ def run(config, workdir, preemption, watchdog):
     """What a step came to, once it has ended: it is looked at while the next one runs."""
     bad_in_a_row = int(metrics['bad_in_a_row'])
     watchdog.step_ended(step)
+    profile.ended(step)
     bad_numbers.check(step, bad_in_a_row, ids)
     if step % config.train.log_every == 0 or step == steps:
       log.step(step, metrics)
@@ -121,7 +126,7 @@ def run(config, workdir, preemption, watchdog):
     them."""
     with watchdog.paused():
       scores = export_samples(task, state.ema, state.stats, frozen, config, workdir, step, log)
-      hosts.wait_for_all(f'samples {step}')
+      hosts.wait_for_all(f'samples {step}', config.hosts.patience_seconds)
     return scores
 
   def to_be_sampled(step):
@@ -130,10 +135,13 @@ def run(config, workdir, preemption, watchdog):
 
   if to_be_sampled(start) and not log.scored(start):  # the run was stopped before it came to it
     sample(start)
+  if missed := profile.missed(start):
+    say(missed)
   unseen, leave = None, False
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
     batch = sharding.put_batch(batch, mesh, config.train.batch_size)
-    state, metrics = placed.update(state, frozen, batch)
+    with profile.step(step):
+      state, metrics = placed.update(state, frozen, batch)
     log.skipped(workdir, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
     skipped.update(meta.skipped)
     if unseen:
@@ -155,6 +163,7 @@ def run(config, workdir, preemption, watchdog):
     if to_be_sampled(step):
       sample(step)
 
+  profile.close()
   checkpoints.close()
   if leave:
     log.close()

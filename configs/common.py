@@ -102,6 +102,11 @@ def base(task, scale):
       direction='',  # of a joint task: what to generate; '': what its config names first
       count=by_scale(16, 16, 8), batch_size=by_scale(8, 32, 32),
       overlap=1.16))  # seconds that the windows of a long clip share
+  c.hosts = ConfigDict(dict(  # several processes (training/hosts.py)
+      join_seconds=300,  # after which those that did not come are named
+      heartbeat_seconds=100,  # without a sign of life from a host: it is gone
+      patience_seconds=6 * 3600))  # while the first process samples
+  c.profile = ConfigDict(dict(steps=''))  # 10:13: a trace of steps 10 to 12 (training/profile.py)
   # Examples are split over data × fsdp (-1: all devices that are left), parameters over fsdp, the
   # tokens of the picture over sequence.
   c.mesh = ConfigDict(dict(data=-1, fsdp=1, sequence=1))

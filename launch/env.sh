@@ -1,8 +1,9 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv once, installs what is listed, and activates it.
 #   source launch/env.sh [REQUIREMENTS...]
 # PYTHON names another interpreter, VENV another folder.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cd "$root"
+cd "$root" || return
 venv=${VENV:-$root/.venv}
 
 find_python() {

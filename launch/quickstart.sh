@@ -6,6 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 workdir=${1:-runs/quickstart}
 python -m avlink_jax.main --config=configs/v2a.py:nano --workdir="$workdir" \
   --config.sample.count=64
+# shellcheck disable=SC2012  # its names are our own
 gallery=$(ls -td "$workdir"/samples/step_*/index.html | head -n 1)
 echo
 echo "Done. The gallery: file://$(cd "$(dirname "$gallery")" && pwd)/index.html"

@@ -43,7 +43,8 @@ def rows(workdir):
   path = workdir / 'metrics.jsonl'
   lines = path.read_text().splitlines(keepends=True) if path.exists() else []
   made = [json.loads(line) for line in lines if line.endswith('\n')]
-  return [{k: v for k, v in row.items() if k != 'steps_per_second'} for row in made]
+  return [{k: v for k, v in row.items() if k not in ('steps_per_second', 'mfu')}
+          for row in made]
 
 
 def ended(pid):

@@ -65,6 +65,11 @@ def test_an_unknown_mode_names_the_modes():
   assert 'dance' in line and 'sample' in line
 
 
+def test_a_bucket_is_refused_rather_than_made_a_folder_of_that_name():
+  line = complaint(avlink('--config=configs/v2a.py:nano', '--workdir=gs://bucket/run'))
+  assert 'gs://bucket/run' in line and 'mount' in line
+
+
 def test_an_unknown_flag_is_named():
   assert 'workdri' in complaint(avlink('--config=configs/v2a.py:nano', '--workdri=x'))
 

@@ -11,17 +11,17 @@ import runs
 
 # The smallest run that has everything a mesh touches: data, sharded State, step, checkpoints.
 LEG = '''
-import functools, json, os, pathlib, sys
+import functools, json, pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
 from micro import micro_config
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Meta
-from avlink_jax.training import hosts, sharding, step as training
+from avlink_jax.training import cluster, hosts, sharding, step as training
 from avlink_jax.training.checkpoint import Checkpoints
 
 where, last, fsdp, sequence, poisoned = sys.argv[1], *map(int, sys.argv[2:])
-if 'JAX_NUM_PROCESSES' in os.environ:
-  hosts.connect()
+if place := cluster.detect():
+  hosts.connect(micro_config('t2a').hosts, place)
 process, processes = jax.process_index(), jax.process_count()
 
 class Regression:

@@ -11,7 +11,7 @@ MAY_CHANGE = (
     'train.steps', 'train.decay_steps',  # how long, and over what end the rate falls
     'train.log_every', 'train.sample_every', 'train.max_bad_steps', 'train.watchdog_seconds',
     'checkpoint.*', 'sample.*',
-    'mesh.*', 'attention', 'remat', 'train.accumulate', 'compile_cache',
+    'mesh.*', 'hosts.*', 'profile.*', 'attention', 'remat', 'train.accumulate', 'compile_cache',
     'data.cache_bytes', 'data.threads', 'text.cache')
 
 

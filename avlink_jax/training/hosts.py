@@ -7,27 +7,34 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from avlink_jax.errors import UserError
+from avlink_jax.training.roll_call import RollCall
 
-PATIENCE = 6 * 3600  # seconds that processes wait for the one that samples
 
+def connect(config, place=None):
+  """Makes this process one of several: the one that `place` says (cluster.detect), or where nothing
+  was detected the one that JAX makes of what it knows of clusters (Kubernetes' interface, …).
 
-def connect():
-  """Makes this process one of several: by what the cluster says (Cloud TPU, Slurm, …), or by
-  JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-
-  To be called before anything is computed. Raises UserError where nothing says who the others are.
+  To be called before anything is computed. Gives the RollCall, None without a place. Raises
+  UserError where nothing says who the others are, and Lost where one of them does not come within
+  `config.join_seconds`.
   """
-  said = [os.environ.get(f'JAX_{name}') for name in ('NUM_PROCESSES', 'PROCESS_ID')]
+  roll_call = place and RollCall(place, config.join_seconds, config.heartbeat_seconds)
+  told = {} if place is None else dict(
+      coordinator_address=place.address, num_processes=place.count, process_id=place.process,
+      local_device_ids=place.devices, cluster_detection_method='deactivate')
+  if os.environ.get('JAX_PLATFORMS') == 'cpu':
+    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   try:
-    count, process = (None if value is None else int(value) for value in said)
-    if os.environ.get('JAX_PLATFORMS') == 'cpu':
-      jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-    jax.distributed.initialize(num_processes=count, process_id=process,
-                               shutdown_timeout_seconds=PATIENCE)
+    jax.distributed.initialize(
+        **told, initialization_timeout=config.join_seconds,
+        # JAX's own guard ends a process by abort(), so it comes second.
+        heartbeat_timeout_seconds=2 * config.heartbeat_seconds,
+        shutdown_timeout_seconds=config.patience_seconds)
   except ValueError as error:
     raise UserError(f'--distributed: {error} Outside of a known cluster set '
                     'JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and '
                     'JAX_PROCESS_ID') from None
+  return roll_call
 
 
 def gather(tree):
@@ -44,7 +51,8 @@ def as_the_first(value):
   return multihost_utils.broadcast_one_to_all(value)
 
 
-def wait_for_all(name):
-  """Returns when all processes have come here; a `name` serves once in a run."""
+def wait_for_all(name, seconds):
+  """Returns when all processes have come here, which may take `seconds`; a `name` serves once in a
+  run."""
   if jax.process_count() > 1:
-    ocp.multihost.sync_global_processes(name, timeout=PATIENCE)
+    ocp.multihost.sync_global_processes(name, timeout=seconds)

@@ -15,10 +15,13 @@ class Log:
   """Writes to `workdir`; on other processes than the first it writes nothing.
 
   A run that goes on at `first_step` was trained for `seconds` before, and `skipped` lists the clips
-  (name, reason) that were found unusable up to there.
+  (name, reason) that were found unusable up to there. `share_of_peak`: MFU of one step a second,
+  None where it is not known (mfu.py).
   """
 
-  def __init__(self, workdir, total_steps, first_step, write=True, seconds=0.0, skipped=()):
+  def __init__(self, workdir, total_steps, first_step, write=True, seconds=0.0, skipped=(),
+               share_of_peak=None):
+    self._share_of_peak = share_of_peak
     self._write, self._total, self._start_step = write, total_steps, first_step
     self._started = self._last = time.monotonic()
     self._last_step, self._seconds, self._scored = first_step, seconds, set()
@@ -48,6 +51,10 @@ class Log:
     row = {'step': step, **{k: float(v) for k, v in metrics.items()}, 'steps_per_second': speed}
     if not self._write:
       return
+    used = ''
+    if self._share_of_peak:
+      row['mfu'] = speed * self._share_of_peak
+      used = f'  MFU {row["mfu"]:.1%}'
     self._metrics.write(json.dumps(row) + '\n')
     self._metrics.flush()
     for name, value in row.items():
@@ -55,8 +62,8 @@ class Log:
         self._board.add_scalar(name, value, step)
     pace = (now - self._started) / max(step - self._start_step, 1)  # over the run: a steady guess
     left = (self._total - step) * pace
-    print(f'step {step}/{self._total}  loss {row["loss"]:.4f}  {speed:.2f} steps/s  '
-          f'{clock(left)} left', file=sys.stderr, flush=True)
+    print(f'step {step}/{self._total}  loss {row["loss"]:.4f}  {speed:.2f} steps/s'
+          f'{used}  {clock(left)} left', file=sys.stderr, flush=True)
 
   def scores(self, step, scores):
     """Logs the means of an evaluation (evaluate.evaluate) beside the training's own figures, once

@@ -1,0 +1,91 @@
+"""Several processes on this machine that are one run, on its CPU: to try what several hosts do.
+
+    python launch/local_multiprocess.py N [--devices=D] [--] FLAG...
+
+FLAG are those of avlink_jax.main. Each process has D (default: 1) simulated devices, and what it
+says comes with its number in front. SIGINT and SIGTERM are passed on to all; where one fails, the
+others are ended. Exit status: the first failure's (128 + N of one by signal N), else the highest.
+"""
+
+import argparse
+import os
+import pathlib
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FINE = (0, 75)  # done; asked to leave, saved (avlink_jax/errors.py)
+GRACE = 30  # seconds that the others have to end by themselves, then again before they are killed
+
+
+def start(count, devices, flags):
+  """The processes, their output piped."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  flag = '--xla_force_host_platform_device_count'
+  kept = [one for one in os.environ.get('XLA_FLAGS', '').split() if not one.startswith(flag)]
+  environment = os.environ | {
+      'JAX_PLATFORMS': 'cpu', 'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': str(count),
+      'XLA_FLAGS': ' '.join([*kept, f'{flag}={devices}']), 'PYTHONUNBUFFERED': '1',
+      'PYTHONPATH': os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))}
+  return [subprocess.Popen(
+      [sys.executable, '-m', 'avlink_jax.main', *flags], stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT, env=environment | {'JAX_PROCESS_ID': str(process)},
+      start_new_session=True)  # so that Ctrl-C comes once, from here
+      for process in range(count)]
+
+
+def follow(processes):
+  """Prints what they say until all have ended; gives the exit status."""
+  selector, failed, deadline, killing = selectors.DefaultSelector(), 0, None, False
+  for number, process in enumerate(processes):
+    selector.register(process.stdout, selectors.EVENT_READ, (number, bytearray()))
+  while selector.get_map():
+    for key, _ in selector.select(timeout=0.2):
+      number, said = key.data
+      more = os.read(key.fd, 65536)
+      said += more
+      *lines, rest = bytes(said).split(b'\n')
+      if not more:
+        selector.unregister(key.fileobj)
+        lines, rest = [*lines, *filter(None, [rest])], b''
+      said[:] = rest
+      for line in lines:
+        print(f'[{number}] {line.decode(errors="replace")}', flush=True)
+    bad = [p.returncode for p in processes if p.poll() is not None and p.returncode not in FINE]
+    failed = failed or next(iter(bad), 0)
+    if failed and (deadline is None or time.monotonic() > deadline):
+      if deadline is not None:  # they did not find out by themselves
+        pass_on(processes, signal.SIGKILL if killing else signal.SIGTERM)
+        killing = True
+      deadline = time.monotonic() + GRACE
+  worst = max(process.wait() for process in processes)
+  return 128 - failed if failed < 0 else failed or worst
+
+
+def pass_on(processes, number):
+  for process in processes:
+    if process.poll() is None:
+      process.send_signal(number)
+
+
+def main():
+  parser = argparse.ArgumentParser(usage=__doc__, allow_abbrev=False)
+  parser.add_argument('count', type=int)
+  parser.add_argument('--devices', type=int, default=1)
+  arguments, flags = parser.parse_known_args()
+  if arguments.count < 1 or arguments.devices < 1:
+    parser.error('N and --devices are at least 1')
+  processes = start(arguments.count, arguments.devices, [flag for flag in flags if flag != '--'])
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: pass_on(processes, number))
+  return follow(processes)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
