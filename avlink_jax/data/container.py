@@ -26,6 +26,10 @@ OPTIONS = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS),
 DAMAGE = (av.error.FFmpegError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
 
 
+class Lost(Exception):
+  """A seek led to where the span cannot be told from: it is to be read from the beginning."""
+
+
 @contextlib.contextmanager
 def opened(path, seconds=DECODE_SECONDS):
   """The file as a PyAV container, closed at the end. No other file is looked at.
