@@ -77,13 +77,14 @@ def run(config, workdir, preemption, watchdog):
 
   # Data
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
-  examples = pipeline.Examples(source, models.layout, task.reads, config.data.cache_bytes,
-                               config.data.min_seconds, config.data.max_broken)
+  examples = pipeline.make_examples(source, models.layout, task.reads, config.data)
   say(f'{len(source)} training clips from {config.data.source}')
 
   # Frozen parts and state, made sharded
   frozen = weights.load_frozen(config, models, task.frozen_parts,
                                None if on_cpu else jnp.bfloat16, workdir)
+  if 'codec' in task.frozen_parts:
+    pipeline.check_codec(source, models.codec, frozen['codec'])
   if first:
     weights.keep_frozen(workdir, frozen, task.frozen_parts)
   frozen = sharding.put(frozen, mesh)
@@ -116,7 +117,8 @@ def run(config, workdir, preemption, watchdog):
     watchdog.step_ended(step)
     bad_numbers.check(step, bad_in_a_row, ids)
     if step % config.train.log_every == 0 or step == steps:
-      log.step(step, metrics)
+      log.step(step, {**metrics, **pipeline.shares(
+          source, config.seed, step * config.train.batch_size)})
 
   def sample(step):
     """Samples and their scores, made by the first process while the others wait."""
