@@ -1,6 +1,8 @@
 """Opening a media file: what it is, whether all of it is there, which streams count."""
 
 import contextlib
+import dataclasses
+import io
 from pathlib import Path
 
 import av
@@ -30,9 +32,23 @@ class Lost(Exception):
   """A seek led to where the span cannot be told from: it is to be read from the beginning."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Held:
+  """A media file that is held in memory, to be opened in a path's place; `stem` names it."""
+  stem: str
+  content: bytes
+
+  def __str__(self):
+    return self.stem
+
+  def open(self):
+    """Its bytes as a file that can be read and sought."""
+    return io.BytesIO(self.content)
+
+
 @contextlib.contextmanager
 def opened(path, seconds=DECODE_SECONDS):
-  """The file as a PyAV container, closed at the end. No other file is looked at.
+  """The file (a path, or Held) as a PyAV container, closed at the end. No other is looked at.
 
   FFmpeg gives up reading it after `seconds`, for what comes before the first packet and then for
   each packet.
@@ -41,9 +57,9 @@ def opened(path, seconds=DECODE_SECONDS):
     MediaError: missing, unreadable, empty, not media, an image, or cut: fewer bytes than the
       container says it has; or reading took too long.
   """
-  path = Path(path)
+  path = path if isinstance(path, Held) else Path(path)
   try:
-    with open(path, 'rb') as file:
+    with path.open() if isinstance(path, Held) else open(path, 'rb') as file:
       head = file.read(16)
       cut = _is_cut(file, head)
   except FileNotFoundError:
@@ -57,8 +73,8 @@ def opened(path, seconds=DECODE_SECONDS):
   if cut:
     raise MediaError(path, 'truncated')
   try:
-    container = av.open(f'file:{path}', options=OPTIONS, metadata_errors='replace',
-                        timeout=seconds)
+    container = av.open(path.open() if isinstance(path, Held) else f'file:{path}',
+                        options=OPTIONS, metadata_errors='replace', timeout=seconds)
   except av.error.ExitError:
     raise MediaError(path, f'opening takes more than {seconds:g} s') from None
   except DAMAGE:

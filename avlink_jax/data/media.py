@@ -30,6 +30,7 @@ from avlink_jax.data.container import (
   DECLARING,
   SHORT,
   FrameClock,
+  Held,
   Lost,
   declared_end,
   jumps,
@@ -69,7 +70,7 @@ def decode(
   remembers beyond PREROLL seconds and for what timestamps stray (1 ms in Matroska).
 
   Args:
-    path: the file.
+    path: the file; or its bytes, as `container.Held`.
     height, width: pixels of the frames, scaled to cover and centre-cropped; without `width` it
       follows the picture's shape, without both they are as the file is displayed (rotated,
       square pixels).
@@ -116,7 +117,8 @@ def decode_sound(path, *, sample_rate, duration=None) -> np.ndarray:
 def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, need_video,
             need_audio, decode_seconds) -> Clip:
   """What `decode` says, with the sound that `mix` makes of each AVFrame."""
-  path, allowance = Path(path), Allowance(decode_seconds)
+  path = path if isinstance(path, Held) else Path(path)
+  allowance = Allowance(decode_seconds)
   stop = math.inf if duration is None else start + duration
 
   def attempt(seeks):

@@ -13,6 +13,7 @@ import numpy as np
 
 from avlink_jax.data import batch as batches
 from avlink_jax.data import mixture
+from avlink_jax.data.datasets.source import TfdsSource
 from avlink_jax.data.folder import Folder
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.records import Records, is_records
@@ -57,13 +58,16 @@ def _open_one(source, config, layout, split, reads):
                need_audio=bool({'audio', 'mel', 'wave'} & set(reads)),
                decode_seconds=config.data.decode_seconds)
   if source.startswith(TFDS):
-    raise UserError(f'data.source={source!r}: tfds builders are not read yet; '
-                    'use impacts or a folder of clips')
-  folder = Folder(source, split=split, features=features, features_rate=layout.fps, **needs)
+    if features:
+      raise UserError(f'data.source={source} has no features from outside: set it to a folder of '
+                      'clips with an .npz beside each')
+    opened = TfdsSource(source.removeprefix(TFDS), split, config.data.tfds_dir or None, **needs)
+  else:
+    opened = Folder(source, split=split, features=features, features_rate=layout.fps, **needs)
   if split == 'train':
-    for note in folder.notes:
+    for note in opened.notes:
       print(note, file=sys.stderr, flush=True)
-  return folder
+  return opened
 
 
 def _check_alike(parts, given):
