@@ -82,19 +82,24 @@ class Converter:
   shortest: float = 1.0
 
   def __call__(self, source, i):
-    """([record], [(id, reason)], seconds in records, seconds left over) of clip i."""
-    blobs, skipped, seconds, left = [], [], 0.0, 0.0
+    """([record], what is told of clip i): its records' `ids`, their `captions`, `seconds` in
+    records and `left` in none, [(id, reason)] of what was `skipped`."""
+    blobs, told = [], {'ids': [], 'captions': [], 'seconds': 0.0, 'left': 0.0, 'skipped': []}
     try:
       for piece, found, unused in self.pieces(source, i):
-        left += unused
+        told['left'] += unused
         for start, length in found:
-          blobs.append(self.record(piece, start, length))
-          seconds += length
+          window = self.window(piece, start, length)
+          blobs.append(self.record(piece, window, start))
+          told['ids'].append(window.id)
+          told['captions'] += [window.audio_caption, window.video_caption]
+          told['seconds'] += length
     except MediaError as error:  # of a long file what came before the damage is good
-      skipped.append((source.name(i), error.reason))
-    if not blobs and not skipped:
-      skipped.append((source.name(i), f'no shot of {self.shortest:g} s or more'))
-    return blobs, skipped, seconds, left
+      told['skipped'].append((source.name(i), error.reason))
+    if not blobs and not told['skipped']:
+      told['skipped'].append((source.name(i), f'no shot of {self.shortest:g} s or more'))
+    told['captions'] = sorted(set(told['captions']))
+    return blobs, told
 
   def pieces(self, source, i):
     """Yields (Clip, windows in it, seconds in none) of a clip, a long file piece by piece."""
@@ -139,12 +144,11 @@ class Converter:
     boxes = frames.reshape(len(frames), height, frames.shape[1] // height, width, -1, 3)
     return (boxes.mean((2, 4), dtype=np.float32) + 0.5).astype(np.uint8)
 
-  def record(self, piece: Clip, start, length) -> bytes:
-    """The record of [start, start + length) of a piece."""
-    window = self.window(piece, start, length)
+  def record(self, piece: Clip, window: Clip, start) -> bytes:
+    """The record of a window that begins at `start` seconds of a piece."""
     more = {}
     if self.high and len(piece.frames):
-      count = math.ceil(round(length * self.high.fps, 6))
+      count = math.ceil(round(window.duration * self.high.fps, 6))
       more = jpegs(resample_frames(piece, start, count, self.high.fps)[0])
     if self.codec is not None and 'audio' in self.reads:
       mel, _ = batches.sound(window, 0.0, self.layout)

@@ -101,9 +101,9 @@ class Journal:
     self._append({'begin': clip})
     return True
 
-  def put(self, clip, blobs, skipped, **more):
-    """Notes what came of a clip: its records, and [(id, reason)] of what did not become one."""
-    told = {'clip': clip, 'sizes': [len(blob) for blob in blobs], 'skipped': skipped, **more}
+  def put(self, clip, blobs, told):
+    """Notes what came of a clip: its records, and what convert.py tells of them."""
+    told = {'clip': clip, 'sizes': [len(blob) for blob in blobs], **told}
     self._append(told, blobs)
     self.done[clip] = told
 
@@ -114,7 +114,9 @@ class Journal:
             'records': sum(len(clip['sizes']) for clip in self.done.values()),
             'seconds': round(sum(clip['seconds'] for clip in self.done.values()), 3),
             'left': round(sum(clip['left'] for clip in self.done.values()), 3),
-            'skipped': [row for clip in self.done.values() for row in clip['skipped']]}
+            'skipped': [row for clip in self.done.values() for row in clip['skipped']],
+            'ids': [id for clip in self.done.values() for id in clip['ids']],
+            'captions': sorted({text for clip in self.done.values() for text in clip['captions']})}
     with replacing(shard) as partial:
       records.write_shard(partial, (blob for _, blobs, _ in self._entries() for blob in blobs))
       os.chmod(partial, 0o644)
