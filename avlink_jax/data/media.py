@@ -53,7 +53,7 @@ from avlink_jax.data.limits import (
 from avlink_jax.data.sound import Sound, mono, mono_or_stereo
 from avlink_jax.errors import MediaError
 
-PREROLL = 1.0  # seconds before a span in which decoders find their feet
+PREROLL = 1.25  # seconds before a span in which decoders find their feet
 SEEKABLE = ('mov', 'matroska')  # their packets carry the times at which frames show
 EPSILON = 1e-6  # seconds: timestamps closer than this are the same moment
 
@@ -175,7 +175,7 @@ def _clip(path, picture, sound, start, duration, sample_rate) -> Clip:
   samples = round(length * sample_rate)
   return Clip(
     id=path.stem, duration=length, frames=frames, frame_times=times,
-    audio=sound.place(clock.zero + start, length, sample_rate, samples) if sound
+    audio=sound.place(clock.zero + start, length, sample_rate, samples, int(start >= 1)) if sound
     else np.zeros(0, np.float32),
     sample_rate=sample_rate, source=str(path), start=start,
     source_fps=float(picture.stream.average_rate or 0) if picture else 0.0,

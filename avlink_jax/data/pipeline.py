@@ -94,8 +94,9 @@ def check_codec(source, codec, frozen):
   for part, told in held:
     if told['fingerprint'] != ours:
       raise UserError(
-          f'{part.folder} holds latents of another codec ({told["given"]}, {told["fingerprint"][:8]})'
-          f' than this run\'s ({ours[:8]}): set --config.frozen.codec to that one, or prepare anew')
+          f'{part.folder} holds latents of another codec ({told["given"]}, '
+          f'{told["fingerprint"][:8]}) than this run\'s ({ours[:8]}): set --config.frozen.codec to '
+          'that one, or prepare anew')
 
 
 class Cache:

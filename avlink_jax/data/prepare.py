@@ -34,6 +34,7 @@ from avlink_jax.export import make_folder
 from avlink_jax.training.log import clock
 
 SKIPPED = 'skipped.jsonl'
+TWICE = 'an id that another record has: both kept'
 TOLD_EVERY = 5.0  # seconds between lines of progress
 
 
@@ -42,7 +43,7 @@ def parser():
                               formatter_class=argparse.RawDescriptionHelpFormatter)
   p.add_argument('--source', required=True, help='folder, list of files (.txt), tfds:NAME, impacts')
   p.add_argument('--output', required=True, help='folder of the records')
-  p.add_argument('--splits', default=','.join(SPLITS), help='of the source, with commas between')
+  p.add_argument('--splits', default='', help='with commas between; by default all that there are')
   p.add_argument('--reads', default='audio,video', help='audio, video or audio,video')
   p.add_argument('--limit', type=int, default=0, help='at most so many clips of each split; 0: all')
   p.add_argument('--data-dir', default='', help='where tfds keeps its data sets')
@@ -81,7 +82,7 @@ class Job:
     g = self.given
     if not set(self.reads) <= {'audio', 'video'} or not self.reads:
       raise UserError(f'--reads={g.reads}: audio, video or audio,video')
-    if not set(self.splits) <= set(SPLITS) or not self.splits:
+    if not set(self.splits) <= set(SPLITS):
       raise UserError(f'--splits={g.splits}: some of {",".join(SPLITS)}')
     if not 0 <= g.host < g.hosts:
       raise UserError(f'--host={g.host} --hosts={g.hosts}: hosts count from 0')
@@ -95,7 +96,23 @@ class Job:
 
   @property
   def splits(self):
-    return tuple(self.given.splits.split(','))
+    return tuple(self.given.splits.split(',')) if self.given.splits else SPLITS
+
+  def sources(self):
+    """{split: source}; without --splits, of those that there are."""
+    found, lacking = {}, []
+    for split in self.splits:
+      try:
+        found[split] = self.source(split)
+      except UserError as error:
+        if self.given.splits:
+          raise
+        lacking.append(error)
+    if not found:
+      raise lacking[0]
+    for error in lacking:
+      say(f'{error}: left out')
+    return found
 
   @property
   def reads(self):
@@ -228,7 +245,7 @@ def _work(job, split, shard, count):
 def make_shards(job, about):
   """All shards of this host that are not there yet, in several processes, with progress."""
   g, work = job.given, []
-  for split in job.splits:
+  for split in about['clips']:
     count = {'clips': about['clips'][split], 'shards': about['shards'][split]}
     work += [(split, shard, count) for shard in range(count['shards'])]
   mine = [each for n, each in enumerate(work) if n % g.hosts == g.host]
@@ -291,8 +308,8 @@ def finish(job, about):
            for shard in range(count)]
   missing = [name for name in names if not shards.is_finished(folder, name)]
   if missing:
-    say(f'{len(missing)} of {len(names)} shards are still to come, such as {missing[0]}: when every '
-        'host is through, run the same command once more on each')
+    say(f'{len(missing)} of {len(names)} shards are still to come, such as {missing[0]}: when '
+        'every host is through, run the same command once more on each')
     return None
   reports = {name: shards.read_report(folder, name) for name in names}
   if about['text']:
@@ -331,7 +348,7 @@ def skipped(reports):
     for id in report['ids']:
       split_id = (name.split('-')[0], id)
       if split_id in seen:
-        rows.append({'shard': name, 'clip': id, 'reason': 'an id that another record has: both kept'})
+        rows.append({'shard': name, 'clip': id, 'reason': TWICE})
       seen.add(split_id)
   return rows
 
@@ -349,7 +366,7 @@ def summary(reports) -> str:
         f'{total["left"]:.0f} s in no window')
   for row in skipped(reports):
     reasons[row['reason']] = reasons.get(row['reason'], 0) + 1
-  lines += [f'skipped: {count} × {reason}' if 'both kept' not in reason else f'{count} × {reason}'
+  lines += [f'{"" if reason == TWICE else "skipped: "}{count} × {reason}'
             for reason, count in sorted(reasons.items(), key=lambda item: -item[1])]
   return '\n'.join(lines)
 
@@ -358,7 +375,7 @@ def prepare(argv):
   """The whole command. Returns the reports by shard, None where other hosts have work left."""
   job = Job(parser().parse_args(argv))
   folder = make_folder(job.given.output)
-  sources = {split: job.source(split) for split in job.splits}
+  sources = job.sources()
   for note in dict.fromkeys(note for source in sources.values()
                             for note in getattr(source, 'notes', ())):
     say(note)

@@ -17,6 +17,7 @@ A record is a safetensors blob, which holds arrays and runs nothing:
 """
 
 import collections
+import io
 import json
 import threading
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from array_record.python import array_record_module
+from PIL import Image
 
 from avlink_jax.data.clip import Clip
 from avlink_jax.errors import MediaError, UserError
@@ -172,11 +174,26 @@ class Records:
 
   def load(self, i: int) -> Clip:
     """Example i. Raises MediaError where its record is damaged."""
+    return self._at(i, lambda blob: to_clip(blob, self.about))
+
+  def high(self, i: int) -> np.ndarray:
+    """The larger pictures of example i, uint8 (N, H, W, 3) at `about['high']['fps']`.
+
+    Raises MediaError where its record is damaged, UserError where none were kept."""
+    if not self.about['high']:
+      raise UserError(f'{self.folder} holds no large pictures: prepare with --high')
+    _, arrays = self._at(i, decode)
+    ends = np.cumsum(arrays['high_sizes'])
+    blobs = np.split(arrays['high'], ends[:-1])
+    return np.stack([np.asarray(Image.open(io.BytesIO(blob.tobytes()))) for blob in blobs])
+
+  def _at(self, i, read):
+    """What `read` makes of record i."""
     shard = int(np.searchsorted(self._firsts, i, side='right')) - 1
     place = i - int(self._firsts[shard])
     path = self._shards[shard][0]
     try:
-      return to_clip(self._read(path, place), self.about)
+      return read(self._read(path, place))
     except (ValueError, KeyError, TypeError, RuntimeError, IndexError, OSError) as error:
       raise MediaError(f'{path.name}:{place}', f'damaged record ({error})'[:200]) from None
 

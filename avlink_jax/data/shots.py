@@ -1,15 +1,17 @@
 """Where one shot ends and the next begins, and the windows of a clip that lie within one.
 
-A plain detector: the colours of a picture differ from those of the one before by more than a
-threshold, and so do those of the one after that (a flash goes back to what was there). Movement
-changes where colours are more than how many there are. Slow fades are not found.
+A plain detector: the colours of two pictures in a row differ from those of the two before by more
+than a threshold, each from each (a flash goes back to what was there). Movement changes where
+colours are more than how many there are. Slow fades are not found.
 """
 
 import math
 
 import numpy as np
 
-THRESHOLD = 0.4  # share of the pixels that change their colour's box
+# Share of pixels that change their colour. On 23 real clips neighbouring pictures of a shot differ by
+# less than 0.2, but for one clip's; pictures of two different clips by more than 0.25 in 94 % of pairs.
+THRESHOLD = 0.25
 LEVELS = 4  # boxes along each of red, green, blue
 
 
@@ -41,10 +43,10 @@ def cuts(frames, threshold=THRESHOLD):
   if len(frames) < 2 or not threshold:
     return []
   seen = histograms(frames)
-  following = np.concatenate([seen[2:], seen[-1:]])  # of the last picture, itself
-  new = (distance(seen[:-1], seen[1:]) > threshold) & (
-      distance(seen[:-1], following) > threshold)
-  return [int(n) + 1 for n in np.flatnonzero(new)]
+  last = len(frames) - 1
+  change = lambda a, b: distance(seen[max(0, a)], seen[min(last, b)])  # noqa: E731
+  return [n for n in range(1, len(frames))
+          if min(change(a, b) for a in (n - 2, n - 1) for b in (n, n + 1)) > threshold]
 
 
 def windows(duration, cuts, fps, seconds, shortest):

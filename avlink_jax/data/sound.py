@@ -55,11 +55,14 @@ class Sound:
     self._times.append(time)
     self.end = time + len(piece) / self._rate
 
-  def place(self, zero: float, length: float, sample_rate: int, samples: int) -> np.ndarray:
-    """float32 (samples, ...) of sound from file time `zero` on, `length` seconds at sample_rate."""
-    # Some more than asked, so that the resampler's edge lies outside.
-    channels = self.pieces[0].shape[1:]
-    shape = (math.ceil((length + 0.1) * self._rate), *channels)
+  def place(self, zero: float, length: float, sample_rate: int, samples: int,
+            lead: int = 0) -> np.ndarray:
+    """float32 (samples, ...) of sound from file time `zero` on, `length` seconds at sample_rate.
+
+    `lead`: whole seconds before that which are the clip's too, and not asked for."""
+    # Some more than asked, so that the resampler's edges lie outside.
+    channels, zero = self.pieces[0].shape[1:], zero - lead
+    shape = (math.ceil((lead + length + 0.1) * self._rate), *channels)
     # Before it is there: what a file says of its length may be wrong.
     self._allowance.take(4 * math.prod(shape) + 4 * math.prod((samples, *channels)))
     native = np.zeros(shape, np.float32)
@@ -72,7 +75,7 @@ class Sound:
       if abs(offset - anchor) > DRIFT:
         anchor = offset
       _paste(native, round((anchor + count - zero) * self._rate), piece)
-    audio = soxr.resample(native, self._rate, sample_rate)[:samples]
+    audio = soxr.resample(native, self._rate, sample_rate)[lead * sample_rate:][:samples]
     rest = np.zeros((samples - len(audio), *channels), np.float32)
     audio = np.concatenate([audio, rest])
     if not np.isfinite(audio).all():
