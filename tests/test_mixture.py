@@ -1,4 +1,4 @@
-"""Mixtures: which source serves a place of the run, and that each serves its clips in full epochs."""
+"""Mixtures: which source serves a place of the run; each serves its clips in full epochs."""
 
 import json
 
@@ -162,7 +162,7 @@ def test_a_run_on_a_mixture_logs_its_shares(tmp_path):
         'data.source': f'impacts*0.75,{tmp_path / "r"}*0.25', 'sample.count': 1,
         'train.batch_size': 4})
     train(config, tmp_path / 'run')
-  rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  rows = map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines())
   schedule = mixture.Schedule([0.75, 0.25], config.seed)
   for row in (row for row in rows if 'loss' in row):
     seen = schedule.seen(4 * row['step']) / (4 * row['step'])

@@ -100,7 +100,7 @@ def test_training_on_latents_of_another_codec_is_refused_in_one_line(tmp_path, c
   codec = convert.load_codec(codec, layout)
   pipeline.check_codec(source, codec.model, codec.tree)
   other = {**codec.tree, 'std': codec.tree['std'] * 1.001}
-  with pytest.raises(UserError, match='latents of another codec .*safetensors, [0-9a-f]{8}.*prepare'):
+  with pytest.raises(UserError, match='of another codec .*safetensors, [0-9a-f]{8}.*prepare'):
     pipeline.check_codec(source, codec.model, other)
   with pytest.raises(UserError, match='latents of another codec'):
     pipeline.check_codec(source, dataclasses.replace(codec.model, centre=-7.0), codec.tree)

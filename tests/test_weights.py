@@ -12,7 +12,7 @@ import safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from micro import build, frozen_of, micro_config, random_params, quick_jit
+from micro import build, frozen_of, micro_config, quick_jit, random_params
 
 from avlink_jax import weights
 from avlink_jax.errors import UserError
@@ -199,7 +199,7 @@ def test_a_run_keeps_its_frozen_parts_for_itself(tmp_path, dtype):
 # Stages on stages
 
 def test_more_channels_at_the_input_change_nothing_at_first():
-  """New input weights are zero, pixel by pixel, so that whatever the new channels hold is unheard."""
+  """New input weights are zero, pixel by pixel: whatever the new channels hold is not heard."""
   narrow = DiT(channels=3, patch=(1, 2, 2), rate=6.0, width=16, depth=1, heads=2, mlp=16,
                text_width=8, hidden=4)
   wide = dataclasses.replace(narrow, channels=5)
@@ -221,9 +221,9 @@ def test_more_channels_at_the_input_change_nothing_at_first():
 
 def test_fewer_channels_or_another_width_are_left_as_they_begin():
   tree = {'embed': {'patch': {'kernel': jnp.ones((12, 4))}}, 'mlp': {'kernel': jnp.ones((8, 4))}}
-  for given in (np.zeros((16, 4)), np.zeros((12, 5)), np.zeros((10, 4))):
+  for kernel in (np.zeros((16, 4)), np.zeros((12, 5)), np.zeros((10, 4))):
     _, taken, widened, left = weights.overlay(
-        tree, {'embed': {'patch': {'kernel': given}}, 'mlp': {'kernel': np.zeros((4, 4))}},
+        tree, {'embed': {'patch': {'kernel': kernel}}, 'mlp': {'kernel': np.zeros((4, 4))}},
         lambda name: 4)
     assert not taken and not widened and len(left) == 2
 

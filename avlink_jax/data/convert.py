@@ -52,7 +52,7 @@ def _encode(model, tree, mel):
 
 
 def load_codec(given, layout) -> Codec:
-  """The codec in a workdir or file, or 'bundled' (nano's), of the sizes that it was trained with."""
+  """The codec in a workdir or file, or 'bundled' (nano's), in the sizes that it was trained at."""
   path = weights.locate('codec', given, 'nano')
   tree, about = weights.read(path)
   model = MelVAE.of(weights.config_of(about, path).codec, layout.mel)

@@ -9,8 +9,9 @@ import math
 
 import numpy as np
 
-# Share of pixels that change their colour. On 23 real clips neighbouring pictures of a shot differ by
-# less than 0.2, but for one clip's; pictures of two different clips by more than 0.25 in 94 % of pairs.
+# Share of pixels that change their colour. In 23 real clips neighbouring pictures of a shot differ
+# by less than 0.2, but for one clip's; those of two different clips by more than 0.25 in 94 % of
+# pairs.
 THRESHOLD = 0.25
 LEVELS = 4  # boxes along each of red, green, blue
 
