@@ -423,3 +423,18 @@ def test_ids_that_stand_twice_are_both_kept_and_told(clips, tmp_path, monkeypatc
   run(clips, tmp_path / 'r')
   assert ids(tmp_path / 'r') == ['same'] * 9
   assert sum(row['reason'] == prepare.TWICE for row in rows(tmp_path / 'r')) == 8
+
+
+def test_a_built_data_set_is_a_source_with_its_licences_and_spans(tmp_path):
+  from test_tfds_source import build, example_of
+  make_clip(tmp_path / 'a.mp4', steady(12, 4.0))
+  content = (tmp_path / 'a.mp4').read_bytes()
+  build(tmp_path / 'tfds', {'train': [
+      example_of('a', content, licence='CC BY 4.0', start=1.5, end=3.5), example_of('b', b'none')]})
+  run('tfds:made', tmp_path / 'r', f'--data-dir={tmp_path / "tfds"}', '--shots=0')
+  source = Records(tmp_path / 'r', 'train', LAYOUT)
+  clip = source.load(0)
+  assert len(source) == 2 and [source.load(i).start for i in range(2)] == [1.5, 2.5]
+  assert (clip.licence, clip.audio_caption, clip.video_caption) == (
+      'CC BY 4.0', 'a click', 'a flash')
+  assert [row['clip'] for row in rows(tmp_path / 'r')] == ['b']

@@ -134,14 +134,15 @@ class Folder:
   def _read_captions(self, table: Path, files: list, template, fields: set) -> dict:
     """{file: caption} of the rows whose file is there; the rest is told in `notes`."""
     rows = _read_table(table, fields or {'caption'})
-    by_path = {_resolved(table.parent, str(file)): file for file in files}
+    by_path = {str(file) if isinstance(file, file_list.Address) else file.resolve(): file
+               for file in files}
     by_name = {}
     for file in files:
       by_name.setdefault(file.name, []).append(file)
     captions, missing, repeated, long = {}, [], [], []
     for row in rows:
       name, caption = row['file'], template.format_map(row) if fields else row['caption']
-      file = by_path.get(_resolved(table.parent, name))
+      file = by_path.get(_resolved(table.parent, name)) or by_path.get(name)
       same_name = by_name.get(name, [])
       if file is None and len(same_name) == 1:
         file = same_name[0]

@@ -18,6 +18,7 @@ import math
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def parser():
   of.add_argument('--processes', type=int, default=os.cpu_count() or 1)
   of.add_argument('--host', type=int, default=int(os.environ.get('JAX_PROCESS_ID', 0)))
   of.add_argument('--hosts', type=int, default=int(os.environ.get('JAX_NUM_PROCESSES', 1)))
-  of.add_argument('--shard-clips', type=int, default=1000, help='clips of a shard')
+  of.add_argument('--shard-clips', type=int, default=256, help='clips of a shard, at most')
   return p
 
 
@@ -169,7 +170,13 @@ def plan(job, sources) -> dict:
                            'max_tokens': g.max_tokens, 'width': encoder.width},
       'shots': g.shots, 'shortest': g.shortest, 'clips': clips,
       'listing': {split: listing(source) for split, source in sources.items()},
-      'shards': {split: max(1, math.ceil(count / g.shard_clips)) for split, count in clips.items()}}
+      'shards': {split: shard_count(count, g.shard_clips) for split, count in clips.items()}}
+
+
+def shard_count(clips, most) -> int:
+  """Shards of `most` clips; of a small source some more, smaller ones, so that many processes have
+  work. Of nothing that a host could differ in."""
+  return max(1, min(64, clips // 16), math.ceil(clips / most))
 
 
 def listing(source) -> str:
@@ -233,6 +240,9 @@ _counter = None  # of clips done, shared by the processes
 def _share(counter):
   global _counter
   _counter = counter
+  if parent := multiprocessing.parent_process():
+    # Whatever ends the command ends its processes too: they hold their shards' journals.
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _work(job, split, shard, count):
@@ -264,6 +274,7 @@ def make_shards(job, about):
     for each in left:
       make_shard(job, *each, done)
     return progress.look(_counter.value, last=True)
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # many processes do not fit on one accelerator
   with concurrent.futures.ProcessPoolExecutor(
       min(g.processes, max(1, len(left))), context, _share, (_counter,)) as pool:
     futures = [pool.submit(_work, job, *each) for each in left]

@@ -19,6 +19,7 @@ A record is a safetensors blob, which holds arrays and runs nothing:
 import collections
 import io
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from avlink_jax.errors import MediaError, UserError
 
 VERSION = 1
 ABOUT = 'records.json'
+FIELDS = {'layout', 'audio', 'video', 'high', 'codec', 'text'}  # that it must have
 OPEN_SHARDS = 256  # files kept open at a time; a process may have some thousand
 WRITING = 'group_size:1,zstd:1'  # a record by itself; denser settings take longer for 1 %
 READING = 'readahead_buffer_size:0,max_parallelism:0'  # one record at a time, from anywhere
@@ -49,6 +51,8 @@ def read_about(folder) -> dict:
   try:
     about = json.loads(path.read_text(encoding='utf-8'))
     version = about['version']
+    if version == VERSION and (lacking := FIELDS - about.keys()):
+      raise KeyError(', '.join(sorted(lacking)))
   except FileNotFoundError:
     raise UserError(f'{folder}: no prepared records ({ABOUT} is missing): make them with '
                     'python -m avlink_jax.data.prepare') from None
@@ -148,10 +152,9 @@ class Records:
     if 'counts' not in self.about:
       raise UserError(f'{folder}: preparing is not finished: run the same command again')
     check_layout(self.about, layout, folder)
-    counts = self.about['counts'].get(split, {})
-    self._shards = [(self.folder / f'{name}.array_record', told['bytes'])
-                    for name, told in sorted(counts.items())]
-    self._firsts = np.cumsum([0] + [counts[name]['records'] for name in sorted(counts)])
+    counts = _counts(self.about, split, folder)
+    self._shards = [(self.folder / f'{name}.array_record', size) for name, size, _ in counts]
+    self._firsts = np.cumsum([0] + [count for *_, count in counts])
     if not len(self):
       raise UserError(f'{folder}: there are no records of the split {split}')
     for path, size in self._shards:
@@ -217,6 +220,21 @@ class Records:
     if {'mel', 'wave'} & set(reads) and not self.holds_sound:
       raise UserError(f'{self.folder}: the training records hold latents and no sound, which this '
                       'task needs: prepare without --codec')
+
+
+def _counts(about, split, folder):
+  """[(shard, bytes, records)] of a split by records.json; UserError where that is damaged."""
+  try:
+    found = [(name, int(told['bytes']), int(told['records']))
+             for name, told in sorted(about['counts'].get(split, {}).items())]
+  except (AttributeError, KeyError, TypeError, ValueError):
+    found = [('', 0, 0)]
+  # A name is part of a path: one of ours, or none.
+  if all(re.fullmatch(rf'{split}-\d{{5,}}-of-\d{{5,}}', name) and min(size, count) >= 0
+         for name, size, count in found):
+    return found
+  raise UserError(f'{Path(folder) / ABOUT}: its counts are damaged: run the same prepare command '
+                  'again')
 
 
 def open_shard(path):
