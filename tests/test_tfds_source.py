@@ -29,6 +29,7 @@ def build(folder, splits):
   class Made(tfds.core.ShardBasedBuilder, skip_registration=True):
     name = 'made'
     VERSION = tfds.core.Version('1.0.0')
+    code_path = None  # as in builder.py
 
     def _info(self):
       return tfds.core.DatasetInfo(builder=self, features=features.features())
@@ -113,6 +114,33 @@ def test_a_split_that_cannot_be_had_is_named_with_those_there_are(tmp_path):
     TfdsSource('made', 'train', tmp_path, **OPTIONS)
 
 
+def test_a_shard_that_was_cut_or_is_gone_is_one_line(tmp_path, clip_bytes):
+  build(tmp_path, {'train': [example_of('a', clip_bytes)]})
+  shard, = tmp_path.rglob('*array_record*')
+  for damage, told in ((lambda: shard.write_bytes(shard.read_bytes()[:-1000]), 'cut short'),
+                       (lambda: shard.write_bytes(b''), 'missing or empty'),
+                       (shard.unlink, 'missing or empty')):
+    damage()
+    with pytest.raises(UserError, match=told) as error:
+      TfdsSource('made', 'train', tmp_path, **OPTIONS)
+    assert shard.name in str(error.value) and '\n' not in str(error.value)
+
+
+def test_a_flipped_bit_costs_one_record_and_names_it(tmp_path):
+  noise = np.random.default_rng(0).bytes(100_000)
+  build(tmp_path, {'train': [example_of(name, noise) for name in 'abc']})
+  shard, = tmp_path.rglob('*array_record*')
+  content = bytearray(shard.read_bytes())
+  content[150_000] ^= 1  # within b
+  shard.write_bytes(content)
+  source = TfdsSource('made', 'train', tmp_path, **OPTIONS)
+  assert [source.name(i) for i in range(3)] == ['a', 'made-train-00000001', 'c']
+  with pytest.raises(MediaError, match='damaged record'):
+    source.load(1)
+  assert source.example(2)['media'] == noise
+
+
+@pytest.mark.slow
 def test_reading_needs_no_tensorflow(tmp_path, clip_bytes):
   build(tmp_path, {'train': [example_of('a', clip_bytes)]})
   code = f'''

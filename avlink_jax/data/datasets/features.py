@@ -1,7 +1,8 @@
 """What an example of every built data set holds.
 
     id              Text      unique in the data set
-    media           Text      the clip's encoded file, byte for byte as it was on disk
+    media           Text      the clip's encoded file, byte for byte as it was on disk (a recording
+                              of which several clips are taken comes with each)
     suffix          Text      '.mp4', '.flac', ...: the file's kind, lower case
     start, end      float64   seconds on the clock of `media.decode`: the clip is [start, end) of
                               the file; 0 and its length where the file is the clip

@@ -5,7 +5,6 @@ import json
 import re
 
 import tensorflow_datasets as tfds
-from etils import epath
 
 from avlink_jax.data import media
 from avlink_jax.data.clip import Clip
@@ -13,8 +12,9 @@ from avlink_jax.data.container import Held
 from avlink_jax.data.datasets import features
 from avlink_jax.data.folder import LONGEST_CAPTION, SPLITS, clean_caption
 from avlink_jax.data.limits import DECODE_SECONDS
-from avlink_jax.errors import UserError
+from avlink_jax.errors import MediaError, UserError
 
+BLOCK = 1 << 16  # bytes; an ArrayRecord file is a whole number of blocks, its index in the last
 INFO = 'dataset_info.json'  # tfds writes it last, so where it is the data are whole
 HELD_OUT = {'validation': 0, 'test': 10}  # of every TWENTY clips: which one
 TWENTY = 20
@@ -63,14 +63,19 @@ class TfdsSource:
     sizes = {key: info.num_examples for key, info in builder.info.splits.items()
              if sum(info.shard_lengths)}
     kept, self._indices = self._choose(split, sizes)
+    _check_shards(builder.info.splits[kept].filepaths)
+    self._split = split
     self._data = builder.as_data_source(split=kept)
 
   def __len__(self) -> int:
     return len(self._indices)
 
   def name(self, i: int) -> str:
-    """The clip's id, unique in the data set."""
-    return self.example(i)['id']
+    """The clip's id, unique in the data set; where its record is damaged, its number."""
+    try:
+      return self.example(i)['id']
+    except MediaError as error:
+      return error.path
 
   def caption(self, i: int) -> str:
     """What clip i sounds like, or else looks like; '' where neither is told."""
@@ -78,15 +83,27 @@ class TfdsSource:
     return _caption(example['audio_caption'] or example['video_caption'])
 
   def example(self, i: int) -> dict:
-    """All that is kept of clip i (features.py), undecoded, with str for its texts."""
-    return features.read(self._data[self._indices[i]])
+    """All that is kept of clip i (features.py), undecoded, with str for its texts.
+
+    Raises MediaError: its record is damaged (records carry checksums).
+    """
+    try:
+      return features.read(self._data[self._indices[i]])
+    except RuntimeError:  # what ArrayRecord raises
+      raise MediaError(f'{self._name}-{self._split}-{i:08d}', 'damaged record') from None
 
   def load(self, i: int) -> Clip:
     """Decodes clip i. Raises MediaError where it cannot be used."""
     example = self.example(i)
     held = Held(example['id'], example['media'])
+    options = self._options
+    generated = example['metadata'].get('sound') == 'generated'
+    if generated and options['need_audio']:
+      raise MediaError(held, 'has no reference sound')
     clip = media.decode(held, start=example['start'], duration=example['end'] - example['start'],
-                        **self._options)
+                        **options)
+    if generated:
+      clip = dataclasses.replace(clip, audio=clip.audio[:0])
     return dataclasses.replace(clip, id=example['id'], source=f'tfds:{self._name}/{example["id"]}',
                                audio_caption=_caption(example['audio_caption']),
                                video_caption=_caption(example['video_caption']),
@@ -114,13 +131,13 @@ class TfdsSource:
     return 'train', range(lacking[split], count, TWENTY)
 
 
-def find(name: str, data_dir) -> epath.Path:
+def find(name: str, data_dir) -> tfds.core.Path:
   """The folder of a built data set: DATA_DIR/NAME[/CONFIG]/VERSION, the newest version.
 
   Raises UserError: there is none.
   """
   name, _, version = name.partition(':')
-  root = epath.Path(data_dir).expanduser() / name
+  root = tfds.core.Path(data_dir).expanduser() / name
   places = [root] + ([place for place in sorted(root.iterdir()) if place.is_dir()]
                      if root.is_dir() else [])
   built = [folder for place in places for folder in (place.glob('*') if place.is_dir() else ())
@@ -136,6 +153,15 @@ def find(name: str, data_dir) -> epath.Path:
                     f'build it: python -m avlink_jax.data.build {name.split("/")[0]} '
                     f'--manual_dir=FOLDER --data_dir={data_dir}')
   return max(built, key=lambda folder: tuple(int(part) for part in folder.name.split('.')))
+
+
+def _check_shards(paths):
+  """UserError where a shard is not there or was cut."""
+  for path in map(tfds.core.Path, paths):
+    size = path.stat().length if path.exists() else 0
+    if not size or size % BLOCK:
+      raise UserError(f'{path}: {"cut short" if size else "missing or empty"}; copy it again or '
+                      'build the data set anew')
 
 
 def _default_config(root, built):

@@ -1,0 +1,179 @@
+"""A data set's rows and the user's files become array_record, one shard after the other.
+
+tfds' own writer for generators keeps a gigabyte and then sorts through TensorFlow's file system;
+its writer for shards needs neither. Rows keep the order of their list, and readers shuffle.
+"""
+
+import abc
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import time
+
+import tensorflow_datasets as tfds
+
+from avlink_jax.data.datasets import features
+from avlink_jax.data.datasets.check import Examiner, Job, Needs
+from avlink_jax.data.datasets.files import Files
+from avlink_jax.data.datasets.report import Report
+from avlink_jax.data.datasets.rows import Malformed
+from avlink_jax.data.folder import LONGEST_CAPTION
+from avlink_jax.errors import UserError
+
+SHARD_BYTES = 128 << 20  # of media; tfds keeps one shard's in memory while it is written
+TELL_EVERY = 10.0  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How to build.
+
+  Attributes:
+    caption: template of captions made of labels, with {label}; '' is the data set's own.
+    min_seconds: shorter clips are left out.
+    check: whether each clip is decoded (its sound; silence, damage and true length are found),
+      or only its header read.
+    processes: how many to check files in, 0 for this one.
+  """
+  caption: str = ''
+  min_seconds: float = 1.0
+  check: bool = True
+  processes: int = 0
+
+
+class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
+  """What all data sets share. Each says its `rows`, its TEMPLATE and whether it NEEDS_VIDEO.
+
+  Raises UserError while building: lists or media are not there, or nothing can be used.
+  """
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES = {'1.0.0': 'First.'}
+  NEEDS_VIDEO, NEEDS_AUDIO = False, True
+  TEMPLATE = '{label}'  # of captions, where the data set has labels alone
+  HOMEPAGE = ''
+  # Where tfds looks for checksums of downloads: there are none (and its own search for the place
+  # needs importlib_resources, which it installs on old Pythons only).
+  code_path = None
+
+  def __init__(self, *, options: Options = Options(), **kwargs):  # noqa: B008 (it is frozen)
+    kwargs.setdefault('file_format', 'array_record')
+    super().__init__(**kwargs)
+    self.options = options
+    self.report = None
+
+  @abc.abstractmethod
+  def rows(self, folder: pathlib.Path):
+    """Yields the Row (or Malformed) of each line of the official lists in `folder`.
+
+    Raises UserError: a list is not there, or has other columns.
+    """
+
+  def caption(self, labels) -> str:
+    """The caption of a clip that has labels alone; '' where it has none."""
+    template = self.options.caption or self.TEMPLATE
+    return template.replace('{label}', ', '.join(labels)) if labels else ''
+
+  def _info(self):
+    return tfds.core.DatasetInfo(builder=self, features=features.features(),
+                                 description=type(self).__doc__, homepage=self.HOMEPAGE)
+
+  def _shard_iterators_per_split(self, dl_manager):
+    folder = _manual_dir(dl_manager)
+    files = Files(folder, self.NEEDS_VIDEO)
+    self.report = Report(self.data_path)
+    self._examiner = Examiner(self.options.processes)
+    plan = self._plan(folder, files)
+    self._progress = _Progress(sum(len(shard) for shards in plan.values() for shard in shards))
+    return {split: [lambda shard=shard: self._examples(shard) for shard in shards]
+            for split, shards in plan.items()}
+
+  def _plan(self, folder, files) -> dict:
+    """{split: [[(Row, Job)]]}: the rows that have a file, cut into shards by the files' sizes."""
+    needs = Needs(self.NEEDS_VIDEO, self.NEEDS_AUDIO, self.options.min_seconds, self.options.check)
+    plan, filled, seen = {}, {}, set()
+    for row in self.rows(folder):
+      split = '' if isinstance(row, Malformed) else row.split
+      self.report.listed[split or 'unknown'] += 1
+      if isinstance(row, Malformed):
+        self.report.leave_out(row.id, '', 'malformed', row.reason)
+        continue
+      if row.id in seen:
+        self.report.leave_out(row.id, split, 'duplicate', 'the first row of this id is used')
+        continue
+      seen.add(row.id)
+      cut = files.find(row.cut)
+      path = cut or files.find(row.whole)
+      if path is None:
+        self.report.leave_out(row.id, split, 'missing', f'looked for {(row.cut + row.whole)[0]}.*')
+        continue
+      shards = plan.setdefault(split, [[]])
+      size = os.path.getsize(path)
+      if shards[-1] and filled[split] + size > SHARD_BYTES:
+        shards.append([])
+      filled[split] = size + (filled[split] if shards[-1] else 0)
+      shards[-1].append((row, Job(path, cut is not None, row.start, row.end, needs)))
+    if not plan:
+      raise UserError(f'{folder}: none of its media files belongs to a row of the list '
+                      f'({self.report})')
+    return plan
+
+  def _examples(self, shard):
+    """(key, example) of the rows of a shard that can be used."""
+    for (row, job), verdict in zip(shard, self._examiner([job for _, job in shard]), strict=True):
+      self._progress.step()
+      if verdict.kind:
+        self.report.leave_out(row.id, row.split, verdict.kind, verdict.reason, job.path)
+        continue
+      self.report.built[row.split] += 1
+      path = pathlib.Path(job.path)
+      captions = row.audio_caption, row.video_caption
+      if max(map(len, captions)) > LONGEST_CAPTION:
+        self.report.shortened.append(row.id)
+      audio_caption, video_caption = (caption[:LONGEST_CAPTION] for caption in captions)
+      yield row.id, {
+        'id': row.id, 'media': path.read_bytes(), 'suffix': path.suffix.lower(),
+        'start': verdict.start, 'end': verdict.end, 'audio_caption': audio_caption,
+        'video_caption': video_caption, 'labels': list(row.labels), 'licence': row.licence,
+        'metadata': json.dumps(row.metadata, ensure_ascii=False)}
+
+  def _download_and_prepare(self, dl_manager, download_config=None):
+    """Builds into a folder that takes its name when all is there, with the report in it."""
+    try:
+      super()._download_and_prepare(dl_manager, download_config)
+      if not sum(self.report.built.values()):
+        raise UserError(f'{_manual_dir(dl_manager)}: nothing could be built ({self.report})')
+    except RuntimeError as error:
+      if 'write() failed: ' not in str(error):  # ArrayRecord's words, which has no error of its own
+        raise
+      reason = str(error).partition('write() failed: ')[2].partition(';')[0]
+      raise UserError(f'{self.data_path.parent}: cannot be written ({reason})') from None
+    finally:
+      if self.report is not None:
+        self._examiner.close()
+        self.report.close(dataset=self.info.full_name, options=dataclasses.asdict(self.options))
+
+
+def _manual_dir(dl_manager) -> pathlib.Path:
+  try:
+    return pathlib.Path(dl_manager.manual_dir)
+  except AssertionError as error:  # tfds': it is not there, or empty; its second line tells more
+    raise UserError(str(error).splitlines()[0]) from None
+
+
+class _Progress:
+  """Tells how far it is on stderr, every TELL_EVERY seconds."""
+
+  def __init__(self, total):
+    self._total, self._done = total, 0
+    self._start = self._told = time.monotonic()
+
+  def step(self):
+    self._done += 1
+    now = time.monotonic()
+    if now - self._told > TELL_EVERY:
+      self._told, rate = now, self._done / (now - self._start)
+      left = (self._total - self._done) / rate
+      print(f'{self._done:,} of {self._total:,} files, {rate:.1f} a second, '
+            f'{left / 60:.0f} min left', file=sys.stderr, flush=True)
