@@ -8,6 +8,7 @@ from avlink_jax.codecs.mel import MelSpec
 from avlink_jax.codecs.mel_vae import MelVAE
 from avlink_jax.codecs.t5_text import Pretrained
 from avlink_jax.codecs.text import WordEncoder
+from avlink_jax.data import embeddings
 from avlink_jax.data.batch import Layout
 from avlink_jax.errors import UserError
 from avlink_jax.model import attention
@@ -41,10 +42,8 @@ def build(config, dtype=jnp.float32, platform=None):
   data, kernel = config.data, attention.choose(config.attention, platform)
   shared = dict(attention=kernel, dtype=dtype)
   layout = Layout(data.seconds, data.fps, data.height, data.width, MelSpec())
-  codec = MelVAE(config.codec.width, tuple(config.codec.multipliers), config.codec.blocks,
-                 config.codec.latent_channels, layout.mel.n_mels, layout.mel.silence,
-                 config.codec.centre, config.codec.scale, config.codec.linear)
-  text = build_text(config.text)
+  codec = MelVAE.of(config.codec, layout.mel)
+  text = build_text(config.text, config.data.source)
   rates = {'audio': layout.mel.rate / codec.stride, 'video': layout.fps}
   channels = {'audio': codec.latent_channels, 'video': 3}
   towers = {}
@@ -85,10 +84,11 @@ def build(config, dtype=jnp.float32, platform=None):
   return Models(layout, codec, text, towers, link)
 
 
-def build_text(config):
-  """config.text -> the text encoder it names."""
+def build_text(config, source=''):
+  """config.text -> the text encoder it names; it knows what `data.source` has prepared for it."""
   if config.encoder == 't5':
-    return Pretrained(config.t5, config.width, config.max_tokens, config.cache or None)
+    return Pretrained(config.t5, config.width, config.max_tokens, config.cache or None,
+                      prepared=embeddings.of_source(source, config))
   if config.encoder == 'words':
     return WordEncoder(config.width, config.depth, config.heads, config.buckets, config.max_tokens)
   raise UserError(f'text.encoder={config.encoder!r}: use t5 or words')

@@ -2,8 +2,10 @@
 
 import collections
 import contextlib
+import functools
 import itertools
 import json
+import math
 import pathlib
 import sys
 import tempfile
@@ -82,13 +84,14 @@ def run(config, workdir, preemption, watchdog):
 
   # Data
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
-  examples = pipeline.Examples(source, models.layout, task.reads, config.data.cache_bytes,
-                               config.data.min_seconds, config.data.max_broken)
+  examples = pipeline.make_examples(source, models.layout, task.reads, config.data)
   say(f'{len(source)} training clips from {config.data.source}')
 
   # Frozen parts and state, made sharded
   frozen = weights.load_frozen(config, models, task.frozen_parts,
                                None if on_cpu else jnp.bfloat16, workdir)
+  if 'codec' in task.frozen_parts:
+    pipeline.check_codec(source, models.codec, frozen['codec'])
   if first:
     weights.keep_frozen(workdir, frozen, task.frozen_parts)
   placed = place(task, config, mesh, frozen)
@@ -119,7 +122,8 @@ def run(config, workdir, preemption, watchdog):
     profile.ended(step)
     bad_numbers.check(step, bad_in_a_row, ids)
     if step % config.train.log_every == 0 or step == steps:
-      log.step(step, metrics)
+      log.step(step, {**metrics, **pipeline.shares(
+          source, config.seed, step * config.train.batch_size)})
 
   def sample(step):
     """Samples, made by all processes from what lies where it lies; the first one writes and scores
@@ -180,18 +184,35 @@ def run(config, workdir, preemption, watchdog):
 
 
 def start_from(state, given, task):
-  """The State with the weights of an earlier run, as far as names and shapes are the same; says
-  what was taken and what begins anew."""
+  """The State with the weights of an earlier run, as far as they fit (weights.overlay); says what
+  was taken, what was widened and what begins anew."""
   path = pathlib.Path(given)
   tree, _ = weights.read(path / 'weights.safetensors' if path.is_dir() else path)
   sampled = task.sampled(state.params)
-  merged, taken, left = weights.overlay(sampled, tree['params'])
+  merged, taken, widened, left = weights.overlay(
+      sampled, tree['params'], functools.partial(pixels, task))
   if not taken:
     raise UserError(f'train.init_from={given}: nothing in it fits this model')
-  say(f'{len(taken)} arrays from {given}; {len(left)} begin anew'
-      + (f', such as {left[0]}' if left else ''))
+  unused = len(jax.tree.leaves(tree['params'])) - len(taken) - len(widened)
+  say(f'train.init_from={given}: {len(taken)} arrays taken'
+      f'{named("widened by inputs of zero weight", widened)}{named("begin anew", left)}'
+      + (f'; {unused} of its own are left out' if unused else ''))
   whole = merged if sampled is state.params else {**state.params, task.players[-1]: merged}
   return state.replace(params=whole, ema=jax.tree.map(jnp.copy, merged))
+
+
+def named(what, names, count=3):
+  """'; 5 begin anew: a, b, c, …' of a list of names, '' of none."""
+  more = ', …' if len(names) > count else ''
+  return f'; {len(names)} {what}: {", ".join(names[:count])}{more}' if names else ''
+
+
+def pixels(task, name):
+  """How many pixels a patch has in the tower that a parameter belongs to."""
+  towers = task.models.towers
+  tower = next((tower for part, tower in towers.items() if f'towers/{part}/' in name),
+               towers[task.generate[0]])
+  return math.prod(tower.patch)
 
 
 def make_workdir(workdir):

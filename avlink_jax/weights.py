@@ -6,6 +6,7 @@ optimiser: `params/...` (the moving average) and `stats/...`. Its header carries
 
 import json
 import pathlib
+import re
 import sys
 
 import flax
@@ -15,6 +16,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
+from ml_collections import ConfigDict
 
 from avlink_jax.atomic import replacing
 from avlink_jax.errors import UserError
@@ -60,6 +62,15 @@ def header(path):
     return {}
 
 
+def config_of(about, path):
+  """The config that a file's header says it was trained with; UserError where it says none."""
+  try:
+    return ConfigDict(json.loads(about['config']))
+  except (KeyError, ValueError):
+    raise UserError(f'{path}: does not say which config made it: use weights.safetensors of a run '
+                    'of this program') from None
+
+
 def fit(tree, like, where):
   """`tree` if its names and shapes are those of `like`; otherwise a UserError that names them.
 
@@ -81,15 +92,46 @@ def fit(tree, like, where):
                                            sep='/')
 
 
-def overlay(tree, given):
-  """(`tree` with the arrays of `given` where name and shape agree, names taken, names left)."""
+# Kernels that see the data itself, patches of it: rows go pixel by pixel, channels within.
+DATA_INPUTS = re.compile(r'embed/(patch|wide/Dense_0)/kernel$|head/seen/kernel$')
+
+
+def overlay(tree, given, pixels=lambda name: 1):
+  """`tree` with what fits of `given`: (merged, names taken, names widened, names left).
+
+  Taken is what agrees in name and shape. Widened are the inputs (DATA_INPUTS) of a model that gets
+  more channels than the given one: what is known keeps its weights, the new channels begin with
+  zeros, so that the model says at first what the given one says. `pixels(name)`: of a patch.
+  """
   flat = flax.traverse_util.flatten_dict(tree, sep='/', keep_empty_nodes=True)
   other = flax.traverse_util.flatten_dict(given, sep='/')
-  taken = [k for k, v in flat.items() if k in other and other[k].shape == getattr(v, 'shape', None)]
-  merged = flat | {k: jax.make_array_from_callback(
-      other[k].shape, flat[k].sharding, lambda at, k=k: other[k][at]) for k in taken}
-  left = [k for k in flat if k not in taken and hasattr(flat[k], 'shape')]
-  return flax.traverse_util.unflatten_dict(merged, sep='/'), taken, left
+  merged, taken, widened, left = dict(flat), [], [], []
+  for name, old in flat.items():
+    if not hasattr(old, 'shape'):
+      continue
+    new = other.get(name)
+    if new is not None and new.shape == old.shape:
+      taken.append(name)
+    elif new is not None and (wide := widen(name, new, old.shape, pixels(name))) is not None:
+      new = wide
+      widened.append(name)
+    else:
+      left.append(name)
+      continue
+    merged[name] = jax.make_array_from_callback(  # of each process only what its devices hold
+        new.shape, old.sharding, lambda at, new=new: new[at])
+  return flax.traverse_util.unflatten_dict(merged, sep='/'), taken, widened, left
+
+
+def widen(name, kernel, shape, pixels):
+  """A kernel (pixels · channels, out) for more channels, None where that is not what differs."""
+  if not (DATA_INPUTS.search(name) and kernel.ndim == len(shape) == 2
+          and kernel.shape[1] == shape[1] and kernel.shape[0] < shape[0]
+          and kernel.shape[0] % pixels == shape[0] % pixels == 0):
+    return None
+  wide = np.zeros((pixels, shape[0] // pixels, shape[1]), kernel.dtype)
+  wide[:, :kernel.shape[0] // pixels] = np.asarray(kernel).reshape(pixels, -1, shape[1])
+  return wide.reshape(shape)
 
 
 def locate(part, given, scale):

@@ -41,7 +41,10 @@ def base(task, scale):
   c.generate = ()
 
   c.data = ConfigDict(dict(
+      # impacts, a folder of clips or a list of them, prepared records, tfds:NAME, or a mixture:
+      # SOURCE*WEIGHT,SOURCE*WEIGHT (data/mixture.py)
       source=by_scale('', 'impacts', 'impacts'),
+      tfds_dir='',  # where tfds keeps its data sets; '': ~/tensorflow_datasets
       seed=0, impacts_clips=by_scale(1_000_000, 1_000_000, 4096),
       seconds=5.16, fps=6.0, height=36, width=64, max_fps=30.0, min_seconds=0.5,
       decode_seconds=120.0,  # after which a clip is given up

@@ -23,7 +23,8 @@ from avlink_jax import weights
 from avlink_jax.clips_on_disk import exact_events, find
 from avlink_jax.codecs import hifigan_import, t5
 from avlink_jax.codecs.t5_text import EmbeddingCache
-from avlink_jax.data import features, media
+from avlink_jax.data import embeddings, features, media, records
+from avlink_jax.data.batch import Layout
 from avlink_jax.data.folder import Folder
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.export import read_manifest, whole, write_sample
@@ -129,6 +130,35 @@ def test_a_pickle_in_the_text_cache_counts_as_nothing(bomb, tmp_path):
   blob = array.getvalue()  # with the right sum behind it, somebody made it so
   (tmp_path / 'key.npy').write_bytes(blob + hashlib.sha256(blob).digest())
   assert EmbeddingCache(tmp_path).get('key') is None
+
+
+def test_records_state_a_version_and_a_pickle_is_none(bomb, tmp_path):
+  about = {'version': records.VERSION, 'layout': records.layout_of(Layout(2.0, 6.0, 8, 16)),
+           'audio': True, 'video': True, 'high': None, 'codec': None, 'text': None}
+  shard = tmp_path / 'train-00000-of-00001.array_record'
+  records.write_shard(shard, [bomb])
+  counts = {'train': {shard.stem: {'clips': 1, 'records': 1, 'bytes': shard.stat().st_size}}}
+  (tmp_path / 'records.json').write_text(json.dumps({**about, 'counts': counts}))
+  source = records.Records(tmp_path, 'train', Layout(2.0, 6.0, 8, 16))
+  with pytest.raises(MediaError, match='damaged record .not a record'):
+    source.load(0)
+  (tmp_path / 'records.json').write_bytes(bomb)
+  with pytest.raises(UserError, match='cannot be read as the records'):
+    records.read_about(tmp_path)
+  np.save(tmp_path / 'keys.npy', np.array([Bomb(tmp_path / 'went_off')], object))
+  os.replace(tmp_path / 'keys.npy', tmp_path / 'text-00000-of-00001.keys.npy')
+  with pytest.raises(UserError, match='missing or damaged'):
+    embeddings.Embeddings(tmp_path, {'files': 1, 'fingerprint': ''})
+
+
+@pytest.mark.parametrize('name', ['../secret', '/etc/passwd', 'train-00000-of-00001/../../x', ''])
+def test_records_name_no_shard_outside_their_folder(tmp_path, name):
+  (tmp_path / 'records.json').write_text(json.dumps({
+      'version': records.VERSION, 'layout': records.layout_of(Layout(2.0, 6.0, 8, 16)),
+      'audio': True, 'video': True, 'high': None, 'codec': None, 'text': None,
+      'counts': {'train': {name: {'clips': 1, 'records': 1, 'bytes': 1}}}}))
+  with pytest.raises(UserError, match='its counts are damaged'):
+    records.Records(tmp_path, 'train', Layout(2.0, 6.0, 8, 16))
 
 
 # -- names lead nowhere

@@ -1,5 +1,8 @@
 """Weights as files: there and back, and told apart."""
 
+import dataclasses
+import types
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -9,10 +12,12 @@ import safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from micro import build, frozen_of, micro_config, random_params
+from micro import build, frozen_of, micro_config, quick_jit, random_params
 
 from avlink_jax import weights
 from avlink_jax.errors import UserError
+from avlink_jax.model.dit import DiT, Input
+from avlink_jax.train import start_from
 
 names = st.text('abcdef_0', min_size=1, max_size=5)
 leaves = hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=3, max_side=4))
@@ -189,3 +194,57 @@ def test_a_run_keeps_its_frozen_parts_for_itself(tmp_path, dtype):
   weights.keep_frozen(workdir, before, parts)
   config.frozen.codec = config.frozen.audio = str(tmp_path / 'gone')
   assert_same(weights.load_frozen(config, models, parts, dtype, workdir), before)
+
+
+# Stages on stages
+
+def test_more_channels_at_the_input_change_nothing_at_first():
+  """New input weights are zero, pixel by pixel: whatever the new channels hold is not heard."""
+  narrow = DiT(channels=3, patch=(1, 2, 2), rate=6.0, width=16, depth=1, heads=2, mlp=16,
+               text_width=8, hidden=4)
+  wide = dataclasses.replace(narrow, channels=5)
+  given = random_params(narrow)
+  start = jax.tree.map(jnp.asarray, random_params(wide, 1))
+  merged, taken, widened, left = weights.overlay(start, given, lambda name: 4)
+  assert sorted(widened) == ['embed/patch/kernel', 'embed/wide/Dense_0/kernel', 'head/seen/kernel']
+  assert sorted(left) == ['head/out/bias', 'head/out/kernel', 'head/wide_out/bias',
+                          'head/wide_out/kernel']
+  rng = np.random.default_rng(0)
+  x = rng.standard_normal((1, 2, 4, 4, 5), np.float32)
+  rest = (np.full(1, 0.3, np.float32), np.ones((1, 3, 8), np.float32), np.ones((1, 3), bool),
+          np.ones((1, 2), bool))
+  few = quick_jit(lambda p, x: narrow.embed(p, Input(x, *rest)).tokens)(given, x[..., :3])
+  many = quick_jit(lambda p, x: wide.embed(p, Input(x, *rest)).tokens)(merged, x)
+  np.testing.assert_allclose(many, few, atol=1e-5)
+  assert len(taken) + len(widened) + len(left) == len(jax.tree.leaves(start))
+
+
+def test_fewer_channels_or_another_width_are_left_as_they_begin():
+  tree = {'embed': {'patch': {'kernel': jnp.ones((12, 4))}}, 'mlp': {'kernel': jnp.ones((8, 4))}}
+  for kernel in (np.zeros((16, 4)), np.zeros((12, 5)), np.zeros((10, 4))):
+    _, taken, widened, left = weights.overlay(
+        tree, {'embed': {'patch': {'kernel': kernel}}, 'mlp': {'kernel': np.zeros((4, 4))}},
+        lambda name: 4)
+    assert not taken and not widened and len(left) == 2
+
+
+def test_a_run_says_what_it_took_widened_and_left(tmp_path, capsys):
+  config = micro_config('t2v')
+  models, task = build(config)
+  params = jax.tree.map(jnp.asarray, {
+      'dit': random_params(models.towers['video']), 'text': random_params(models.text)})
+  given = jax.tree.map(np.asarray, params)
+  kernel = given['dit']['embed']['patch']['kernel']
+  given['dit']['embed']['patch']['kernel'] = kernel.reshape(32, 3, -1)[:, :2].reshape(64, -1)
+  given['dit']['head']['out']['bias'] = np.zeros(5, np.float32)
+  given['other'] = {'thing': np.zeros(3, np.float32)}
+  weights.save(tmp_path / 'w.safetensors', {'params': given}, {})
+  state = types.SimpleNamespace(params=params, replace=lambda **new: types.SimpleNamespace(**new))
+  new = start_from(state, str(tmp_path / 'w.safetensors'), task)
+  said = capsys.readouterr().err
+  count = len(jax.tree.leaves(params)) - 2
+  assert f'{count} arrays taken; 1 widened by inputs of zero weight: dit/embed/patch/kernel' in said
+  assert '; 1 begin anew: dit/head/out/bias; 2 of its own are left out' in said
+  wide = np.asarray(new.params['dit']['embed']['patch']['kernel']).reshape(32, 3, -1)
+  np.testing.assert_array_equal(wide[:, :2], kernel.reshape(32, 3, -1)[:, :2])
+  assert not wide[:, 2].any()

@@ -6,11 +6,13 @@ Mel bins are channels and convolution runs along time only. The code is 'channel
 
 import dataclasses
 import functools
+import hashlib
 import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from avlink_jax.model.attention import attend
 
@@ -124,6 +126,12 @@ class MelVAE:
   scale: float = 1.0
   linear: bool = False
 
+  @classmethod
+  def of(cls, config, spec):
+    """The codec that `config.codec` describes, for mels of `spec` (a MelSpec)."""
+    return cls(config.width, tuple(config.multipliers), config.blocks, config.latent_channels,
+               spec.n_mels, spec.silence, config.centre, config.scale, config.linear)
+
   @property
   def stride(self):
     """Mel frames a latent."""
@@ -165,6 +173,21 @@ class MelVAE:
   def encode(self, params, std, mel):
     """Scaled latents (B, T/stride, C) for the flow models."""
     return self.moments(params, mel)[0] / std
+
+  def encode_padded(self, params, std, mel):
+    """`encode` of mel (B, T, n_mels) of any length: silence fills up the last latent."""
+    fill = -mel.shape[1] % self.stride
+    mel = jnp.pad(mel, ((0, 0), (0, fill), (0, 0)), constant_values=self.silence)
+    return self.encode(params, std, mel)
+
+  def fingerprint(self, params, std):
+    """A hash of all that latents depend on but the sound: sizes, numbers of the input, weights."""
+    digest = hashlib.sha256(repr(self).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path([params, std]):
+      array = np.asarray(leaf, np.float32)
+      digest.update(f'{jax.tree_util.keystr(path)} {array.shape}'.encode())
+      digest.update(array.tobytes())
+    return digest.hexdigest()
 
   def decode(self, params, std, latents):
     """Scaled latents (B, T, C) -> log-mel (B, T·stride, n_mels)."""

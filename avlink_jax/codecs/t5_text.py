@@ -99,6 +99,10 @@ class T5Encoder:
     </s> last. Padding is zero. Raises
     UserError: the cache cannot be read or written, the weights give no finite numbers.
     """
+    return padded(self.rows(prompts), prompts, self.max_tokens, self.width)
+
+  def rows(self, prompts):
+    """{prompt: (n, width), one a token} of each distinct prompt; raises as `prepare` does."""
     rows = {text: self.cache.get(self._key(text)) for text in dict.fromkeys(prompts)}
     if missing := [text for text, row in rows.items() if row is None]:
       # Inside a jitted function (the null prompt), computing must still mean computing.
@@ -108,12 +112,7 @@ class T5Encoder:
         for text, row in self._compute([text for text in missing if rows[text] is None]):
           self.cache.put(self._key(text), row)
           rows[text] = row
-    # Always float32: a batch with one row that float16 cannot hold is no reason to compile anew.
-    embedding = np.zeros((len(prompts), self.max_tokens, self.width), np.float32)
-    mask = np.arange(self.max_tokens) < np.array([len(rows[text]) for text in prompts])[:, None]
-    for i, text in enumerate(prompts):
-      embedding[i, mask[i]] = rows[text]
-    return {'embedding': embedding, 'mask': mask}
+    return rows
 
   def encode(self, params, prepared):
     """What `prepare` gave -> embeddings float32 (B, L, width), mask (B, L)."""
@@ -146,6 +145,16 @@ class T5Encoder:
         yield text, rows[:len(said)].astype(np.float16 if fits else np.float32)
 
 
+def padded(rows, prompts, max_tokens, width):
+  """{prompt: (n, width)} -> what `prepare` gives for a list of prompts."""
+  # Always float32: a batch with one row that float16 cannot hold is no reason to compile anew.
+  embedding = np.zeros((len(prompts), max_tokens, width), np.float32)
+  mask = np.arange(max_tokens) < np.array([len(rows[text]) for text in prompts])[:, None]
+  for i, text in enumerate(prompts):
+    embedding[i, mask[i]] = rows[text]
+  return {'embedding': embedding, 'mask': mask}
+
+
 def load(source, cache_dir=None, max_tokens=77, dtype='float32'):
   """A T5Encoder from a local Hugging Face folder, or a hub name where there is a network.
 
@@ -176,13 +185,16 @@ def load(source, cache_dir=None, max_tokens=77, dtype='float32'):
 class Pretrained:
   """`load`, when the first prompt comes: a config can be built, and looked at, without weights.
 
-  Attributes: as `load`'s arguments; `width` must be that of the weights.
+  Attributes: as `load`'s arguments; `width` must be that of the weights. `prepared` holds rows of
+  captions that were embedded beforehand, `get(text)` -> (n, width) or None, and the `fingerprint`
+  of the T5 that made them (data/embeddings.py): with all captions there, no T5 is needed.
   """
   source: str
   width: int
   max_tokens: int
   cache_dir: str | None = None
   dtype: str = 'float32'
+  prepared: object = dataclasses.field(default=None, compare=False)
   _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, compare=False)
   _loaded: list = dataclasses.field(default_factory=list, compare=False)
 
@@ -197,6 +209,9 @@ class Pretrained:
         if made.width != self.width:
           raise UserError(f'{self.source} makes embeddings of {made.width} numbers: set '
                           f'--config.text.width={made.width}')
+        if self.prepared and self.prepared.fingerprint != made.fingerprint:
+          raise UserError(f'{self.source} is not the T5 that made the embeddings in '
+                          f'{self.prepared.folder}: set --config.text.t5 to that one')
         self._loaded.append(made)
     return self._loaded[0]
 
@@ -206,7 +221,11 @@ class Pretrained:
     return {}
 
   def prepare(self, prompts):
-    return self.encoder.prepare(prompts)
+    """As T5Encoder's."""
+    known = {text: self._known(text) for text in dict.fromkeys(prompts)}
+    if missing := [text for text, rows in known.items() if rows is None]:
+      known |= self.encoder.rows(missing)
+    return padded(known, prompts, self.max_tokens, self.width)
 
   def shapes(self, size):
     """Of what `prepare` gives for `size` prompts; needs no weights."""
@@ -214,7 +233,11 @@ class Pretrained:
             'mask': jax.ShapeDtypeStruct((size, self.max_tokens), jnp.bool_)}
 
   def check(self, prompt):
-    self.encoder.check(prompt)
+    if self._known(prompt) is None:
+      self.encoder.check(prompt)
+
+  def _known(self, text):
+    return self.prepared.get(text) if self.prepared else None
 
   def encode(self, params, prepared):
     """What `prepare` gave -> embeddings float32 (B, L, width), mask (B, L)."""

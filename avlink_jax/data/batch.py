@@ -2,8 +2,9 @@
 
     video        uint8   (B, F, H, W, 3)   pictures at n/fps seconds
     video_mask   bool    (B, F)            True where the clip is real, False where padded
-    mel          float32 (B, T, n_mels)    log-mel, `MelSpec.rate` frames a second
-    audio_mask   bool    (B, T)
+    mel          float32 (B, T, n_mels)    log-mel, `MelSpec.rate` frames a second; or, of prepared
+    audio_latents float32 (B, T/stride, C) records, the 1D-VAE's scaled latents of it in its place
+    audio_mask   bool    (B, T)            of mel frames in either case
     video_text   pytree  (B, ...)          prompts of the picture, as the text encoder prepares
     audio_text   pytree  (B, ...)          them (codecs/text.py); and of the sound
     wave         float32 (B, S)            normalised sound, for the vocoder
@@ -24,6 +25,7 @@ import numpy as np
 from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.media import crop_audio, resample_frames
+from avlink_jax.errors import MediaError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +80,32 @@ def sound(clip: Clip, start: float, layout: Layout):
           mask[:layout.mel_frames * hop].reshape(-1, hop).any(-1))
 
 
+def latents(clip: Clip, layout: Layout):
+  """Prepared latents of a whole window and the mask of its mel frames: (T/stride, C), bool (T,).
+
+  Raises MediaError where the window is of another length.
+  """
+  real = math.ceil(round(clip.duration * layout.mel.rate, 6))
+  wanted = math.ceil(layout.mel_frames * clip.latents_rate / layout.mel.rate)
+  if len(clip.latents) != wanted:
+    raise MediaError(clip.id, f'{len(clip.latents)} latents, not {wanted}')
+  return clip.latents, np.arange(layout.mel_frames) < real
+
+
 def example(clip: Clip, start: float, layout: Layout, modalities):
-  """One example's arrays, captions still as text."""
+  """One example's arrays, captions still as text.
+
+  'audio' is what sound is to the flow models: latents where they were prepared, else log-mel;
+  'mel' and 'wave' are made of the sound itself.
+  """
   arrays = {'audio_text': clip.audio_caption, 'video_text': clip.video_caption}
   if 'video' in modalities:
     arrays['video'], arrays['video_mask'] = picture(clip, start, layout)
   if 'video_features' in modalities:
     arrays['video_features'], arrays['video_mask'] = features(clip, start, layout)
-  if 'audio' in modalities:
+  if 'audio' in modalities and clip.latents is not None:
+    arrays['audio_latents'], arrays['audio_mask'] = latents(clip, layout)
+  elif {'audio', 'mel'} & set(modalities):
     arrays['mel'], arrays['audio_mask'] = sound(clip, start, layout)
   if 'wave' in modalities:
     wave, arrays['wave_mask'] = crop_audio(clip, start, layout.samples)

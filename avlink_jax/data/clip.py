@@ -30,7 +30,12 @@ class Clip:
     audio_caption, video_caption: what is heard, what is seen; '' where unknown.
     events: float64 (E,) exact times in seconds of what makes a sound, None where unknown.
     features: float32 (N, C) vectors from outside, `features_rate` a second, None where not read.
+    latents: float32 (T, C), the 1D-VAE's scaled latents of the clip's normalised sound,
+      `latents_rate` a second, where it was prepared with them (data/records.py); else None.
     source: where it came from (a path, or `impacts`).
+    start: seconds of its source at which the clip begins.
+    source_fps, source_rate: frames a second and Hz of the source itself; 0 where unknown.
+    licence: what the source's list says of it; '' where it says nothing.
   """
   id: str
   duration: float
@@ -44,3 +49,9 @@ class Clip:
   source: str = ''
   features: np.ndarray | None = None
   features_rate: float = 0.0
+  latents: np.ndarray | None = None
+  latents_rate: float = 0.0
+  start: float = 0.0
+  source_fps: float = 0.0
+  source_rate: int = 0
+  licence: str = ''

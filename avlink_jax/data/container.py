@@ -28,6 +28,10 @@ OPTIONS = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS),
 DAMAGE = (av.error.FFmpegError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
 
 
+class Lost(Exception):
+  """A seek led to where the span cannot be told from: it is to be read from the beginning."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Held:
   """A media file that is held in memory, to be opened in a path's place; `stem` names it."""

@@ -3,13 +3,15 @@
 import csv
 import dataclasses
 import hashlib
+import re
+import string
 import textwrap
 import unicodedata
 from collections import Counter
 from pathlib import Path
 
 from avlink_jax.data import features as features_beside
-from avlink_jax.data import media
+from avlink_jax.data import file_list, media
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.limits import DECODE_SECONDS
 from avlink_jax.errors import UserError
@@ -25,7 +27,8 @@ _BIDI = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff'
 
 
 class Folder:
-  """The media files under a folder (or one file), sorted by path, hidden ones left out.
+  """The media files under a folder, sorted by path, hidden ones left out; or one file, or those
+  that a text file lists, one a line, paths or addresses (`file_list.py`).
 
   Where no picture is needed, files of sound alone are clips too: their length is the sound's.
 
@@ -38,17 +41,19 @@ class Folder:
   Names. A clip's name is its file's stem; where two files share one, it is their path with
   `/` as `__` and `.` as `-` (`day1/dog.mp4` -> `day1__dog-mp4`).
 
-  Captions. `captions.csv` in the folder (or `captions`, a path), header `file,caption`, where
-  file is a path relative to the csv or a bare file name. A caption serves sound and picture. Names
-  are only compared with the files that were listed, so that none leads elsewhere; captions may
-  hold anything and are cleaned, and cut to LONGEST_CAPTION.
+  Captions. `captions.csv` in the folder (or `captions`, a path; '' for none), header
+  `file,caption`, where file is a path relative to the csv or a bare file name. A caption serves
+  sound and picture. Names are only compared with the files that were listed, so that none leads
+  elsewhere; captions may hold anything and are cleaned, and cut to LONGEST_CAPTION. A column
+  `licence` is kept beside them. With `template`, a text such as 'the sound of {label}', captions
+  are made of the columns that it names; without a csv, of `{folder}`, the name of a file's folder.
 
   Attributes:
     notes: lines for the user about what is odd but not wrong (captions without a file, ...).
   """
 
   def __init__(self, path, *, height: int, width: int, sample_rate: int, max_fps=None,
-               split=None, captions=None, need_video=True, need_audio=True,
+               split=None, captions=None, template=None, need_video=True, need_audio=True,
                features=0, features_rate=0.0, decode_seconds=DECODE_SECONDS):
     """Lists the clips; nothing is decoded yet.
 
@@ -57,7 +62,9 @@ class Folder:
       height, width, sample_rate, max_fps, need_video, need_audio, decode_seconds: as in
         `media.decode`: with `need_video` False every clip comes without frames.
       split: 'train', 'validation', 'test', or None for all files.
-      captions: path of the csv; by default captions.csv in the folder, if it is there.
+      captions: path of the csv; by default captions.csv in the folder, if it is there; '' for
+        none.
+      template: what a caption is made of, see above.
       features: width of the vectors to be read from the .npz beside each clip, 0 for none;
         features_rate: how many a second where the .npz does not say (data/features.py).
 
@@ -72,10 +79,16 @@ class Folder:
     self._decode_options = dict(height=height, width=width, sample_rate=sample_rate,
                                 max_fps=max_fps, need_video=need_video, need_audio=need_audio,
                                 decode_seconds=decode_seconds)
-    every = _list_files(root, EXTENSIONS if need_video else EXTENSIONS | SOUND_EXTENSIONS)
+    extensions = EXTENSIONS if need_video else EXTENSIONS | SOUND_EXTENSIONS
+    if file_list.is_list(root):
+      every = file_list.read(root, extensions, self.notes)
+    else:
+      every = _list_files(root, extensions)
     names = _names(root, every)
-    table = _find_captions(root, captions)
-    self._captions = self._read_captions(table, every) if table else {}
+    table, fields = _find_captions(root, captions), _fields(template)
+    self._licences = {}
+    self._captions = self._read_captions(table, every, template, fields) if table else (
+        _of_folders(every, template, fields) if fields else {})
     self._files = every if split is None else self._of_split(root, every, split)
     self._names = [names[file] for file in self._files]
 
@@ -90,15 +103,18 @@ class Folder:
     """What captions.csv says of clip i, cleaned; '' where it says nothing."""
     return self._captions.get(self._files[i], '')
 
-  def load(self, i: int) -> Clip:
-    """Decodes clip i. Raises MediaError where the file cannot be used."""
-    file = self._files[i]
-    caption = self.caption(i)
-    clip = media.decode(file, **self._decode_options)
-    width, rate = self._features
-    vectors, rate = features_beside.read(file, width, rate) if width else (None, 0.0)
-    return dataclasses.replace(clip, id=self._names[i], audio_caption=caption,
-                               video_caption=caption, features=vectors, features_rate=rate)
+  def load(self, i: int, start=0.0, duration=None) -> Clip:
+    """Decodes clip i, or of it `duration` seconds from `start` on.
+
+    Raises MediaError where the file cannot be used."""
+    file, caption = self._files[i], self.caption(i)
+    with file_list.local(file) as path:
+      clip = media.decode(path, start=start, duration=duration, **self._decode_options)
+      width, rate = self._features
+      vectors, rate = features_beside.read(path, width, rate) if width else (None, 0.0)
+    return dataclasses.replace(
+        clip, id=self._names[i], source=str(file), audio_caption=caption, video_caption=caption,
+        features=vectors, features_rate=rate, licence=self._licences.get(file, ''))
 
   def _of_split(self, root: Path, every: list, split: str) -> list:
     placed = [file for file in every if file.relative_to(root).parts[0] in SPLITS
@@ -115,16 +131,18 @@ class Folder:
       raise UserError(f'{root}: has split folders but no clips in {split}/')
     return files
 
-  def _read_captions(self, table: Path, files: list) -> dict:
+  def _read_captions(self, table: Path, files: list, template, fields: set) -> dict:
     """{file: caption} of the rows whose file is there; the rest is told in `notes`."""
-    rows = _read_table(table)
-    by_path = {file.resolve(): file for file in files}
+    rows = _read_table(table, fields or {'caption'})
+    by_path = {str(file) if isinstance(file, file_list.Address) else file.resolve(): file
+               for file in files}
     by_name = {}
     for file in files:
       by_name.setdefault(file.name, []).append(file)
     captions, missing, repeated, long = {}, [], [], []
-    for name, caption in rows:
-      file = by_path.get(_resolved(table.parent, name))
+    for row in rows:
+      name, caption = row['file'], template.format_map(row) if fields else row['caption']
+      file = by_path.get(_resolved(table.parent, name)) or by_path.get(name)
       same_name = by_name.get(name, [])
       if file is None and len(same_name) == 1:
         file = same_name[0]
@@ -135,6 +153,7 @@ class Folder:
       else:
         # Cut before anything else: putting signs in order takes the square of their number.
         captions[file] = clean_caption(caption[:LONGEST_CAPTION])
+        self._licences[file] = clean_caption(row.get('licence', '')[:LONGEST_CAPTION])
         long += [name] if len(caption) > LONGEST_CAPTION else []
     for names, what in ((missing, 'name no file of the folder'),
                         (repeated, 'repeat a file (its first caption is used)'),
@@ -196,7 +215,7 @@ def _names(root: Path, files: list) -> dict:
   stems = Counter(file.stem for file in files)
   names = {}
   for file in files:
-    path = file.relative_to(root).as_posix() if root.is_dir() else file.name
+    path = (file.relative_to(root) if root.is_dir() else file).as_posix().strip('/')
     names[file] = (file.stem if stems[file.stem] == 1
                    else path.replace('/', '__').replace('.', '-'))
   twice = [name for name, count in Counter(names.values()).items() if count > 1]
@@ -216,6 +235,8 @@ def _resolved(folder: Path, name: str) -> Path | None:
 
 
 def _find_captions(root: Path, captions) -> Path | None:
+  if captions == '':
+    return None
   if captions is not None:
     if not Path(captions).is_file():
       raise UserError(f'{captions}: no such captions file')
@@ -224,8 +245,31 @@ def _find_captions(root: Path, captions) -> Path | None:
   return table if table.is_file() else None
 
 
-def _read_table(table: Path) -> list:
-  """[(file, caption)] of a csv with at least these two columns, or UserError."""
+def _fields(template) -> set:
+  """The columns that a template names. UserError: none, or it is no template."""
+  if template is None:
+    return set()
+  try:
+    fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+  except ValueError as error:
+    raise UserError(f'the template {template!r}: {error}') from None
+  if not fields or not all(re.fullmatch(r'\w+', field) for field in fields):
+    raise UserError(f'the template {template!r} names no column: write it as '
+                    "'the sound of {label}'")
+  return fields
+
+
+def _of_folders(files: list, template: str, fields: set) -> dict:
+  """{file: caption} from the names of the files' folders, in which `_` is a space."""
+  if fields != {'folder'}:
+    raise UserError(f'the template {template!r} needs a captions csv with the columns '
+                    f'{", ".join(sorted(fields))}; without one it may name {{folder}} only')
+  return {file: clean_caption(template.format(folder=file.parent.name.replace('_', ' ')))
+          for file in files}
+
+
+def _read_table(table: Path, fields: set) -> list:
+  """[{column: text}] of a csv with the column `file` and those in `fields`, or UserError."""
   csv.field_size_limit(2**31 - 1)  # of the whole process, and 128 KiB unless told
   try:
     # Excel writes a byte-order mark, which utf-8-sig drops.
@@ -234,13 +278,17 @@ def _read_table(table: Path) -> list:
   except (UnicodeDecodeError, csv.Error, OSError) as error:
     raise UserError(f'{table}: cannot be read as UTF-8 comma-separated text ({error})') from None
   header = [cell.strip().lower() for cell in rows[0]] if rows else []
-  if not {'file', 'caption'} <= set(header):
+  header = ['licence' if name == 'license' else name for name in header]
+  if not {'file', *fields} <= set(header):
     found = ','.join(rows[0])[:80] if rows else 'nothing'
-    raise UserError(f'{table}: its first line must be the header file,caption; found {found!r}')
-  file_at, caption_at = header.index('file'), header.index('caption')
+    raise UserError(f'{table}: its first line must be the header '
+                    f'{",".join(["file", *sorted(fields)])}; found {found!r}')
   # A caption in the last column may hold commas nobody quoted; their spaces are gone by now.
-  caption_cells = slice(caption_at, None if caption_at == len(header) - 1 else caption_at + 1)
-  return [(row[file_at].strip(), ', '.join(row[caption_cells]))
+  last = len(header) - 1
+  file_at = header.index('file')
+  return [{'file': row[file_at].strip(), **{
+              name: ', '.join(row[at:] if at == last else row[at:at + 1])
+              for at, name in enumerate(header) if at != file_at}}
           for row in rows[1:] if len(row) > file_at and row[file_at].strip()]
 
 

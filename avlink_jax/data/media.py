@@ -16,6 +16,7 @@ With `duration` what follows the window is not looked at. Flipped bits that leav
 stream (raw PCM, VP9, now and then AAC) cannot be told from content by anyone.
 """
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from avlink_jax.data.container import (
   SHORT,
   FrameClock,
   Held,
+  Lost,
   declared_end,
   jumps,
   main_stream,
@@ -51,6 +53,8 @@ from avlink_jax.data.limits import (
 from avlink_jax.data.sound import Sound, mono, mono_or_stereo
 from avlink_jax.errors import MediaError
 
+PREROLL = 1.25  # seconds before a span in which decoders find their feet
+SEEKABLE = ('mov', 'matroska')  # their packets carry the times at which frames show
 EPSILON = 1e-6  # seconds: timestamps closer than this are the same moment
 
 
@@ -60,8 +64,10 @@ def decode(
 ) -> Clip:
   """Decodes [start, start + duration) of a file, on a clock that is 0 at `start`.
 
-  The file is read from its beginning whatever `start` is: seeking would trade exactness
-  for speed.
+  Only the span is decoded, and what its codecs need before it: in containers with an index
+  (SEEKABLE) reading begins at the last picture before it that needs no other. Frames and times
+  are those of a decode from the beginning; so is the sound, but for what a lossy decoder
+  remembers beyond PREROLL seconds and for what timestamps stray (1 ms in Matroska).
 
   Args:
     path: the file; or its bytes, as `container.Held`.
@@ -113,20 +119,27 @@ def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, nee
   """What `decode` says, with the sound that `mix` makes of each AVFrame."""
   path = path if isinstance(path, Held) else Path(path)
   allowance = Allowance(decode_seconds)
-  with opened(path, decode_seconds) as container:
-    video = main_stream(container.streams.video)
-    audio = main_stream(container.streams.audio)
-    if video is None and (need_video or audio is None):
-      raise MediaError(path, 'no video stream')
-    if audio is None and need_audio:
-      raise MediaError(path, 'no audio stream')
-    stop = math.inf if duration is None else start + duration
-    try:
+  stop = math.inf if duration is None else start + duration
+
+  def attempt(seeks):
+    with opened(path, decode_seconds) as container:
+      video = main_stream(container.streams.video)
+      audio = main_stream(container.streams.audio)
+      if video is None and (need_video or audio is None):
+        raise MediaError(path, 'no video stream')
+      if audio is None and need_audio:
+        raise MediaError(path, 'no audio stream')
       picture = video and _Picture(video, start, stop, max_fps, height, width, need_video,
                                    allowance)
       sound = audio and Sound(audio, mix, allowance)
-      whole = _read(container, picture, sound, stop, allowance)
-      if whole and _is_short(container, [track for track in (picture, sound) if track]):
+      tracks = [track for track in (picture, sound) if track]
+      for track in tracks:
+        track.stream.thread_type = 'AUTO'
+        track.stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}
+      if seeks and container.format.name.startswith(SEEKABLE):
+        _seek(container, picture or sound, tracks, start)
+      whole = _read(container, picture, sound, start, stop, allowance)
+      if whole and _is_short(container, tracks):
         raise Unusable('truncated')
       if picture and picture.zero is None:
         if need_video or not sound:
@@ -137,10 +150,16 @@ def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, nee
           raise Unusable('no audio stream')
         sound = None
       return _clip(path, picture, sound, start, duration, sample_rate)
-    except Unusable as error:
-      raise MediaError(path, str(error)) from None
-    except DAMAGE:
-      raise MediaError(path, 'corrupt stream') from None
+
+  try:
+    if start > PREROLL:
+      with contextlib.suppress(Lost):
+        return attempt(seeks=True)
+    return attempt(seeks=False)
+  except Unusable as error:
+    raise MediaError(path, str(error)) from None
+  except DAMAGE:
+    raise MediaError(path, 'corrupt stream') from None
 
 
 def _clip(path, picture, sound, start, duration, sample_rate) -> Clip:
@@ -156,9 +175,11 @@ def _clip(path, picture, sound, start, duration, sample_rate) -> Clip:
   samples = round(length * sample_rate)
   return Clip(
     id=path.stem, duration=length, frames=frames, frame_times=times,
-    audio=sound.place(clock.zero + start, length, sample_rate, samples) if sound
+    audio=sound.place(clock.zero + start, length, sample_rate, samples, int(start >= 1)) if sound
     else np.zeros(0, np.float32),
-    sample_rate=sample_rate, source=str(path),
+    sample_rate=sample_rate, source=str(path), start=start,
+    source_fps=float(picture.stream.average_rate or 0) if picture else 0.0,
+    source_rate=sound.rate if sound else 0,
   )
 
 
@@ -195,15 +216,12 @@ def crop_audio(clip: Clip, start: float, samples: int):
 _NO_FRAMES = (np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0))
 
 
-def _read(container, picture, sound, stop: float, allowance) -> bool:
+def _read(container, picture, sound, start: float, stop: float, allowance) -> bool:
   """Feeds both tracks up to `stop`. Returns whether that was the end of the file.
 
   Raises Unusable at the first sign of damage: what a decoder gives after it can be anything.
   """
   tracks = {track.stream.index: track for track in (picture, sound) if track}
-  for track in tracks.values():
-    track.stream.thread_type = 'AUTO'
-    track.stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}
   for packet in packets_of(container, *(track.stream for track in tracks.values())):
     allowance.check_time()
     if packet is None or packet.is_corrupt:
@@ -219,6 +237,9 @@ def _read(container, picture, sound, stop: float, allowance) -> bool:
     for frame in packet.decode():
       allowance.check_time()
       if frame.is_corrupt:
+        # After a seek, frames may come whose references lie before it; none is asked for.
+        if zero is not None and frame.time is not None and frame.time < zero + start - PREROLL / 2:
+          continue
         raise Unusable('corrupt stream')
       track.add(frame)
   return True
@@ -239,6 +260,22 @@ def _is_short(container, tracks) -> bool:
   return False
 
 
+def _seek(container, clock, tracks, start: float):
+  """Moves to shortly before `start` seconds of the clock that `clock`'s first frame sets."""
+  for packet in packets_of(container, clock.stream):
+    if packet is None or packet.is_corrupt:
+      raise Lost
+    if frames := packet.decode():
+      clock.add(frames[0])
+      break
+  else:
+    raise Lost
+  container.seek(math.floor((clock.zero + start - PREROLL) / clock.stream.time_base),
+                 stream=clock.stream)
+  for track in tracks:
+    track.begin_anew(clock.zero + start)
+
+
 class _Picture:
   """The frames of [start, stop) seconds after the first, scaled as they come.
 
@@ -254,6 +291,12 @@ class _Picture:
     self._scaler = _Scaler(stream, height, width)
     self._held = None  # (time, frame): whether it is kept depends on when the next one shows
     self._frames, self._times, self._allowance = [], [], allowance
+    self._sought = False
+
+  def begin_anew(self, start):
+    """After a seek: the next frame does not follow the last one, and lies before `start`."""
+    del start
+    self._held, self._sought = None, True
 
   @property
   def decodes(self) -> bool:
@@ -266,6 +309,9 @@ class _Picture:
     if self.zero is None:
       self.zero = shows
     time = shows - self.zero
+    if self._sought and time > self._start:
+      raise Lost
+    self._sought = False
     if self._held is not None:
       if jumps(time - self._held[0]):
         raise Unusable('timestamps jump')
@@ -285,6 +331,8 @@ class _Picture:
     """The frames kept, uint8 (N, H, W, 3), and when each starts to show, float64 (N,)."""
     if not self._wanted:
       return _NO_FRAMES
+    if self._held is None:
+      raise Lost
     self._release(max(self.end - self.zero, self._start + 2 * EPSILON))
     times = np.maximum(np.array(self._times) - self._start, 0)
     return np.stack(self._frames), times

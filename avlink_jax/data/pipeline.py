@@ -12,18 +12,33 @@ import grain
 import numpy as np
 
 from avlink_jax.data import batch as batches
+from avlink_jax.data import mixture
+from avlink_jax.data.datasets.source import TfdsSource
 from avlink_jax.data.folder import Folder
 from avlink_jax.data.impacts import Impacts
+from avlink_jax.data.records import Records, is_records
 from avlink_jax.errors import MediaError, UserError
+
+TFDS = 'tfds:'
 
 
 def open_source(config, layout, split, reads=('audio', 'video')):
-  """The source that `config.data` names: 'impacts' or a folder of clips, of which `reads` is needed
-  (names as in data/batch.py).
+  """The source that `config.data` names: impacts, a folder of clips or a list of them, prepared
+  records, tfds:NAME, or a mixture of such; of which `reads` is needed (names as in data/batch.py).
 
   Raises UserError for a source that is not there or of which nothing can be read.
   """
-  source = config.data.source
+  given = mixture.parse(config.data.source)
+  parts = [_open_one(source, config, layout, split, reads) for source, _ in given]
+  if len(parts) == 1:
+    return parts[0]
+  _check_alike(parts, given)
+  mixed = mixture.Mixture(parts, mixture.labels([source for source, _ in given]),
+                          [weight for _, weight in given])
+  return mixed if split == 'train' else mixture.InTurn(mixed)
+
+
+def _open_one(source, config, layout, split, reads):
   features = config.towers.video.features
   if source == 'impacts':
     if features:
@@ -34,19 +49,54 @@ def open_source(config, layout, split, reads=('audio', 'video')):
                    height=layout.height, width=layout.width, fps=layout.fps,
                    sample_rate=layout.mel.sample_rate)
   if not source:
-    raise UserError('no data given: set --config.data.source to impacts or to a folder of clips')
-  if source.startswith('tfds:'):
-    raise UserError(f'data.source={source!r}: tfds builders are not read yet; '
-                    'use impacts or a folder of clips')
-  folder = Folder(source, height=layout.height, width=layout.width,
-                  sample_rate=layout.mel.sample_rate, max_fps=config.data.max_fps, split=split,
-                  need_video='video' in reads, need_audio=bool({'audio', 'wave'} & set(reads)),
-                  features=features, features_rate=layout.fps,
-                  decode_seconds=config.data.decode_seconds)
+    raise UserError('no data given: set --config.data.source to impacts, to a folder of clips or '
+                    'to prepared records')
+  if is_records(source):
+    return Records(source, split, layout, reads)
+  needs = dict(height=layout.height, width=layout.width, sample_rate=layout.mel.sample_rate,
+               max_fps=config.data.max_fps, need_video='video' in reads,
+               need_audio=bool({'audio', 'mel', 'wave'} & set(reads)),
+               decode_seconds=config.data.decode_seconds)
+  if source.startswith(TFDS):
+    if features:
+      raise UserError(f'data.source={source} has no features from outside: set it to a folder of '
+                      'clips with an .npz beside each')
+    opened = TfdsSource(source.removeprefix(TFDS), split, config.data.tfds_dir or None, **needs)
+  else:
+    opened = Folder(source, split=split, features=features, features_rate=layout.fps, **needs)
   if split == 'train':
-    for note in folder.notes:
+    for note in opened.notes:
       print(note, file=sys.stderr, flush=True)
-  return folder
+  return opened
+
+
+def _check_alike(parts, given):
+  """Raises UserError where some sources of a mixture give latents and others sound."""
+  latents = [source for part, (source, _) in zip(parts, given, strict=True) if codec_of(part)]
+  if latents and len(latents) < len(parts):
+    raise UserError(f'data.source: {latents[0]} holds latents and other sources sound, which do '
+                    'not fit into one batch: prepare all of them with --codec, or none')
+
+
+def codec_of(source):
+  """What records.json says of the codec whose latents a source holds; None for sound."""
+  return source.about['codec'] if isinstance(source, Records) else None
+
+
+def check_codec(source, codec, frozen):
+  """Raises UserError where a source holds latents of another codec than the frozen one.
+
+  `codec` is the MelVAE, `frozen` its {'params', 'std'}.
+  """
+  parts = source.sources if isinstance(source, mixture.Mixture) else [source]
+  held = [(part, codec_of(part)) for part in parts if codec_of(part)]
+  ours = codec.fingerprint(frozen['params'], frozen['std']) if held else None
+  for part, told in held:
+    if told['fingerprint'] != ours:
+      raise UserError(
+          f'{part.folder} holds latents of another codec ({told["given"]}, '
+          f'{told["fingerprint"][:8]}) than this run\'s ({ours[:8]}): set --config.frozen.codec to '
+          'that one, or prepare anew')
 
 
 class Cache:
@@ -74,6 +124,29 @@ class Cache:
 
 
 ENOUGH = 20  # clips that are tried before their broken ones are a share of anything
+
+
+def make_examples(source, layout, modalities, data):
+  """`Examples` of a source, or of each part of a mixture; `data` is config.data."""
+  if not isinstance(source, mixture.Mixture):
+    return Examples(source, layout, modalities, data.cache_bytes, data.min_seconds,
+                    data.max_broken)
+  parts = [Examples(part, layout, modalities, data.cache_bytes // len(source.sources),
+                    data.min_seconds, data.max_broken) for part in source.sources]
+  return MixedExamples(source, parts)
+
+
+class MixedExamples:
+  """The examples of a mixture; a broken clip is replaced by one of its own source."""
+
+  def __init__(self, source, parts):
+    self.source, self._parts = source, parts
+
+  def __call__(self, index, rng=None):
+    part, local = self.source.where(index)
+    made, id, events, skipped = self._parts[part](local, rng)
+    label = self.source.labels[part]
+    return made, id, events, [(f'{label}/{name}', reason) for name, reason in skipped]
 
 
 class Examples:
@@ -164,20 +237,50 @@ def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step,
   """Iterates over (batch, Meta) of steps first_step … last_step − 1: of each batch the `rows` that
   this process needs (default: all), and nothing else is decoded.
 
-  Every clip is seen once an epoch, in an order drawn from (seed, epoch).
+  Every clip is seen once an epoch (of its source), in an order drawn from (seed, epoch).
   """
   rows = np.arange(batch_size) if rows is None else rows
-  order = (grain.MapDataset.range(len(examples.source)).seed(seed).shuffle().repeat()
-           .random_map(lambda index, rng: (int(index), int(rng.integers(2**62)))))
+  order = order_of(examples.source, seed)
 
   def load(step):
-    drawn = [order[int(slot)] for slot in step * batch_size + rows]
+    drawn = [order(int(slot)) for slot in step * batch_size + rows]
     return collate([examples(index, np.random.default_rng(crop)) for index, crop in drawn],
                    prepare)
 
   dataset = grain.MapDataset.range(first_step, last_step).map(load)
   return iter(dataset.to_iter_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def order_of(source, seed):
+  """Place in the run -> (index of a clip, seed of its crop), a pure function of (seed, place)."""
+  if isinstance(source, mixture.Mixture):
+    schedule = mixture.Schedule(source.weights, seed)
+    orders = [_shuffled(len(part), seed + 1 + i) for i, part in enumerate(source.sources)]
+
+    def mixed(place):
+      part, served = schedule(place)
+      local, crop = orders[part][served]
+      return source.index(part, local), crop
+
+    return mixed
+  return _shuffled(len(source), seed).__getitem__
+
+
+def _shuffled(size, seed):
+  """Every index once an epoch, shuffled anew in each, without end."""
+  return (grain.MapDataset.range(size).seed(seed).shuffle().repeat()
+          .random_map(lambda index, rng: (int(index), int(rng.integers(2**62)))))
+
+
+def shares(source, seed, examples):
+  """{'share_NAME': part of the first so many `examples` of a run} of a mixture's sources; {} of
+  any other source."""
+  if not isinstance(source, mixture.Mixture):
+    return {}
+  seen = mixture.Schedule(source.weights, seed).seen(examples)
+  return {f'share_{label}': float(count) / examples
+          for label, count in zip(source.labels, seen, strict=True)}
 
 
 def collate(loaded, prepare):

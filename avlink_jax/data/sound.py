@@ -7,7 +7,7 @@ import numpy as np
 import scipy.ndimage
 import soxr
 
-from avlink_jax.data.container import jumps
+from avlink_jax.data.container import Lost, jumps
 from avlink_jax.data.limits import Unusable, check_rate
 
 DRIFT = 0.005  # seconds sound may stray from its timestamps before it is placed anew
@@ -25,7 +25,16 @@ class Sound:
   def __init__(self, stream, mix, allowance):
     self.stream, self.zero, self.end = stream, None, None
     self.pieces, self._times, self._rate, self._mix = [], [], None, mix
-    self._allowance = allowance
+    self._allowance, self._sought = allowance, None
+
+  @property
+  def rate(self) -> int:
+    """Hz of the sound as it is in the file; 0 where there is none."""
+    return self._rate or 0
+
+  def begin_anew(self, start):
+    """After a seek to before `start`, on the file's clock: what comes does not follow what came."""
+    self.pieces, self._times, self.end, self._sought = [], [], None, start
 
   def add(self, frame):
     check_rate(frame.sample_rate)
@@ -35,19 +44,25 @@ class Sound:
     if frame.sample_rate != self._rate:
       piece = soxr.resample(piece, frame.sample_rate, self._rate)
     time = frame.time if frame.time is not None else self.end or 0.0
+    if self._sought is not None and time > self._sought:
+      raise Lost
+    self._sought = None
     if self.zero is None:
       self.zero = time
-    elif jumps(time - self.end):
+    elif self.end is not None and jumps(time - self.end):
       raise Unusable('timestamps jump')
     self.pieces.append(piece)
     self._times.append(time)
     self.end = time + len(piece) / self._rate
 
-  def place(self, zero: float, length: float, sample_rate: int, samples: int) -> np.ndarray:
-    """float32 (samples, ...) of sound from file time `zero` on, `length` seconds at sample_rate."""
-    # Some more than asked, so that the resampler's edge lies outside.
-    channels = self.pieces[0].shape[1:]
-    shape = (math.ceil((length + 0.1) * self._rate), *channels)
+  def place(self, zero: float, length: float, sample_rate: int, samples: int,
+            lead: int = 0) -> np.ndarray:
+    """float32 (samples, ...) of sound from file time `zero` on, `length` seconds at sample_rate.
+
+    `lead`: whole seconds before that which are the clip's too, and not asked for."""
+    # Some more than asked, so that the resampler's edges lie outside.
+    channels, zero = self.pieces[0].shape[1:], zero - lead
+    shape = (math.ceil((lead + length + 0.1) * self._rate), *channels)
     # Before it is there: what a file says of its length may be wrong.
     self._allowance.take(4 * math.prod(shape) + 4 * math.prod((samples, *channels)))
     native = np.zeros(shape, np.float32)
@@ -60,7 +75,7 @@ class Sound:
       if abs(offset - anchor) > DRIFT:
         anchor = offset
       _paste(native, round((anchor + count - zero) * self._rate), piece)
-    audio = soxr.resample(native, self._rate, sample_rate)[:samples]
+    audio = soxr.resample(native, self._rate, sample_rate)[lead * sample_rate:][:samples]
     rest = np.zeros((samples - len(audio), *channels), np.float32)
     audio = np.concatenate([audio, rest])
     if not np.isfinite(audio).all():

@@ -23,7 +23,8 @@ class MelVAETask:
   """
   models: Models
   config: ConfigDict
-  reads = modalities = generate = ('audio',)
+  reads = ('mel',)
+  modalities = generate = ('audio',)
   frozen_parts = ()
 
   @property

@@ -106,7 +106,8 @@ class TfdsSource:
       clip = dataclasses.replace(clip, audio=clip.audio[:0])
     return dataclasses.replace(clip, id=example['id'], source=f'tfds:{self._name}/{example["id"]}',
                                audio_caption=_caption(example['audio_caption']),
-                               video_caption=_caption(example['video_caption']))
+                               video_caption=_caption(example['video_caption']),
+                               licence=_caption(example['licence']))
 
   def _choose(self, split, sizes):
     """(the tfds split to read, indices of its clips)."""

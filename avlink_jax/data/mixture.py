@@ -1,0 +1,151 @@
+"""Several sources as one, each with its weight: which source serves which place of the run.
+
+`data.source=impacts*0.3,/data/clips*0.7` is a mixture; weights count relative to each other. The
+places of a run are counted through, batch by batch. Every BLOCK places in a row are shared out by
+weight, exactly, in an order drawn from (seed, block): so which source serves a place, and how many
+places it has served before, are functions of (seed, place) alone.
+"""
+
+import collections
+import functools
+import os
+
+import numpy as np
+
+from avlink_jax.errors import UserError
+
+BLOCK = 10_000  # places; weights count in steps of 1 / BLOCK
+
+
+def parse(text: str) -> list:
+  """`data.source` -> [(source, weight)]; a plain source has weight 1.
+
+  Raises UserError: a weight that is none, or the same source twice.
+  """
+  if not ('*' in text or ',' in text) or os.path.exists(text):
+    return [(text, 1.0)]
+  found = []
+  for part in text.split(','):
+    source, _, weight = part.strip().rpartition('*') if '*' in part else (part.strip(), '', '1')
+    try:
+      number = float(weight)
+    except ValueError:
+      number = 0.0
+    if not source or not 0 < number < np.inf:
+      raise UserError(f'data.source={text!r}: {part.strip()!r} is no source with a weight: write '
+                      'SOURCE*WEIGHT,SOURCE*WEIGHT')
+    found.append((source, number))
+  twice = [source for source, count in collections.Counter(s for s, _ in found).items()
+           if count > 1]
+  if twice:
+    raise UserError(f'data.source={text!r}: {twice[0]} stands there twice: add its weights up')
+  return found
+
+
+def labels(sources) -> list:
+  """A short name for each source, each once: `impacts`, `clips`, `clips_2`."""
+  names, taken = [], set()
+  for source in sources:
+    stem = os.path.basename(source.rstrip('/')) or source
+    stem = ''.join(c if c.isalnum() or c in '-.' else '_' for c in stem)
+    name, number = stem, 1
+    while name in taken:
+      number += 1
+      name = f'{stem}_{number}'
+    names.append(name)
+    taken.add(name)
+  return names
+
+
+class Schedule:
+  """Which source serves a place, and how many places it has served before.
+
+  Raises UserError where a weight is too small beside the others to get any place.
+  """
+
+  def __init__(self, weights, seed):
+    self._seed = seed
+    share = np.array(weights, float) / sum(weights) * BLOCK
+    self.counts = np.floor(share).astype(int)  # places of each source in a block
+    most = np.argsort(self.counts - share, kind='stable')[:BLOCK - self.counts.sum()]
+    self.counts[most] += 1
+    if not self.counts.all():
+      raise UserError(f'a weight in data.source is less than 1/{BLOCK} of them all: leave that '
+                      'source out, or give it more')
+    self._block = functools.lru_cache(maxsize=4)(self._draw)
+
+  def _draw(self, block):
+    """(source of each place of a block, its places within the block before that one)."""
+    served = np.repeat(np.arange(len(self.counts)), self.counts)
+    served = np.random.default_rng((self._seed, block)).permutation(served)
+    before = np.zeros(BLOCK, int)
+    for source, count in enumerate(self.counts):
+      before[served == source] = np.arange(count)
+    return served, before
+
+  def __call__(self, place: int):
+    """(source, how many places it has served before)."""
+    block, within = divmod(place, BLOCK)
+    served, before = self._block(block)
+    source = int(served[within])
+    return source, block * int(self.counts[source]) + int(before[within])
+
+  def seen(self, places: int):
+    """How many of the first `places` places each source has served: int (sources,)."""
+    block, within = divmod(places, BLOCK)
+    served, _ = self._block(block)
+    return block * self.counts + np.bincount(served[:within], minlength=len(self.counts))
+
+
+class Mixture:
+  """Several sources as one (data/clip.py); examples come in turn, as long as each source lasts.
+
+  Attributes:
+    sources, labels, weights: of each.
+  """
+
+  def __init__(self, sources, names, weights):
+    self.sources, self.labels, self.weights = list(sources), list(names), list(weights)
+    self._firsts = np.cumsum([0] + [len(source) for source in self.sources])
+
+  def __len__(self) -> int:
+    return int(self._firsts[-1])
+
+  def where(self, i: int):
+    """(source, index in it) of clip i: sources lie one after another."""
+    source = int(np.searchsorted(self._firsts, i, side='right')) - 1
+    return source, i - int(self._firsts[source])
+
+  def index(self, source: int, i: int) -> int:
+    """The clip i of a source, counted through all."""
+    return int(self._firsts[source]) + i
+
+  def name(self, i: int) -> str:
+    source, local = self.where(i)
+    return f'{self.labels[source]}/{self.sources[source].name(local)}'
+
+  def load(self, i: int):
+    source, local = self.where(i)
+    return self.sources[source].load(local)
+
+
+class InTurn:
+  """A Mixture of which the first clips are of all sources: what samples are made for."""
+
+  def __init__(self, mixture):
+    self._mixture = mixture
+    places = [(i, source) for source, part in enumerate(mixture.sources) for i in range(len(part))]
+    self._order = sorted(places)
+
+  def __len__(self) -> int:
+    return len(self._order)
+
+  def _at(self, i):
+    local, source = self._order[i]
+    return self._mixture.index(source, local)
+
+  def name(self, i: int) -> str:
+    return self._mixture.name(self._at(i))
+
+  def load(self, i: int):
+    return self._mixture.load(self._at(i))
