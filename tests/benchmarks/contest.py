@@ -14,10 +14,12 @@ import traceback
 
 
 class Worker:
-  """An object, `make(*args)`, living in a process of its own; calls go to its methods."""
+  """An object, `make(*args)`, living in a process of its own; calls go to its methods.
+
+  Forked, so that imports are there already: the asker itself must not have computed anything."""
 
   def __init__(self, make, *args):
-    context = multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('fork')
     self._pipe, theirs = context.Pipe()
     self._process = context.Process(target=_serve, args=(theirs, make, args), daemon=True)
     self._process.start()

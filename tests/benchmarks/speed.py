@@ -28,12 +28,13 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
 
 from avlink_jax import flops, flow, models, sampler, tasks
 from avlink_jax.noise import gaussian
 from avlink_jax.training import step as training
 from tests import micro
-from tests.benchmarks import contest
+from tests.benchmarks import contest, torch_training
 from tests.benchmarks.step import config_of
 
 LARGE = {'cpu': 2048, 'gpu': 8192}  # sides of the matrix product that shows the machine's rate
@@ -122,10 +123,6 @@ class Jax(Side):
   """The project's own training step and sampler."""
 
   def __init__(self, config, mode, size, half=False):
-    # As much of a GPU's memory as is used; the other contenders need theirs.
-    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-    if mode == 'check':
-      jax.config.update('jax_default_matmul_precision', 'highest')
     super().__init__(config, mode, size, half)
     self.optimizer = training.make_optimizer(config)
     if half:
@@ -193,13 +190,12 @@ class Jax(Side):
     run()
     return 2 * n**3 / min(contest.timed(run, 1)[0] for _ in range(10))
 
-  def check(self):
+  def check(self, jit=jax.jit):
     """{'velocity', 'sample', 'loss', gradients by PyTorch's names}, and the draws behind them."""
-    from tests.benchmarks import torch_training
     params, key = self.params(), jax.random.key(1)
-    loss, gradients = jax.jit(jax.value_and_grad(
+    loss, gradients = jit(jax.value_and_grad(
         lambda p: self.task.loss(p, {}, self.frozen, self.batch, key)[0]))(params)
-    one, four = (micro.sampling(self.task, steps, jax.jit) for steps in (1, 4))
+    one, four = (micro.sampling(self.task, steps, jit) for steps in (1, 4))
     said = {'velocity': one(params, self.frozen, self.batch, 1.0)[self.name]
                         - self.noise[self.name],
             'sample': four(params, self.frozen, self.batch, 5.0)[self.name], 'loss': loss}
@@ -211,10 +207,7 @@ class Torch(Side):
   """The same in PyTorch, eager or through torch.compile."""
 
   def __init__(self, config, mode, size, half=False, compiled=False, platform='cpu'):
-    jax.config.update('jax_platforms', 'cpu')  # it describes the models and makes their weights
-    import torch
-    from tests.benchmarks import torch_training
-    self.torch, self.compiled, self.program = torch, compiled, torch_training
+    self.compiled = compiled
     self.device = 'cuda' if platform == 'gpu' else 'cpu'
     super().__init__(config, mode, size, half)
     torch.set_num_threads(contest.cores())
@@ -229,7 +222,7 @@ class Torch(Side):
 
   def _put(self, tree):
     return jax.tree.map(
-        lambda x: self.torch.from_numpy(np.array(x)).to(self.device), tree)
+        lambda x: torch.from_numpy(np.array(x)).to(self.device), tree)
 
   def _times(self, steps):
     shift = self.config.sample.shift[self.name]
@@ -238,10 +231,10 @@ class Torch(Side):
   def prepare(self):
     start = time.perf_counter()
     if self.mode == 'train':
-      trainer = self.program.Trainer(self.model, self.config.train, self.compiled)
+      trainer = torch_training.Trainer(self.model, self.config.train, self.compiled)
       run = lambda: trainer.step(self.batch, self.null)  # noqa: E731
     else:
-      sample = self.program.Sampler(self.model, self.compiled)
+      sample = torch_training.Sampler(self.model, self.compiled)
       run = lambda: sample(self.batch, self.null, self.noise,  # noqa: E731
                            self._times(self.config.sample.steps), self.config.sample.guidance)
     self.run = lambda: (run(), self._wait())
@@ -252,20 +245,20 @@ class Torch(Side):
 
   def _wait(self):
     if self.device == 'cuda':
-      self.torch.cuda.synchronize()
+      torch.cuda.synchronize()
 
   def time(self, calls):
     return contest.timed(self.run, calls)
 
   def peak(self):
     if self.device == 'cuda':
-      return self.torch.cuda.max_memory_allocated()
+      return torch.cuda.max_memory_allocated()
     return contest.peak_resident() - self.began
 
   def matrix_rate(self):
     n = LARGE['gpu' if self.device == 'cuda' else 'cpu']
-    x = self.torch.ones(n, n, device=self.device,
-                        dtype=self.torch.bfloat16 if self.half else self.torch.float32)
+    x = torch.ones(n, n, device=self.device,
+                        dtype=torch.bfloat16 if self.half else torch.float32)
     run = lambda: (x @ x, self._wait())  # noqa: E731
     run()
     return 2 * n**3 / min(contest.timed(run, 1)[0] for _ in range(10))
@@ -273,13 +266,13 @@ class Torch(Side):
   def check(self, drawn):
     loss = self.model.loss(self.batch, self.null, self._put(drawn))
     loss.backward()
-    sample = self.program.Sampler(self.model, compiled=False)
+    sample = torch_training.Sampler(self.model, compiled=False)
     made = lambda steps, guidance: sample(  # noqa: E731
         self.batch, self.null, self.noise, self._times(steps), guidance)
     said = {'velocity': made(1, 1.0) - self.noise[self.name], 'sample': made(4, 5.0),
             'loss': loss.detach()}
     # What feeds nothing has no gradient here and zeros there.
-    said |= {name: self.torch.zeros_like(p) if p.grad is None else p.grad
+    said |= {name: torch.zeros_like(p) if p.grad is None else p.grad
              for name, p in self.model.named_parameters() if p.requires_grad}
     return {name: x.cpu().numpy() for name, x in said.items()}
 
@@ -296,13 +289,30 @@ def difference(ours, theirs):
       'gradients': float(max(off[name] / max(size[name], floor) for name in gradients))}
 
 
+def jax_process(*args):
+  """A Jax in a process of its own."""
+  # Takes what it needs of a GPU's memory: the others need theirs.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  if 'check' in args:
+    jax.config.update('jax_default_matmul_precision', 'highest')
+  return Jax(*args)
+
+
+def torch_process(*args):
+  """A Torch in a process of its own. Raises RuntimeError where JAX has a GPU that it lacks."""
+  if 'gpu' in args and not torch.cuda.is_available():
+    raise RuntimeError('JAX has a GPU and PyTorch sees none: install its CUDA build')
+  jax.config.update('jax_platforms', 'cpu')  # it describes the models and makes their weights
+  return Torch(*args)
+
+
 def check(config, size=2):
   """`difference` of both implementations in float32. Raises SystemExit above 1e-3."""
-  here = contest.Worker(Jax, config, 'check', size)
+  here = contest.Worker(jax_process, config, 'check', size)
   platform = here('platform')
   ours, drawn = here('check')
   here.close()
-  there = contest.Worker(Torch, config, 'check', size, False, False, platform[0])
+  there = contest.Worker(torch_process, config, 'check', size, False, False, platform[0])
   found = difference(ours, there('check', drawn))
   there.close()
   if not max(found.values()) <= 1e-3:
@@ -313,9 +323,9 @@ def check(config, size=2):
 def contenders(config, mode, size, half, platform):
   """{name: Worker}, prepared; and how many seconds that took each."""
   workers = {
-      'JAX': contest.Worker(Jax, config, mode, size, half),
-      'PyTorch eager': contest.Worker(Torch, config, mode, size, half, False, platform),
-      'PyTorch compiled': contest.Worker(Torch, config, mode, size, half, True, platform)}
+      'JAX': contest.Worker(jax_process, config, mode, size, half),
+      'PyTorch eager': contest.Worker(torch_process, config, mode, size, half, False, platform),
+      'PyTorch compiled': contest.Worker(torch_process, config, mode, size, half, True, platform)}
   try:
     return workers, {name: worker('prepare') for name, worker in workers.items()}
   except RuntimeError:
