@@ -9,6 +9,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from avlink_jax import huge_pages
 from avlink_jax.errors import MISTAKE, PREEMPTED, MediaError, Preempted, UserError
 
 MODES = ('train', 'sample', 'evaluate')
@@ -85,4 +86,5 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
+  huge_pages.ask()
   sys.exit(main())

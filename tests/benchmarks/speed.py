@@ -11,6 +11,7 @@ velocity, a 4-step sample, a training step's loss and all its gradients. Then JA
 PyTorch compiled take turns, each in a process of its own with as many threads as this one may use
 cores. A step is the whole one, from uint8 pictures, mels and words: 1D-VAE and word encoder
 included (T5's embeddings are given), AdamW, clipping, moving average. Inputs lie on the device.
+All of them have the huge pages that avlink_jax.main asks for.
 
 Model FLOPs are counted from shapes (avlink_jax/flops.py), nothing computed twice counted twice; the
 share is of the best rate that a large matrix product reached here, of either library. Memory is the
@@ -30,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from avlink_jax import flops, flow, models, sampler, tasks
+from avlink_jax import flops, flow, huge_pages, models, sampler, tasks
 from avlink_jax.noise import gaussian
 from avlink_jax.training import step as training
 from tests import micro
@@ -417,4 +418,5 @@ def main():
 
 
 if __name__ == '__main__':
+  huge_pages.ask()
   main()
