@@ -11,6 +11,7 @@ import traceback
 from absl import flags
 from ml_collections import config_flags
 
+from avlink_jax import huge_pages
 from avlink_jax.errors import LOST, MISTAKE, PREEMPTED, Lost, MediaError, Preempted, UserError
 from avlink_jax.training import cluster
 
@@ -126,4 +127,5 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
+  huge_pages.ask()
   sys.exit(main())

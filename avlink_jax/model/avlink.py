@@ -147,5 +147,8 @@ class AVLink:
                 for name, s in zip(names, fused, strict=True)}, None
 
       body = jax.checkpoint(step) if self.remat else step
-      streams, _ = jax.lax.scan(body, streams, (fusion, blocks, given))
+      if count == 1:  # no loop, so that what nobody asks of it is not computed: its other stream
+        streams, _ = body(streams, jax.tree.map(lambda p: p[0], (fusion, blocks, given)))
+      else:
+        streams, _ = jax.lax.scan(body, streams, (fusion, blocks, given))
     return {name: self.towers[name].head(towers[name], streams[name]) for name in outputs}

@@ -22,6 +22,10 @@ from avlink_jax.model import rope, spread
 from avlink_jax.model.attention import Attention
 
 zeros = nn.initializers.zeros
+# Up to so many blocks a tower's loops are written out. A loop keeps what its gradient needs in
+# arrays over all its turns, filled and copied: of two nano blocks with their gradient it took a
+# sixth on a CPU (tests/benchmarks/blocks.py). Deep towers keep their loops: they compile once.
+UNROLLED = 4
 
 
 def time_features(t, dim=256, scale=1000.0, max_period=10_000.0):
@@ -253,7 +257,8 @@ class DiT:
       return spread.tokens(tokens, self.split), None
 
     body = jax.checkpoint(one) if self.remat else one
-    return stream.replace(tokens=jax.lax.scan(body, stream.tokens, blocks)[0])
+    return stream.replace(
+        tokens=jax.lax.scan(body, stream.tokens, blocks, unroll=self.depth <= UNROLLED)[0])
 
   def head(self, params, stream):
     """Stream -> velocity, shaped as the data, float32."""
