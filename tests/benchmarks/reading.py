@@ -43,13 +43,14 @@ class Encoder:
 
 
 def make(folder, count, layout, latents, tokens=True):
-  """A folder of `count` made-up records; smooth pictures, so that they compress as real ones."""
+  """A folder of `count` made-up records; pictures that compress about as real ones do."""
   rng, captions = np.random.default_rng(0), [f'caption {i}' for i in range(count)]
 
   def blobs():
     for i, text in enumerate(captions):
       small = rng.integers(0, 255, (layout.frames, 9, 16, 3)).astype(np.uint8)
       frames = small.repeat(4, 1).repeat(4, 2)[:, :layout.height, :layout.width]
+      frames = frames + rng.integers(0, 24, frames.shape).astype(np.uint8)  # 4.6 bits of a byte
       z = None if latents is None else rng.standard_normal(latents).astype(np.float32)
       wave = rng.standard_normal(layout.samples if z is None else 0).astype(np.float32)
       yield records.of_clip(Clip(
