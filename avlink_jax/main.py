@@ -23,6 +23,12 @@ SEED = flags.DEFINE_integer('seed', 0, 'sample: of the noise')
 GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generated clips')
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', False, 'train: one of several processes (training/hosts.py)')
+METRICS = flags.DEFINE_string(
+    'metrics', '', 'evaluate: metrics through networks besides the others, with commas, or all')
+NETWORKS = flags.DEFINE_string(
+    'networks', None, "evaluate: folder with networks' weights (default: $AVLINK_WEIGHTS)")
+SECONDS = flags.DEFINE_float(
+    'seconds', None, 'evaluate: compare the first so many of each clip (default: all)')
 REFERENCE = flags.DEFINE_string('reference', None, 'evaluate: folder of reference clips')
 
 
@@ -38,8 +44,11 @@ def run(argv):
     raise UserError(f'{argv[1]!r} is not a flag: write --NAME=VALUE')
   if MODE.value == 'evaluate':
     from avlink_jax.evaluate import evaluate, summary
-    print(summary(evaluate(need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate'),
-                           need(OUTPUT, 'evaluate'))))
+    from avlink_jax.metrics import network_metrics
+    print(summary(evaluate(
+        need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate'), need(OUTPUT, 'evaluate'),
+        metrics=network_metrics.choose(METRICS.value), networks=NETWORKS.value,
+        seconds=SECONDS.value)))
     return
   config = need(CONFIG, MODE.value)
   workdir = WORKDIR.value or f'runs/{config.task}-{config.scale}'

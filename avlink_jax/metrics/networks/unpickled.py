@@ -1,9 +1,9 @@
 """Arrays out of pickles and torch checkpoints, without unpickling: opcodes are read as data.
 
 A pickle is a program that can run anything. Here its opcodes build dicts, lists, tuples and
-numbers; of what it calls, five things are known by name and done by this file: NumPy's way to make
-an array, a dtype and a scalar, torch's way to make a tensor, and bytes written as text. Everything
-else becomes an inert mark. Nothing is imported, looked up or called by a name in the file.
+numbers; of what it calls, a few things are known by name and done by this file: NumPy's ways to
+make an array, a dtype and a scalar, torch's way to make a tensor, bytes written as text, an ordered
+dict. Everything else becomes an inert mark. Nothing is imported, looked up or called by a name in the file.
 
 Formats: a pickle (`.ckpt`), NumPy's `.npy` around a pickled object, torch's zip archive (1.6 and
 later) and its older stream. The opcodes: Python's `pickletools`; the layouts: NumPy's
@@ -33,9 +33,11 @@ class Inert(typing.NamedTuple):
   name: str
 
 
-class _Array:
-  """An array that is made before its content is known."""
-  value = None
+class _Made:
+  """An array or a dtype: made first, told later (BUILD) what it is."""
+
+  def __init__(self, value=None):
+    self.value = value
 
 
 class _Storage(typing.NamedTuple):
@@ -119,7 +121,7 @@ def _flat(tree, storages, name='', depth=0):
   """{dotted name: array} of a tree."""
   if depth > DEEPEST:
     raise ValueError('nested too deeply')
-  if isinstance(tree, _Array):
+  if isinstance(tree, _Made):
     tree = tree.value
   if isinstance(tree, _Tensor):
     tree = _tensor(tree, storages)
@@ -198,7 +200,8 @@ def _value(stream):
       stack.append(_called(function, arguments))
     elif name == 'BUILD':
       state, = pop(1)
-      stack[-1] = _built(stack[-1], state)
+      if isinstance(stack[-1], _Made):
+        _build(stack[-1], state)
     elif name == 'BINPERSID':
       kind, of, key, *_ = pop(1)[0]
       stack.append(_Storage(key, STORAGES[of.name.split()[-1].removesuffix('Storage')]))
@@ -228,15 +231,18 @@ def _set_items(target, values):
 
 
 def _called(function, arguments):
-  """The five calls that are known, done here; an inert mark for any other."""
+  """The calls that are known, done here; an inert mark for any other."""
   match getattr(function, 'name', '').replace('_core', 'core').split():
     case ['numpy.core.multiarray', '_reconstruct']:
-      return _Array()
+      return _Made()
+    case ['numpy.core.numeric', '_frombuffer']:
+      content, dtype, shape, order = arguments
+      return np.frombuffer(content, dtype.value).reshape(shape, order=order)
     case ['numpy', 'dtype']:
-      return _plain_dtype(arguments[0])
+      return _Made(_plain_dtype(arguments[0]))
     case ['numpy.core.multiarray', 'scalar']:
       dtype, content = arguments
-      return np.frombuffer(content, dtype)[0]
+      return np.frombuffer(content, dtype.value)[0]
     case ['_codecs', 'encode']:
       return arguments[0].encode('latin1')
     case ['torch._utils', '_rebuild_tensor_v2']:
@@ -250,21 +256,20 @@ def _called(function, arguments):
 
 
 def _plain_dtype(name):
+  """Of numbers; None for any other, whose arrays are left out."""
   dtype = np.dtype(str(name))
-  if dtype.kind not in 'fiub':
-    return Inert(f'dtype {name}')
-  return dtype
+  return dtype if dtype.kind in 'fiub' else None
 
 
-def _built(target, state):
-  if isinstance(target, _Array):
+def _build(made, state):
+  """The state of an array (version, shape, dtype, by columns?, content) or of a dtype."""
+  if made.value is None and len(state) == 5:
     _, shape, dtype, by_columns, content = state
-    if isinstance(dtype, np.dtype):
+    if isinstance(content, list):  # an array of objects: its objects
+      made.value = content
+    elif dtype.value is not None:
       content = content.encode('latin1') if isinstance(content, str) else content
-      target.value = np.frombuffer(content, dtype).reshape(shape, order='F' if by_columns else 'C')
-    elif type(content) is list:  # an array of objects: its objects
-      target.value = content
-    return target
-  if isinstance(target, np.dtype) and state[1] in ('<', '>'):
-    return target.newbyteorder(state[1])
-  return target
+      made.value = np.frombuffer(content, dtype.value).reshape(
+          shape, order='F' if by_columns else 'C')
+  elif isinstance(made.value, np.dtype) and state[1] in ('<', '>'):
+    made.value = made.value.newbyteorder(state[1])
