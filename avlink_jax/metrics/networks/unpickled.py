@@ -2,8 +2,9 @@
 
 A pickle is a program that can run anything. Here its opcodes build dicts, lists, tuples and
 numbers; of what it calls, a few things are known by name and done by this file: NumPy's ways to
-make an array, a dtype and a scalar, torch's way to make a tensor, bytes written as text, an ordered
-dict. Everything else becomes an inert mark. Nothing is imported, looked up or called by a name in the file.
+make an array, a dtype and a scalar, torch's way to make a tensor, bytes written as text, an
+ordered dict. Everything else becomes an inert mark. Nothing is imported, looked up or called by a
+name in the file.
 
 Formats: a pickle (`.ckpt`), NumPy's `.npy` around a pickled object, torch's zip archive (1.6 and
 later) and its older stream. The opcodes: Python's `pickletools`; the layouts: NumPy's
