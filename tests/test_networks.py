@@ -13,9 +13,11 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+import soundfile
 
 from avlink_jax.errors import UserError
 from avlink_jax.metrics.networks import (
+  aisfx,
   cnn14,
   efficientnet_lite0,
   i3d,
@@ -30,6 +32,7 @@ from avlink_jax.metrics.networks import (
   yamnet,
 )
 from avlink_jax.metrics.networks.registry import (
+  AISFX,
   EFFICIENTNET_LITE0,
   I3D,
   INCEPTION,
@@ -233,6 +236,26 @@ def test_cnn14_is_panns_inference():
   assert off(made['embedding'], expected['embedding']) < TOLERANCE
   assert off(jax.nn.sigmoid(made['logits']), expected['clipwise_output']) < TOLERANCE
   assert (made['embedding'].shape[-1], made['logits'].shape[-1]) == PANNS.size
+
+
+def test_aisfx_is_aisfx(tmp_path):
+  models = pytest.importorskip('aisfx.models.cnn2d')
+  recipe = pytest.importorskip('aisfx.spectrogram.spectrogram_librosa')
+  steps = pytest.importorskip('aisfx.preprocessing')
+  weights = weights_of(AISFX)
+  wave = np.float32(noise(3 * 44100) * np.linspace(0, 0.7, 3 * 44100))
+  soundfile.write(tmp_path / 'a.wav', wave, 44100, subtype='FLOAT')
+  mel = recipe.compute_spectrogram(tmp_path / 'a.wav', 44100, 2048, 1024, 96, 0.0, 22050.0)
+  blocks = steps.blocking(steps.spectrogram_normalize(mel.T), 100, 50, True).astype(np.float32)
+  x = aisfx.prepare(wave)
+  assert x.shape == blocks.shape and off(x, blocks) < TOLERANCE
+  network = models.EmbeddingNet('max', 3, 1, 64)
+  network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()},
+                          strict=False)
+  network.eval()
+  with torch.no_grad():
+    expected = network(torch.from_numpy(x)).numpy()
+  assert off(jax.jit(aisfx.forward)(weights, x)['embedding'], expected) < TOLERANCE
 
 
 def test_inception_is_torch_fidelitys(monkeypatch):

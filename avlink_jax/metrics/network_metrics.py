@@ -19,6 +19,7 @@ from avlink_jax.metrics.networks.registry import NETWORKS
 METRICS = {  # name: (what is made of the network's rows, network)
     'fad_vggish': ('frechet', 'vggish'),
     'fad_yamnet': ('frechet', 'yamnet'),
+    'fad_aisfx': ('frechet', 'aisfx'),
     'fd_panns': ('frechet', 'panns'),
     'is_panns': ('score', 'panns'),
     'is_yamnet': ('score', 'yamnet'),

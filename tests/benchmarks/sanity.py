@@ -1,12 +1,14 @@
 """Do metrics get worse as clips do? Real clips, spoilt step by step, against themselves.
 
     python -m tests.benchmarks.sanity --clips=FOLDER [--count=16] [--seconds=2] [--output=DIR]
+                                      [--ways=late,quieter]
 
 Of each clip the first seconds, 144 pixels high at 12 frames a second, are written anew, and then
 once more with noise, blur, a time shift, another loudness or another clip's sound or picture, at
 rising strengths. Prints a line a way of spoiling and metric: its value at each strength, and
 whether it went the way it should: worse at every step, or, where only loudness changed, nowhere.
-With an output, `sanity.svg` there shows the same as curves.
+With an output, `sanity.svg` there shows the same as curves. `--ways`: only those whose names
+begin so.
 """
 
 import argparse
@@ -143,7 +145,7 @@ def verdict(name, values, still):
   return 'worse' if (steps > 0).all() else 'NOT WORSE'
 
 
-def table(clips, networks):
+def table(clips, networks, ways):
   """[(way, strengths, metric, values, verdict)]; each printed as it comes."""
   rows = []
   print(f'| {len(clips)} clips spoilt by | metric | as they are | with {"rising strength":24} | |')
@@ -152,6 +154,8 @@ def table(clips, networks):
     reference = pathlib.Path(reference)
     write(reference, clips)
     for way, (function, strengths, worse, still) in WAYS.items():
+      if not way.startswith(ways):
+        continue
       metrics = tuple(name for name in worse if name in network_metrics.METRICS)
       versions = [clips, *(spoilt(clips, function, strength) for strength in strengths)]
       found = [score(version, reference, metrics, networks) for version in versions]
@@ -197,9 +201,11 @@ def main():
   parser.add_argument('--seconds', type=float, default=2.0)
   parser.add_argument('--networks', help='folder with weights')
   parser.add_argument('--output', help='folder for sanity.svg')
+  parser.add_argument('--ways', default='', help='what their names begin with, with commas')
   flags = parser.parse_args()
   remember()
-  rows = table(read(flags.clips, flags.count, flags.seconds), flags.networks)
+  rows = table(read(flags.clips, flags.count, flags.seconds), flags.networks,
+               tuple(flags.ways.split(',')))
   good = sum(not row[-1].isupper() for row in rows)
   print(f'{good} of {len(rows)} as they should be')
   if flags.output:

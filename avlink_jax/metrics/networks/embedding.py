@@ -64,8 +64,7 @@ class Embedder:
 
 def sound(path, seconds, rate):
   """float32 (S,) of a clip's first seconds, mono. Raises MediaError: it has none."""
-  clip = media.decode(path, sample_rate=rate, need_video=False, need_audio=True)
-  return clip.audio[:round(seconds * rate)]
+  return media.decode(path, sample_rate=rate, need_video=False, duration=seconds).audio
 
 
 def pictures(path, seconds, rate):

