@@ -32,13 +32,15 @@ from avlink_jax.metrics.networks.embedding import Kept
 CONTROL_SHIFTS = 5
 WEIGHTS_VARIABLE = 'AVLINK_WEIGHTS'
 CONTROL, REFERENCE = 'control_', 'reference_'
-# The columns of the paper's Tables 1 and 3, in their order: the first of the names that is there.
+# The columns of the paper's Tables 1 and 3 in their order, then ours: of the names the first that
+# is there. CLAP and ImageBind (IB-) are not computed yet.
 TABLES = {
-    'V2A': {'FAD': ('fad_vggish', 'fad_yamnet'), 'FD': ('fd_panns',),
-            'IS': ('is_panns', 'is_yamnet'), 'KL': ('kl_panns', 'kl_yamnet'),
-            'Onset ACC': ('onset_accuracy',), 'AV-Align': ('av_align',)},
-    'A2V': {'FID': ('fid_inception', 'fid_efficientnet_lite0'), 'FVD': ('fvd_i3d',),
+    'V2A': {'FAD': ('fad_vggish', 'fad_yamnet'), 'FD': ('fd_panns',), 'CLAP': (),
+            'IS': ('is_panns', 'is_yamnet'), 'IB-AI': (), 'IB-AV': (),
+            'Onset ACC': ('onset_accuracy',), 'KL': ('kl_panns', 'kl_yamnet'),
             'AV-Align': ('av_align',)},
+    'A2V': {'FID': ('fid_inception', 'fid_efficientnet_lite0'), 'FVD': ('fvd_i3d',), 'IB-AI': (),
+            'IB-AV': (), 'AV-Align': ('av_align',)},
 }
 
 

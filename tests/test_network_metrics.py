@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from test_evaluate import clicks, moves
 
 from avlink_jax import evaluate as evaluation
@@ -81,7 +82,8 @@ def clips(folder, count=9, change=None, fps=12, seconds=2.0, rate=RATE):
     frames = np.clip(moves(times(k), seconds, fps).astype(int) + 9 * k, 0, 255).astype(np.uint8)
     mux.write_mp4(folder / f'{k}.mp4', frames=frames, fps=fps)
     sound = sound if change is None else change(sound, rng)
-    soundfile.write(folder / f'{k}.wav', np.clip(sound, -1, 1), rate, subtype='FLOAT')
+    sound = soxr.resample(np.clip(sound, -1, 1), RATE, rate)
+    soundfile.write(folder / f'{k}.wav', sound, rate, subtype='FLOAT')
   return str(folder)
 
 
