@@ -93,13 +93,14 @@ def _stems(row):
   return {row['id'], *(pathlib.Path(str(name)).stem for name in row['files'].values())}
 
 
-def observe_all(pairs, journal) -> tuple:
+def observe_all(pairs, journal, seconds=None) -> tuple:
   """Decodes all pairs -> ([Pair], [{id, file, reason}] of the unreadable), both in order.
 
   Args:
     pairs: [(stem, Files of the generated, Files of the reference, events or None)].
     journal: what was found earlier and need not be found again, `get(pair)`, and where the rest is
       noted as it comes, `put(pair, found)` (observed.py).
+    seconds: how much of each pair is compared at most; None: all that both have.
   """
   observed, unreadable = [], []
   known = [journal.get(pair) for pair in pairs]
@@ -110,7 +111,7 @@ def observe_all(pairs, journal) -> tuple:
   # and this process may hold an accelerator that a fork must not share.
   pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
   try:
-    futures = [None if found else pool.submit(_observe, *pair)
+    futures = [None if found else pool.submit(_observe, *pair, seconds)
                for pair, found in zip(pairs, known, strict=True)]
     for k, future in enumerate(futures):
       try:
@@ -127,7 +128,7 @@ def observe_all(pairs, journal) -> tuple:
   return observed, unreadable
 
 
-def _observe(stem, generated, reference, events):
+def _observe(stem, generated, reference, events, seconds):
   """Decodes both clips of a pair, cuts their sounds to the common length, finds what happens."""
   clips, motion, unseen = {}, {}, []
   for side, files in (('generated', generated), ('reference', reference)):
@@ -137,6 +138,7 @@ def _observe(stem, generated, reference, events):
     if reason:
       unseen.append({'id': stem, 'side': side, 'reason': reason})
   duration = min(clip.duration for clip in clips.values())
+  duration = duration if seconds is None else min(duration, seconds)
   onsets, heard = {}, {}
   for side, clip in clips.items():
     common = clip.audio[:round(duration * clip.sample_rate)]

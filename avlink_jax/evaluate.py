@@ -10,10 +10,12 @@ what its mean might have been with other clips.
                        picture (V2A) and of a picture made for a sound (A2V) alike
     motion_event_      the generated picture's peaks of motion against exact times
     reference_...      the same of the reference, against itself: what there is to be had
+    fad_, fd_, is_, kl_, fid_, fvd_    what networks make of both, where they are asked for
+                       (metrics/network_metrics.py)
 
 A clip without a sound track counts as silence; only to `av_align` it is a picture made for the
 reference's sound. Where the generated file carries the sound it was given (A2V), `onset_` and
-`event_` compare that with itself and tell nothing.
+`event_` (and `fad_`, `fd_`, `kl_`) compare that with itself and tell nothing.
 """
 
 import json
@@ -24,13 +26,26 @@ import pathlib
 from avlink_jax import clips_on_disk, observed
 from avlink_jax.atomic import write_text
 from avlink_jax.errors import UserError
-from avlink_jax.metrics import av_align, bootstrap, onset
+from avlink_jax.metrics import av_align, bootstrap, network_metrics, onset
+from avlink_jax.metrics.networks.embedding import Kept
 
 CONTROL_SHIFTS = 5
+WEIGHTS_VARIABLE = 'AVLINK_WEIGHTS'
 CONTROL, REFERENCE = 'control_', 'reference_'
+# The columns of the paper's Tables 1 and 3 in their order, then ours: of the names the first that
+# is there. CLAP and ImageBind (IB-) are not computed yet.
+TABLES = {
+    'V2A': {'FAD': ('fad_vggish', 'fad_yamnet'), 'FD': ('fd_panns',), 'CLAP': (),
+            'IS': ('is_panns', 'is_yamnet'), 'IB-AI': (), 'IB-AV': (),
+            'Onset ACC': ('onset_accuracy',), 'KL': ('kl_panns', 'kl_yamnet'),
+            'AV-Align': ('av_align',)},
+    'A2V': {'FID': ('fid_inception', 'fid_efficientnet_lite0'), 'FVD': ('fvd_i3d',), 'IB-AI': (),
+            'IB-AV': (), 'AV-Align': ('av_align',)},
+}
 
 
-def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
+def evaluate(generated: str, reference: str, output: str | None = None, *, metrics: tuple = (),
+             networks: str | None = None, seconds: float | None = None) -> dict:
   """Scores the clips in folder `generated` against those in folder `reference`.
 
   Args:
@@ -39,6 +54,9 @@ def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
     reference: folder of clips; `manifest.jsonl` in it may give exact `events` (seconds).
     output: JSON file to write, replaced whole or not at all; None writes none. What is found out
       on the way is kept beside it, so that an interrupted evaluation goes on where it was.
+    metrics: what else to compute, of `network_metrics.METRICS`.
+    networks: folder with networks' weights; None: what the variable AVLINK_WEIGHTS names.
+    seconds: only the first so many of each clip are compared; None: all that both have.
 
   Returns:
     What the JSON holds: `clips` (how many were compared), the mean over clips of every
@@ -47,7 +65,9 @@ def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
     `av_align`, and `motion_event_NAME` for `av_align.EVENT_NAMES`, each with `reference_`; the
     same with the prefix `control_`; `intervals` (95 % of each mean, bootstrap over clips) and
     `difference_intervals` (of score - control, paired by clip), {name: [low, high]}; how many
-    clips those rest on, what was left out and why, and `per_clip`.
+    clips those rest on, what was left out and why, and `per_clip`. With `metrics` also their
+    figures, `networks` (what each saw), `missing_metrics` (whose weights are not here, and how to
+    get them; the others are computed) and `warnings`.
     A figure that no clip defines is None, and so is an interval over fewer than two clips.
 
   Raises:
@@ -55,6 +75,8 @@ def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
   """
   if output:
     _require_writable(pathlib.Path(output))
+  networks = networks or os.environ.get(WEIGHTS_VARIABLE)
+  _require_sensible(networks, seconds)
   ours = clips_on_disk.find(generated, '--generated')
   theirs = clips_on_disk.find(reference, '--reference')
   matched = sorted(ours.keys() & theirs.keys())
@@ -63,10 +85,10 @@ def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
       f'no clip in {generated} ({len(ours)} clips) has the name of one in {reference} '
       f'({len(theirs)} clips): files are matched by name without suffix')
   events = clips_on_disk.exact_events(reference)
-  journal = observed.Journal(output)
+  journal, kept = observed.Journal(output, seconds), Kept(output)
   try:
     pairs, unreadable = clips_on_disk.observe_all(
-      [(stem, ours[stem], theirs[stem], events.get(stem)) for stem in matched], journal)
+      [(stem, ours[stem], theirs[stem], events.get(stem)) for stem in matched], journal, seconds)
   finally:
     journal.close()
   if not pairs:
@@ -74,8 +96,18 @@ def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
     raise UserError(f'none of the {len(matched)} matched clips can be read; '
                     f'the first: {first["file"]}: {first["reason"]}')
   rows = _rows(pairs)
+  seen = network_metrics.measure(
+    metrics, [network_metrics.Clip(pair.id, ours[pair.id], theirs[pair.id], pair.duration)
+              for pair in pairs], control_shifts(len(pairs)), networks, kept)
+  for name, values in seen.per_clip.items():
+    for row, value in zip(rows, values, strict=True):
+      row[name] = value
   means = _means(rows)
-  result = {'clips': len(rows), **means, **_intervals(rows, means), **{
+  intervals = _intervals(rows, means)
+  intervals['intervals'] |= seen.intervals
+  result = {'clips': len(rows), **means, **seen.figures, **intervals, **({
+    'seconds': seconds, 'networks': seen.networks, 'missing_metrics': seen.missing,
+    'warnings': seen.warnings} if metrics else {}), **{
     'clips_with_reference_onsets': sum(bool(row['reference_onsets']) for row in rows),
     'clips_with_events': sum(bool(row['events']) for row in rows),
     'clips_with_picture': sum(pair.motion['generated'] is not None for pair in pairs),
@@ -89,6 +121,7 @@ def evaluate(generated: str, reference: str, output: str | None = None) -> dict:
   if output:
     write_text(output, json.dumps(result, indent=1, allow_nan=False) + '\n')
   journal.close(done=True)
+  kept.done()
   return result
 
 
@@ -101,7 +134,7 @@ def summary(result: dict) -> str:
     return f'[{show(bounds[0], sign)}, {show(bounds[1], sign)}]' if bounds else ''
   lines = [f'{str(result["clips"]) + " clips":32}  score  {"95 %":14}  control  score - control']
   for name in _score_names(result):
-    line = f'{name:32}  {show(result[name])}  {span(result["intervals"][name]):14}'
+    line = f'{name:32}  {show(result[name])}  {span(result["intervals"].get(name)):14}'
     if CONTROL + name in result:
       line += (f'    {show(result[CONTROL + name])}  '
                f'{span(result["difference_intervals"][name], "+")}')
@@ -110,13 +143,39 @@ def summary(result: dict) -> str:
     if result[name]:
       lines.append(f'{name}: {len(result[name])}')
   lines += [f'unreadable: {clip["file"]}: {clip["reason"]}' for clip in result['unreadable']]
-  return '\n'.join(lines)
+  lines += [f'warning: {line}' for line in result.get('warnings', ())]
+  missing = result.get('missing_metrics', {})
+  lines += [f'not computed: {", ".join(name for name in missing if missing[name] == why)}: {why}'
+            for why in dict.fromkeys(missing.values())]
+  return '\n'.join(lines + _table_rows(result))
+
+
+def _table_rows(result):
+  """The figures in the order of the paper's columns, where networks were asked; each column says
+  what it is, as it may stand for another network than the paper's."""
+  lines = []
+  for table, columns in TABLES.items():
+    chosen = {column: next((name for name in names if result.get(name) is not None), None)
+              for column, names in columns.items()}
+    if result.get('networks') and any(
+        name and name.startswith(network_metrics.FAMILIES) for name in chosen.values()):
+      lines.append(f'{table}, {result["clips"]} clips | ' + ' | '.join(
+          f'{name or column} {"–" if name is None else format(result[name], ".3f")}'
+          for column, name in chosen.items()))
+  return lines
 
 
 def _score_names(scores):
   """The names of scores in a row or a result: each but the controls."""
-  families = ('onset_', 'event_', 'motion_event_', 'av_align')
+  families = ('onset_', 'event_', 'motion_event_', 'av_align', *network_metrics.FAMILIES)
   return [name for name in scores if name.removeprefix(REFERENCE).startswith(families)]
+
+
+def _require_sensible(networks, seconds):
+  if networks and not pathlib.Path(networks).is_dir():
+    raise UserError(f'--networks={networks}: no such folder (also read from {WEIGHTS_VARIABLE})')
+  if seconds is not None and not 0 < seconds < math.inf:
+    raise UserError(f'--seconds={seconds}: must be above 0')
 
 
 def _require_writable(output):

@@ -28,6 +28,12 @@ GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generate
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', None, 'one of several processes; without the flag it is found out '
     '(training/cluster.py)')
+METRICS = flags.DEFINE_string(
+    'metrics', '', 'evaluate: metrics through networks besides the others, with commas, or all')
+NETWORKS = flags.DEFINE_string(
+    'networks', None, "evaluate: folder with networks' weights (default: $AVLINK_WEIGHTS)")
+SECONDS = flags.DEFINE_float(
+    'seconds', None, 'evaluate: compare the first so many of each clip (default: all)')
 REFERENCE = flags.DEFINE_string('reference', None, 'evaluate: folder of reference clips')
 TOPOLOGY = flags.DEFINE_string(
     'topology', None, 'compile: chips that need not be there, such as v5p:4x4x4 or cpu:8')
@@ -66,8 +72,11 @@ def run():
     if DISTRIBUTED.value is not False and (place := cluster.detect()) and place.process:
       return  # the first process does it
     from avlink_jax.evaluate import evaluate, summary
-    print(summary(evaluate(need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate'),
-                           need(OUTPUT, 'evaluate'))))
+    from avlink_jax.metrics import network_metrics
+    print(summary(evaluate(
+        need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate'), need(OUTPUT, 'evaluate'),
+        metrics=network_metrics.choose(METRICS.value), networks=NETWORKS.value,
+        seconds=SECONDS.value)))
     return
   config = need(CONFIG, MODE.value)
   if MODE.value == 'compile':

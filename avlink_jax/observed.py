@@ -21,14 +21,15 @@ FORMAT = 1  # to be raised when the same files begin to give other findings
 class Journal:
   """`OUTPUT.observed.jsonl`; without an output nothing is kept."""
 
-  def __init__(self, output):
+  def __init__(self, output, seconds=None):
+    self._seconds = seconds  # that are compared of each pair at most
     self._path = None if output is None else pathlib.Path(f'{output}.observed.jsonl')
     self._lines = {} if self._path is None else _read(self._path)
     self._file = None
 
   def get(self, pair):
     """The Pair found earlier for (stem, Files, Files, events), None where there is none."""
-    found = self._lines.get(_key(pair)) if self._lines else None
+    found = self._lines.get(_key(pair, self._seconds)) if self._lines else None
     try:
       return None if found is None else _from_json(found)
     except (KeyError, TypeError, ValueError):
@@ -41,7 +42,8 @@ class Journal:
     try:
       self._file = self._file or self._path.open('a', encoding='utf-8')
       # What was torn before ends here, so that this line is whole.
-      self._file.write(f'\n{json.dumps({"key": _key(pair), "found": _to_json(found)})}')
+      line = {'key': _key(pair, self._seconds), 'found': _to_json(found)}
+      self._file.write(f'\n{json.dumps(line)}')
       self._file.flush()
     except OSError as error:
       raise UserError(f'{self._path}: cannot be written ({error.strerror})') from None
@@ -69,9 +71,9 @@ def _read(path):
   return lines
 
 
-def _key(pair):
+def _key(pair, seconds=None):
   stem, *sides, events = pair
-  told = [FORMAT, stem, None if events is None else events.tolist()]
+  told = [FORMAT, seconds, stem, None if events is None else events.tolist()]
   for path in (path for files in sides for path in files if path is not None):
     status = path.stat()
     told.append([str(path), status.st_size, status.st_mtime_ns])

@@ -1,0 +1,80 @@
+"""A network's weights: found in the user's folder or in an installed package, checked, read."""
+
+import hashlib
+import importlib.util
+import io
+import pathlib
+import zipfile
+
+import jax
+import numpy as np
+
+from avlink_jax.errors import UserError
+from avlink_jax.metrics.networks import onnx_file, unpickled
+
+
+def find(network, folder=None):
+  """Path of the file with a network's weights: in `folder`, else in the package that carries it.
+
+  Raises:
+    UserError: it is in neither; says how to get it.
+  """
+  places = [pathlib.Path(folder)] if folder else []
+  if network.package:
+    name, inside = network.package
+    spec = importlib.util.find_spec(name)  # where it is, without importing it
+    places += [pathlib.Path(place, inside)
+               for place in (spec.submodule_search_locations or () if spec else ())]
+  for place in places:
+    if (place / network.file).is_file():
+      return place / network.file
+  there = f' into {folder}' if folder else ' into a folder and name that by --networks'
+  or_put = f', or put {network.file}{there}' if network.package else ''
+  how = network.source if network.package else f'put {network.file}{there}; from {network.source}'
+  raise UserError(f'no weights of {network.name} here: {how}{or_put}')
+
+
+def load(network, path):
+  """{name: float32 array}, as `network.forward` takes it, from the public file at `path`.
+
+  Raises:
+    UserError: not the public file, damaged, or of another network.
+  """
+  content = pathlib.Path(path).read_bytes()
+  found = hashlib.sha256(content).hexdigest()
+  if not found.startswith(network.sha256):
+    raise UserError(f'{path}: not the public weights of {network.name}: sha256 {found[:16]}…, '
+                    f'not {network.sha256[:16]}…; get it anew: {network.source}')
+  try:
+    weights = network.rename(_read(content, network.file))
+    weights = {name: np.asarray(array, np.float32) for name, array in weights.items()
+               if not name.endswith('num_batches_tracked')}
+    _require_fitting(network, weights)
+  except (unpickled.Damaged, KeyError, ValueError, TypeError) as error:
+    raise UserError(f'{path}: not the weights of {network.name} '
+                    f'({" ".join(str(error).split())[:120]})') from None
+  return weights
+
+
+def _read(content, name):
+  if not name.endswith('.onnx.zip'):
+    return unpickled.read(content)
+  try:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+      model, data = (next(archive.read(inside) for inside in archive.namelist()
+                          if inside.endswith(suffix)) for suffix in ('.onnx', '.data'))
+  except (zipfile.BadZipFile, StopIteration, RuntimeError) as error:
+    raise unpickled.Damaged(f'{error or "no model in it"}') from None
+  return onnx_file.read(model, data)
+
+
+def _require_fitting(network, weights):
+  """Goes through the network with shapes alone: names and sizes must do. Raises KeyError,
+  TypeError, ValueError."""
+  second = (2 * network.rate, 8, 8, 3) if network.sees else (2 * network.rate,)
+  x = network.prepare(np.zeros(second, np.uint8 if network.sees else np.float32))
+  shapes = jax.eval_shape(network.forward, weights, x)
+  numbers, classes = network.size
+  if shapes['embedding'].shape[-1] != numbers or classes and (
+      shapes['logits'].shape[-1] != classes):
+    raise ValueError('it gives something else')

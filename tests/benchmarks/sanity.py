@@ -1,0 +1,218 @@
+"""Do metrics get worse as clips do? Real clips, spoilt step by step, against themselves.
+
+    python -m tests.benchmarks.sanity --clips=FOLDER [--count=16] [--seconds=2] [--output=DIR]
+                                      [--ways=late,quieter]
+
+Of each clip the first seconds, 144 pixels high at 12 frames a second, are written anew, and then
+once more with noise, blur, a time shift, another loudness or another clip's sound or picture, at
+rising strengths. Prints a line a way of spoiling and metric: its value at each strength, and
+whether it went the way it should: worse at every step, or, where only loudness changed, nowhere.
+With an output, `sanity.svg` there shows the same as curves. `--ways`: only those whose names
+begin so.
+"""
+
+import argparse
+import functools
+import html
+import pathlib
+import tempfile
+
+import cv2
+import numpy as np
+import scipy.signal
+
+from avlink_jax.data import media, mux
+from avlink_jax.errors import MediaError
+from avlink_jax.evaluate import evaluate
+from avlink_jax.metrics import network_metrics
+
+RATE, FPS, HEIGHT, WIDTH = 22050, 12, 144, 256
+LONGER = 1.0  # seconds that are decoded beyond those compared, for what is shifted in
+HEARD = ('fad_yamnet', 'kl_yamnet', 'is_yamnet')
+SEEN = ('fid_efficientnet_lite0', 'fvd_i3d')
+RISING = ('fad_', 'kl_', 'fid_', 'fvd_')  # the larger, the worse
+STILL = 0.05  # by how much of itself a figure may change where it should not
+
+
+def noisy(clip, decibels):
+  """White noise at -decibels of signal to noise."""
+  sound, chance = clip['sound'], np.random.default_rng(0)
+  level = np.sqrt(np.mean(sound ** 2)) * 10 ** (decibels / 20)
+  return {'sound': np.clip(sound + level * chance.standard_normal(len(sound)), -1, 1)}
+
+
+def muffled(clip, hertz):
+  """Nothing above `hertz`."""
+  low = scipy.signal.butter(6, hertz, fs=RATE, output='sos')
+  return {'sound': scipy.signal.sosfiltfilt(low, clip['sound'])}
+
+
+def louder(clip, decibels):
+  return {'sound': clip['sound'] * 10 ** (decibels / 20)}
+
+
+def late(clip, seconds):
+  """What sounds, sounds so much later; the end comes first."""
+  return {'sound': np.roll(clip['sound'], round(seconds * RATE))}
+
+
+def grainy(clip, deviation):
+  chance = np.random.default_rng(0)
+  frames = clip['frames'] + deviation * chance.standard_normal(clip['frames'].shape)
+  return {'frames': np.clip(frames, 0, 255).astype(np.uint8)}
+
+
+def blurred(clip, deviation):
+  """Gaussian, in pixels of 144."""
+  return {'frames': np.stack([cv2.GaussianBlur(frame, (0, 0), deviation)
+                              for frame in clip['frames']])}
+
+
+def jumbled(clip, share):
+  """Frames in another order: that share of them changes places."""
+  chance, count = np.random.default_rng(0), len(clip['frames'])
+  chosen = np.sort(chance.choice(count, round(share * count), replace=False))
+  order = np.arange(count)
+  order[chosen] = chance.permutation(chosen)
+  return {'frames': clip['frames'][order]}
+
+
+# name: (what it does, strengths, metrics that get worse, metrics that stay as they are)
+WAYS = {
+    'noise, dB of the sound': (noisy, (-20, 0, 20), (*HEARD, 'onset_f1'), ()),
+    'low-pass, Hz': (muffled, (4000, 1000, 250), ('fad_yamnet', 'kl_yamnet'), ()),
+    'late sound, s': (late, (0.05, 0.15, 0.4), ('onset_accuracy', 'onset_f1', 'av_align'), ()),
+    'quieter, dB': (louder, (-3, -6, -12), (), ('onset_accuracy', 'onset_f1', 'av_align')),
+    'sounds exchanged, share': ('sound', (0.25, 0.5, 1.0),
+                                ('kl_yamnet', 'onset_accuracy', 'onset_f1'), ()),
+    'grain, of 255': (grainy, (8, 24, 72), SEEN, ()),
+    'blur, px': (blurred, (1, 3, 9), SEEN, ()),
+    'frames jumbled, share': (jumbled, (0.25, 0.5, 1.0), ('fvd_i3d',), ()),
+    'pictures exchanged, share': ('frames', (0.25, 0.5, 1.0), ('av_align',), ()),
+}
+
+
+def read(folder, count, seconds):
+  """{name: {'sound': (S,), 'frames': (N, 144, 256, 3)}} of the first clips that are long enough."""
+  clips = {}
+  for path in sorted(pathlib.Path(folder).iterdir()):
+    if len(clips) == count:
+      break
+    try:
+      clip = media.decode(path, height=HEIGHT, width=WIDTH, sample_rate=RATE, max_fps=FPS,
+                          duration=seconds + LONGER)
+    except MediaError:
+      continue
+    if clip.duration >= seconds and np.abs(clip.audio).max() > 0.02:
+      frames, _ = media.resample_frames(clip, 0.0, round(seconds * FPS), FPS)
+      clips[path.stem] = {'sound': clip.audio[:round(seconds * RATE)], 'frames': frames}
+  return clips
+
+
+def spoilt(clips, way, strength):
+  if callable(way):
+    return {name: {**clip, **way(clip, strength)} for name, clip in clips.items()}
+  names = list(clips)  # that share of the clips gets the next one's
+  moved = names[:round(strength * len(names))]
+  turned = dict(zip(moved, moved[1:] + moved[:1], strict=True))
+  return {name: {**clip, way: clips[turned.get(name, name)][way]} for name, clip in clips.items()}
+
+
+def write(folder, clips):
+  for name, clip in clips.items():
+    mux.write_mp4(folder / f'{name}.mp4', frames=clip['frames'], fps=FPS)
+    mux.write_wav(folder / f'{name}.wav', clip['sound'].astype(np.float32), RATE)
+
+
+def remember():
+  """Networks are loaded once and the reference is looked at once, over all evaluations."""
+  network_metrics.Embedder.clip = functools.cache(network_metrics.Embedder.clip)
+  network_metrics.Embedder = functools.cache(network_metrics.Embedder)
+
+
+def score(clips, reference, metrics, networks):
+  with tempfile.TemporaryDirectory() as folder:
+    write(pathlib.Path(folder), clips)
+    return evaluate(folder, str(reference), metrics=metrics, networks=networks)
+
+
+def verdict(name, values, still):
+  if any(value is None for value in values):
+    return 'undefined'
+  if still:
+    return 'stays' if np.ptp(values) <= STILL * max(values) else 'CHANGES'
+  steps = np.diff(values) * (1 if name.startswith(RISING) else -1)
+  return 'worse' if (steps > 0).all() else 'NOT WORSE'
+
+
+def table(clips, networks, ways):
+  """[(way, strengths, metric, values, verdict)]; each printed as it comes."""
+  rows = []
+  print(f'| {len(clips)} clips spoilt by | metric | as they are | with {"rising strength":24} | |')
+  print('|---|---|---|---|---|')
+  with tempfile.TemporaryDirectory() as reference:
+    reference = pathlib.Path(reference)
+    write(reference, clips)
+    for way, (function, strengths, worse, still) in WAYS.items():
+      if not way.startswith(ways):
+        continue
+      metrics = tuple(name for name in worse if name in network_metrics.METRICS)
+      versions = [clips, *(spoilt(clips, function, strength) for strength in strengths)]
+      found = [score(version, reference, metrics, networks) for version in versions]
+      for name in (*worse, *still):
+        values = [result.get(name) for result in found]
+        rows.append((way, strengths, name, values, verdict(name, values, name in still)))
+        shown = ['–' if value is None else f'{value:.3f}' for value in values]
+        told = ', '.join(f'{value} ({strength})'
+                         for value, strength in zip(shown[1:], strengths, strict=True))
+        print(f'| {way} | {name} | {shown[0]} | {told} | {rows[-1][-1]} |', flush=True)
+  return rows
+
+
+def drawing(rows):
+  """SVG: a small curve a row, each on its own scale from 0."""
+  width, height, columns = 250, 150, 4
+  parts = []
+  for k, (way, strengths, name, values, said) in enumerate(rows):
+    x, y = k % columns * width, k // columns * height
+    top = max([value for value in values if value is not None], default=1) or 1
+    points = [(x + 20 + 65 * n, y + 115 - 70 * value / top)
+              for n, value in enumerate(values) if value is not None]
+    colour = '#c22' if said.isupper() else '#27a'
+    parts += [f'<text x="{x + 12}" y="{y + 18}" font-weight="bold">{html.escape(name)}</text>',
+              f'<text x="{x + 12}" y="{y + 33}">{html.escape(way)}</text>',
+              f'<line x1="{x + 12}" y1="{y + 115}" x2="{x + 225}" y2="{y + 115}" stroke="#999"/>',
+              f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="'
+              + ' '.join(f'{a:.1f},{b:.1f}' for a, b in points) + '"/>']
+    parts += [f'<text x="{x + 12 + 65 * n}" y="{y + 130}">{strength}</text>'
+              for n, strength in enumerate(('–', *strengths))]
+    parts += [f'<text x="{a - 8:.1f}" y="{b - 5:.1f}" fill="{colour}">{value:.3g}</text>'
+              for (a, b), value in zip(points, [v for v in values if v is not None], strict=True)]
+  rows_of = -(-len(rows) // columns)
+  return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{columns * width}" '
+          f'height="{rows_of * height}" font-family="sans-serif" font-size="11">'
+          '<rect width="100%" height="100%" fill="white"/>' + ''.join(parts) + '</svg>\n')
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--clips', required=True, help='folder of real clips with sound')
+  parser.add_argument('--count', type=int, default=16)
+  parser.add_argument('--seconds', type=float, default=2.0)
+  parser.add_argument('--networks', help='folder with weights')
+  parser.add_argument('--output', help='folder for sanity.svg')
+  parser.add_argument('--ways', default='', help='what their names begin with, with commas')
+  flags = parser.parse_args()
+  remember()
+  rows = table(read(flags.clips, flags.count, flags.seconds), flags.networks,
+               tuple(flags.ways.split(',')))
+  good = sum(not row[-1].isupper() for row in rows)
+  print(f'{good} of {len(rows)} as they should be')
+  if flags.output:
+    path = pathlib.Path(flags.output, 'sanity.svg')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(drawing(rows))
+
+
+if __name__ == '__main__':
+  main()
