@@ -5,6 +5,7 @@ statuses stand in errors.py.
 """
 
 import json
+import re
 import sys
 import traceback
 
@@ -18,7 +19,8 @@ from avlink_jax.training import cluster
 MODES = ('train', 'sample', 'evaluate', 'compile')
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/TASK.py[:SCALE]')
-WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the run (default: runs/TASK-SCALE)')
+WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'folder of the run, or gs://BUCKET/FOLDER (default: runs/TASK-SCALE)')
 MODE = flags.DEFINE_enum('mode', 'train', MODES, 'what to do')
 INPUT = flags.DEFINE_string('input', None, 'sample: a clip or a folder of clips of your own')
 PROMPT = flags.DEFINE_string('prompt', None, 'sample: what to generate, in words')
@@ -47,11 +49,14 @@ def need(flag, mode):
 
 
 def check_folders():
-  """A bucket is written to where it is mounted: a run appends to, locks and renames files."""
+  """A run's folder and its samples may be in a bucket of Cloud Storage (storage.py); everything
+  else is read and written where it is mounted."""
   for flag in (WORKDIR, OUTPUT, GENERATED, REFERENCE):
-    if '://' in (flag.value or ''):
-      raise UserError(f'--{flag.name}={flag.value}: mount the bucket (Cloud Storage FUSE, as '
-                      'launch/tpu_pod.sh does) and give its folder')
+    direct = flag.name in ('workdir', 'output') and MODE.value != 'evaluate'
+    if '://' in (flag.value or '') and not (direct and re.match(r'gs://[^/]+/[^/]', flag.value)):
+      wanted = 'give gs://BUCKET/FOLDER, or ' if direct else ''
+      raise UserError(f'--{flag.name}={flag.value}: {wanted}mount the bucket (Cloud Storage FUSE, '
+                      'as launch/tpu_pod.sh does) and give its folder')
 
 
 def meet():

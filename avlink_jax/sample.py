@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax import compile_cache, fingerprint, tasks, weights
+from avlink_jax import compile_cache, fingerprint, storage, tasks, weights
 from avlink_jax import models as model_builder
 from avlink_jax.atomic import sweep, write_text
 from avlink_jax.codecs import vocoder
@@ -36,7 +36,19 @@ from avlink_jax.training.log import clock
 
 
 def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
-  """Generates for the user's own clips or prompts, or for clips of the data source's test split."""
+  """Generates for the user's own clips or prompts, or for clips of the data source's test split.
+
+  `workdir` and `output` may be in a bucket (storage.py).
+  """
+  with storage.Mirror(workdir) as run, storage.Mirror(output) as made:
+    run.pull('frozen')
+    if jax.process_index() == 0:
+      made.pull('')
+    return _sample(config, workdir, run.here, input_path, prompt, made.here, seed)
+
+
+def _sample(config, workdir, kept, input_path, prompt, output, seed):
+  """`sample`, into a folder, with the frozen parts that a folder `kept`."""
   output = folder_of_samples(output)
   on_cpu = jax.default_backend() == 'cpu'
   compile_cache.use(config.compile_cache)
@@ -63,7 +75,7 @@ def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
   mesh = sharding.make_mesh(**config.mesh)
   sharding.check_tokens(task, mesh)
   frozen = sharding.put(weights.load_frozen(
-      config, models, task.frozen_parts, None if on_cpu else jnp.bfloat16, workdir), mesh)
+      config, models, task.frozen_parts, None if on_cpu else jnp.bfloat16, kept), mesh)
   params, stats, origin = trained_weights(task, config, workdir, frozen, mesh)
   print(f'{len(jax.devices())} {jax.default_backend()} device(s), mesh {dict(mesh.shape)}, '
         f'attention {attention.choose(config.attention)}; weights: {origin}', file=sys.stderr)
@@ -136,7 +148,9 @@ def blank_clip(i, prompt, layout):
 def trained_weights(task, config, workdir, frozen, mesh):
   """(params, stats, where from): the workdir's newest checkpoint, else the bundled weights; what
   comes from a checkpoint lies on `mesh`."""
-  if (pathlib.Path(workdir) / 'checkpoints').is_dir():
+  with storage.reached(workdir):
+    trained = (storage.absolute(workdir) / 'checkpoints').is_dir()
+  if trained:
     checkpoints = checkpoint.Checkpoints(workdir, create=False)
     if checkpoints.latest_step is not None:
       optimizer = training.make_optimizer(config)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
-from avlink_jax import compile_cache, tasks, weights
+from avlink_jax import compile_cache, storage, tasks, weights
 from avlink_jax import models as model_builder
 from avlink_jax.atomic import write_text
 from avlink_jax.codecs import vocoder
@@ -22,8 +22,7 @@ from avlink_jax.data import pipeline
 from avlink_jax.errors import Preempted, UserError
 from avlink_jax.model import attention
 from avlink_jax.sample import export_samples
-from avlink_jax.training import drift, hosts, memory, mfu, sharding
-from avlink_jax.training.bad_numbers import BadNumbers
+from avlink_jax.training import bad_numbers, drift, hosts, memory, mfu, sharding
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.lock import only_run
 from avlink_jax.training.log import Log, clock
@@ -42,13 +41,15 @@ def train(config, workdir):
   process = jax.process_index()
   with (only_run(workdir) if process == 0 else contextlib.nullcontext(),
         memory.told(memory.for_training, config),
+        storage.Mirror(workdir) as mirror,
         Preemption() as preemption,
-        Watchdog(workdir, config.train.watchdog_seconds, process) as watchdog):
-    return run(config, workdir, preemption, watchdog)
+        Watchdog(mirror.here, config.train.watchdog_seconds, process) as watchdog):
+    return run(config, workdir, mirror, preemption, watchdog)
 
 
-def run(config, workdir, preemption, watchdog):
-  """The run itself, from the config to the last samples."""
+def run(config, workdir, mirror, preemption, watchdog):
+  """The run itself, from the config to the last samples; all but the checkpoints is written
+  through `mirror`."""
   on_cpu = jax.default_backend() == 'cpu'
   if config.scale == 'paper' and on_cpu:
     raise UserError('paper scale needs accelerators and this machine has none: '
@@ -62,9 +63,10 @@ def run(config, workdir, preemption, watchdog):
     if 'audio' in task.generate:
       vocoder.load(config, models.layout.mel)
   first = jax.process_index() == 0
-  profile = Profile(workdir, config.profile.steps, config.train.steps, first)
+  profile = Profile(mirror.here, config.profile.steps, config.train.steps, first)
 
   # What there is to go on from
+  mirror.pull('frozen', 'metrics.jsonl', 'skipped.jsonl', bad_numbers.name(jax.process_index()))
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.keep_every)
   start = checkpoints.newest_sound()
   known = {} if start is None else checkpoints.about(start)
@@ -75,7 +77,7 @@ def run(config, workdir, preemption, watchdog):
                     'be a step back')
   if first:
     checkpoints.tidy(start)
-    write_text(workdir / 'config.json', json.dumps(config.to_dict(), indent=2))
+    write_text(mirror.here / 'config.json', json.dumps(config.to_dict(), indent=2))
 
   mesh = sharding.make_mesh(**config.mesh)
   sharding.check_batch(config, mesh)
@@ -89,11 +91,11 @@ def run(config, workdir, preemption, watchdog):
 
   # Frozen parts and state, made sharded
   frozen = weights.load_frozen(config, models, task.frozen_parts,
-                               None if on_cpu else jnp.bfloat16, workdir)
+                               None if on_cpu else jnp.bfloat16, mirror.here)
   if 'codec' in task.frozen_parts:
     pipeline.check_codec(source, models.codec, frozen['codec'])
   if first:
-    weights.keep_frozen(workdir, frozen, task.frozen_parts)
+    weights.keep_frozen(mirror.here, frozen, task.frozen_parts)
   placed = place(task, config, mesh, frozen)
   frozen = sharding.put(frozen, mesh)
   state = placed.init(frozen)
@@ -107,9 +109,10 @@ def run(config, workdir, preemption, watchdog):
 
   skipped = collections.Counter({(name, reason): count
                                  for name, reason, count in known.get('skipped', ())})
-  log = Log(workdir, steps, start, first, known.get('seconds', 0.0), skipped,
+  log = Log(mirror.here, steps, start, first, known.get('seconds', 0.0), skipped,
             mfu.share_of_peak(config, models, placed, dtype, mesh.devices.flat))
-  bad_numbers = BadNumbers(workdir, start, config.train.max_bad_steps, jax.process_index())
+  bad = bad_numbers.BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
+  mirror.push()
   batches = pipeline.train_batches(
       examples, models.text.prepare, seed=config.seed, batch_size=config.train.batch_size,
       first_step=start, last_step=steps,
@@ -120,16 +123,20 @@ def run(config, workdir, preemption, watchdog):
     bad_in_a_row = int(metrics['bad_in_a_row'])
     watchdog.step_ended(step)
     profile.ended(step)
-    bad_numbers.check(step, bad_in_a_row, ids)
+    bad.check(step, bad_in_a_row, ids)
     if step % config.train.log_every == 0 or step == steps:
       log.step(step, {**metrics, **pipeline.shares(
           source, config.seed, step * config.train.batch_size)})
+    mirror.push(storage.EVERY)
 
   def sample(step):
     """Samples, made by all processes from what lies where it lies; the first one writes and scores
     them."""
     with watchdog.paused():
-      scores = export_samples(task, state.ema, state.stats, frozen, config, workdir, step, log)
+      if first:
+        mirror.pull(f'samples/step_{step}')
+      scores = export_samples(task, state.ema, state.stats, frozen, config, mirror.here, step, log)
+      mirror.push()
       hosts.wait_for_all(f'samples {step}', config.hosts.patience_seconds)
     return scores
 
@@ -146,7 +153,7 @@ def run(config, workdir, preemption, watchdog):
     batch = sharding.put_batch(batch, mesh, config.train.batch_size)
     with profile.step(step):
       state, metrics = placed.update(state, frozen, batch)
-    log.skipped(workdir, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
+    log.skipped(mirror.here, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
     skipped.update(meta.skipped)
     if unseen:
       look(*unseen)
@@ -159,6 +166,7 @@ def run(config, workdir, preemption, watchdog):
       unseen = None
     if save:
       log.sync()
+      mirror.push()
       checkpoints.save(step, state, {
           'config': config.to_dict(), 'seconds': log.seconds,
           'skipped': [[*clip, count] for clip, count in skipped.items()]})
@@ -175,7 +183,7 @@ def run(config, workdir, preemption, watchdog):
                     'the same command again to go on')
   whole = hosts.gather({'params': state.ema, 'stats': state.stats})
   if first:
-    weights.save(workdir / 'weights.safetensors', whole,
+    weights.save(mirror.here / 'weights.safetensors', whole,
                  {'task': config.task, 'scale': config.scale, 'steps': steps,
                   'seed': config.seed, 'config': json.dumps(config.to_dict())})
   scores = sample(steps)
@@ -216,7 +224,10 @@ def pixels(task, name):
 
 
 def make_workdir(workdir):
-  """Makes the folder; UserError where it cannot be written to."""
+  """Makes the folder; UserError where it cannot be written to. Of a bucket the address, which
+  has nothing to be made: its lock is the first thing that is written."""
+  if storage.is_bucket(workdir):
+    return storage.absolute(workdir)
   workdir = pathlib.Path(workdir)
   try:
     workdir.mkdir(parents=True, exist_ok=True)

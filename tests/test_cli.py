@@ -1,5 +1,6 @@
 """A mistake of the user's ends in one clear line and exit status 2, never in a traceback."""
 
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -65,9 +66,16 @@ def test_an_unknown_mode_names_the_modes():
   assert 'dance' in line and 'sample' in line
 
 
-def test_a_bucket_is_refused_rather_than_made_a_folder_of_that_name():
+@pytest.mark.parametrize('flag', ['--workdir=s3://bucket/run', '--workdir=gs://bucket'])
+def test_a_bucket_that_cannot_be_a_workdir_is_refused_rather_than_made_a_folder(flag):
+  line = complaint(avlink('--config=configs/v2a.py:nano', flag))
+  assert flag in line and 'mount' in line and 'gs://BUCKET/FOLDER' in line
+
+
+@pytest.mark.skipif(importlib.util.find_spec('gcsfs') is not None, reason='gcsfs is installed')
+def test_a_bucket_without_gcsfs_says_what_to_install():
   line = complaint(avlink('--config=configs/v2a.py:nano', '--workdir=gs://bucket/run'))
-  assert 'gs://bucket/run' in line and 'mount' in line
+  assert 'gs://bucket/run' in line and 'pip install gcsfs' in line
 
 
 def test_an_unknown_flag_is_named():

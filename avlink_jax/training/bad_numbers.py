@@ -14,8 +14,8 @@ class BadNumbers:
   those of its own rows, process P > 0 in `bad_steps.P.jsonl`."""
 
   def __init__(self, workdir, first_step, most, process=0):
-    name = 'bad_steps.jsonl' if process == 0 else f'bad_steps.{process}.jsonl'
-    self._path, self._most, self._first = pathlib.Path(workdir) / name, most, process == 0
+    self._path, self._most = pathlib.Path(workdir) / name(process), most
+    self._first = process == 0
     rewind(self._path, first_step)
 
   def check(self, step, in_a_row, ids):
@@ -32,5 +32,10 @@ class BadNumbers:
             f'({in_a_row} in a row)', file=sys.stderr, flush=True)
     if in_a_row >= self._most:
       raise UserError(f'{in_a_row} steps in a row had losses or gradients that are not finite, up '
-                      f'to step {step}: {self._path} lists their clips; if those are as they '
-                      'should be, the learning rate may be too high')
+                      f'to step {step}: {self._path.name} in the workdir lists their clips; if '
+                      'those are as they should be, the learning rate may be too high')
+
+
+def name(process):
+  """Of the file in which a process lists them."""
+  return 'bad_steps.jsonl' if process == 0 else f'bad_steps.{process}.jsonl'

@@ -6,16 +6,16 @@ vouched for by checksums, and read only where those agree.
     checkpoints/STEP/manifest.sha256   checksums of all of it (manifest.py)
 
 A save begins as `STEP.unfinished` and gets its name last of all, so that a kill leaves a whole
-checkpoint or none. Orbax by itself restores flipped bits without a word.
+checkpoint or none. In a bucket, where nothing can be renamed, it has its name from the beginning
+and is a checkpoint once its manifest is there. Orbax by itself restores flipped bits without a
+word.
 """
 
 import contextlib
 import json
 import logging
 import os
-import pathlib
 import re
-import shutil
 import sys
 import threading
 
@@ -24,6 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from avlink_jax import storage
 from avlink_jax.errors import UserError
 from avlink_jax.training import manifest
 
@@ -33,19 +34,29 @@ class Checkpoints:
   `keep_every`-th step (0: none). Several processes share the folder."""
 
   def __init__(self, workdir, keep=3, keep_every=0, create=True):
-    self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._folder = storage.absolute(workdir) / 'checkpoints'
+    self._in_bucket = storage.is_bucket(workdir)
     self._keep, self._keep_every = max(keep, 1), keep_every
     self._first = jax.process_index() == 0
     self._orbax = ocp.StandardCheckpointer()
     logging.getLogger('absl').addFilter(untold)  # a second time changes nothing
     self._thread, self._failure = None, None
-    if create and self._first:
+    if create and self._first and not self._in_bucket:  # which has no folders to make
       self._folder.mkdir(parents=True, exist_ok=True)
 
   def steps(self):
     """Steps that were saved and not deleted, in order; sound or not."""
-    found = self._folder.iterdir() if self._folder.is_dir() else ()
-    return sorted(int(path.name) for path in found if path.name.isdigit())
+    return sorted(int(path.name) for path in self._entries()
+                  if path.name.isdigit() and not self._unfinished(path))
+
+  def _entries(self):
+    return list(self._folder.iterdir()) if self._folder.is_dir() else []
+
+  def _unfinished(self, path):
+    """Whether this is what a killed save or deletion left."""
+    if self._in_bucket and path.name.isdigit():
+      return not (path / manifest.NAME).exists()
+    return bool(re.fullmatch(r'\d+\.(unfinished|deleted)', path.name))
 
   @property
   def latest_step(self):
@@ -68,9 +79,11 @@ class Checkpoints:
 
   def _look(self):
     """The newest sound step, or NONE, or LOST."""
-    steps = self.steps()
+    with storage.reached(self._folder):
+      steps = self.steps()
     for step in reversed(steps):
-      wrong = manifest.damage(self._folder / str(step))
+      with storage.reached(self._folder):
+        wrong = manifest.damage(self._folder / str(step))
       if wrong is None:
         return step
       print(f'DAMAGED CHECKPOINT {self._folder / str(step)}: {wrong}; trying the one before',
@@ -82,21 +95,25 @@ class Checkpoints:
     left is removed, and damaged checkpoints are set aside as `STEP.damaged`, for a look.
 
     For the one run that trains here, not for those who only read."""
-    if not self._first:
-      return
-    for path in list(self._folder.iterdir()):
-      if re.fullmatch(r'\d+\.(unfinished|deleted)', path.name):
+    if self._first:
+      with storage.reached(self._folder):
+        self._tidy(step)
+
+  def _tidy(self, step):
+    for path in self._entries():
+      if self._unfinished(path):
         print(f'removing {path}: it was not finished', file=sys.stderr, flush=True)
-        shutil.rmtree(path)
+        storage.remove(path)
     for damaged in self.steps():
       if step is not None and damaged > step:
         aside = self._folder / f'{damaged}.damaged'
-        shutil.rmtree(aside, ignore_errors=True)
+        storage.remove(aside, missing_ok=True)
         (self._folder / str(damaged)).rename(aside)
 
   def about(self, step):
     """What the host knew at `step`, as given to `save`."""
-    return json.loads((self._folder / str(step) / 'about.json').read_text())
+    with storage.reached(self._folder):
+      return json.loads((self._folder / str(step) / 'about.json').read_text())
 
   def restore(self, like, step=None):
     """The State saved at `step` (default: the newest that is sound), shaped and placed as `like`,
@@ -113,11 +130,12 @@ class Checkpoints:
     The next `save`, `wait` or `close` raises UserError where the disk did not take it.
     """
     self.wait()
-    if step in self.steps():
-      return
-    partial = self._folder / f'{step}.unfinished'
+    with storage.reached(self._folder):
+      if step in self.steps():
+        return
+    partial = self._folder / (str(step) if self._in_bucket else f'{step}.unfinished')
     with told(partial):
-      if self._first:
+      if self._first and not self._in_bucket:
         partial.mkdir(exist_ok=True)
       self._orbax.save(partial / 'state', state, force=True)
     if self._first:
@@ -132,8 +150,9 @@ class Checkpoints:
         self._orbax.wait_until_finished()
         (partial / 'about.json').write_text(json.dumps(about))
         manifest.write(partial)
-        partial.rename(self._folder / str(step))
-        manifest.sync(self._folder)
+        if not self._in_bucket:
+          partial.rename(self._folder / str(step))
+          manifest.sync(self._folder)
         self._retain()
     except Exception as error:  # of whatever kind: it is raised where the run waits for it
       self._failure = error
@@ -142,8 +161,12 @@ class Checkpoints:
     """Deletes what is neither new nor to be kept: only ever after a sound one was written."""
     for step in self.steps()[:-self._keep]:
       if not (self._keep_every and step % self._keep_every == 0):
-        dead = (self._folder / str(step)).rename(self._folder / f'{step}.deleted')
-        shutil.rmtree(dead)
+        dead = self._folder / str(step)
+        if self._in_bucket:
+          (dead / manifest.NAME).unlink()  # first, so that a half-deleted one is none
+        else:
+          dead = dead.rename(self._folder / f'{step}.deleted')
+        storage.remove(dead)
 
   def wait(self):
     """Waits until everything is written; raises UserError where it could not be."""
@@ -169,8 +192,8 @@ NONE, LOST = -1, -2  # no checkpoint at all; none that is sound
 
 def refusal(error):
   """What the system said no to, in words, if that is what an exception is about; else None."""
-  if isinstance(error, OSError):
-    return error.strerror or str(error)
+  if reason := storage.refusal(error):
+    return reason
   code = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
   return os.strerror(int(code[1])) if code and isinstance(error, ValueError) else None
 
@@ -180,10 +203,11 @@ def told(partial):
   """What the disk refuses, in one line, without the partial save: it would only take up room."""
   try:
     yield
-  except (OSError, ValueError) as error:
+  except Exception as error:  # a disk's, TensorStore's, a store's own
     if not (reason := refusal(error)):
       raise
-    shutil.rmtree(partial, ignore_errors=True)
+    with contextlib.suppress(UserError), storage.reached(partial):
+      storage.remove(partial, missing_ok=True)
     raise UserError(
         f'{partial.with_suffix("")}: the checkpoint could not be written ({reason}); those before '
         'it are as they were: make room and start the same command again') from None

@@ -5,15 +5,15 @@
 
 import hashlib
 import os
-import pathlib
+
+from avlink_jax import storage
 
 NAME = 'manifest.sha256'
 
 
 def files(folder):
   """Paths of all files below `folder` but the manifest, relative to it, in order."""
-  return sorted(str(path.relative_to(folder)) for path in folder.rglob('*')
-                if path.is_file() and path != folder / NAME)
+  return [name for name in storage.files(folder) if name != NAME]
 
 
 def digest(path):
@@ -23,8 +23,9 @@ def digest(path):
 
 
 def write(folder):
-  """Vouches for what stands in `folder`, once it is on the disk and not merely on its way."""
-  folder = pathlib.Path(folder)
+  """Vouches for what stands in `folder`, once it is on the disk and not merely on its way; an
+  object in a bucket is there once it can be read."""
+  folder = storage.absolute(folder)
   lines = []
   for name in files(folder):
     sync(folder / name)
@@ -35,7 +36,7 @@ def write(folder):
 
 def damage(folder):
   """What is wrong with the folder, in words; None where every byte is as it was written."""
-  folder = pathlib.Path(folder)
+  folder = storage.absolute(folder)
   try:
     lines = (folder / NAME).read_bytes().decode('ascii').splitlines(keepends=True)
     wanted = {line[66:-1]: line[:64] for line in lines}
@@ -54,12 +55,16 @@ def damage(folder):
   except UnicodeDecodeError:
     return f'{NAME} is damaged'
   except OSError as error:
-    return f'cannot be read ({error.strerror})'
+    if storage.is_bucket(folder):
+      raise  # out of reach for now, which says nothing of what lies there
+    return f'cannot be read ({storage.refusal(error)})'
   return None if wanted else f'{NAME} is empty'
 
 
 def sync(path):
-  """Waits until a file, or a folder's list of names, is on the disk."""
+  """Waits until a file, or a folder's list of names, is on the disk; a bucket has none."""
+  if storage.is_bucket(path):
+    return
   handle = os.open(path, os.O_RDONLY)
   try:
     os.fsync(handle)

@@ -21,7 +21,9 @@ class Watchdog:
   `seconds`; 0 switches it off.
 
   It sleeps until the first step has ended, as that step waits for the compiler, and within
-  `paused`. Stacks go to stderr and `workdir/hang.txt` (`hang.P.txt` of process P > 0). Ticks are
+  `paused`. Stacks go to stderr and `workdir/hang.txt` (`hang.P.txt` of process P > 0; where the
+  workdir is in a bucket, to stderr and this machine's temporary folder, as what hangs may be the
+  network). Ticks are
   counted rather than time, so that a stopped process or a suspended machine is no hang.
   """
 
