@@ -149,7 +149,7 @@ def trained_weights(task, config, workdir, frozen, mesh):
   """(params, stats, where from): the workdir's newest checkpoint, else the bundled weights; what
   comes from a checkpoint lies on `mesh`."""
   with storage.reached(workdir):
-    trained = (storage.absolute(workdir) / 'checkpoints').is_dir()
+    trained = storage.entries(storage.absolute(workdir) / 'checkpoints')
   if trained:
     checkpoints = checkpoint.Checkpoints(workdir, create=False)
     if checkpoints.latest_step is not None:

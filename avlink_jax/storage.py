@@ -43,7 +43,11 @@ def absolute(path) -> epath.Path:
 
 
 def files(folder):
-  """Names of all files below `folder`, relative to it, in order; [] where there is none."""
+  """Names of all files below `folder`, relative to it, in order; [] where there is none.
+
+  Of a bucket this is the way to ask whether something is there: `exists` and `is_dir` of fsspec
+  take one that is out of reach for one that holds nothing.
+  """
   if is_bucket(folder):
     system, root = fsspec.core.url_to_fs(str(folder))
     found = (path.removeprefix(f'{root}/') for path in system.find(root) if path != root)
@@ -52,12 +56,31 @@ def files(folder):
                 if path.is_file())
 
 
+def entries(folder):
+  """Names of what lies directly in a folder, in order; [] where there is none."""
+  if is_bucket(folder):
+    return sorted({name.split('/')[0] for name in files(folder)})
+  folder = pathlib.Path(folder)
+  return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
 def remove(folder, missing_ok=False):
   """Removes a folder and all below it; with `missing_ok` as far as it goes."""
   if not is_bucket(folder):
     shutil.rmtree(folder, ignore_errors=missing_ok)
   elif files(folder) or not missing_ok:
     folder.rmtree()
+
+
+def rename(folder, target):
+  """Gives a folder another name; in a bucket object by object, which takes a while."""
+  if not is_bucket(folder):
+    folder.rename(target)
+    return
+  system, _ = fsspec.core.url_to_fs(str(folder))
+  for name in files(folder):
+    system.cp_file(str(folder / name), str(target / name))
+  remove(folder)
 
 
 def refusal(error):
@@ -130,11 +153,12 @@ class Mirror:
     with reached(self.there):
       root = epath.Path(self.there)
       for name in wanted:
-        inside = [posixpath.join(name, file) for file in files(root / name)]
-        for file in inside or ([name] if (root / name).exists() else []):
+        for file in [posixpath.join(name, file) for file in files(root / name)] or [name]:
           path = self.here / file
-          if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+          if path.exists():
+            continue
+          path.parent.mkdir(parents=True, exist_ok=True)
+          with contextlib.suppress(FileNotFoundError):
             copy(root / file, path)
             self._sent[file] = stamp(path)
 

@@ -21,6 +21,7 @@ import urllib.request
 
 import fsspec
 from etils import epath
+from fsspec.registry import _registry as registry
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -176,6 +177,15 @@ class FakeGcs(fsspec.AbstractFileSystem):
       rows = [self.info(path)]
     return rows if detail else [row['name'] for row in rows]
 
+  def find(self, path, **asked):
+    if asked:
+      return super().find(path, **asked)
+    bucket, name = self.where(path)
+    got = json.loads(self.ask('GET', f'/storage/v1/b/{bucket}/o', prefix=name))
+    found = [f'{bucket}/{item["name"]}' for item in got['items']]
+    return [one for one in found if one == f'{bucket}/{name}' or
+            one.startswith(f'{bucket}/{name}/')]
+
   def info(self, path, **_):
     bucket, name = self.where(path)
     with contextlib.suppress(FileNotFoundError):
@@ -245,7 +255,7 @@ def stood_in(address):
     yield
   finally:
     for name in FakeGcs.protocol:
-      fsspec.registry._registry.pop(name)
+      registry.pop(name)
     backend._get_filesystem.cache_clear()
 
 

@@ -46,17 +46,17 @@ class Checkpoints:
 
   def steps(self):
     """Steps that were saved and not deleted, in order; sound or not."""
-    return sorted(int(path.name) for path in self._entries()
-                  if path.name.isdigit() and not self._unfinished(path))
+    unfinished = self._unfinished()
+    return sorted(int(name) for name in storage.entries(self._folder)
+                  if name.isdigit() and name not in unfinished)
 
-  def _entries(self):
-    return list(self._folder.iterdir()) if self._folder.is_dir() else []
-
-  def _unfinished(self, path):
-    """Whether this is what a killed save or deletion left."""
-    if self._in_bucket and path.name.isdigit():
-      return not (path / manifest.NAME).exists()
-    return bool(re.fullmatch(r'\d+\.(unfinished|deleted)', path.name))
+  def _unfinished(self):
+    """Names of what killed saves and deletions left."""
+    names = storage.entries(self._folder)
+    if not self._in_bucket:
+      return [name for name in names if re.fullmatch(r'\d+\.(unfinished|deleted)', name)]
+    there = set(storage.files(self._folder))
+    return [name for name in names if name.isdigit() and f'{name}/{manifest.NAME}' not in there]
 
   @property
   def latest_step(self):
@@ -100,15 +100,14 @@ class Checkpoints:
         self._tidy(step)
 
   def _tidy(self, step):
-    for path in self._entries():
-      if self._unfinished(path):
-        print(f'removing {path}: it was not finished', file=sys.stderr, flush=True)
-        storage.remove(path)
+    for name in self._unfinished():
+      print(f'removing {self._folder / name}: it was not finished', file=sys.stderr, flush=True)
+      storage.remove(self._folder / name)
     for damaged in self.steps():
       if step is not None and damaged > step:
         aside = self._folder / f'{damaged}.damaged'
         storage.remove(aside, missing_ok=True)
-        (self._folder / str(damaged)).rename(aside)
+        storage.rename(self._folder / str(damaged), aside)
 
   def about(self, step):
     """What the host knew at `step`, as given to `save`."""
