@@ -111,7 +111,7 @@ def reached(path):
 
 
 def copy(source, target):
-  """Copies one file between a disk and a bucket, whole or not at all on the bucket's side."""
+  """Copies one file between a disk and a bucket."""
   with epath.Path(source).open('rb') as there, epath.Path(target).open('wb') as here:
     shutil.copyfileobj(there, here, 1 << 20)
 

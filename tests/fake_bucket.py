@@ -77,12 +77,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
     wanted = asked.get('ifGenerationMatch')
     if wanted is not None and int(wanted) != now:
       return self.answer(412)
+    if '/rewriteTo/b/' in name:
+      source, target = name.split('/rewriteTo/b/')
+      key = target.replace('/o/', '/', 1)
+      objects[key], generations[key] = objects[f'{bucket}/{source}'], generations.get(key, 0) + 1
+      return self.answer(200, {'done': True, 'resource': self.about(key)})
     if self.command == 'POST':
       if asked['uploadType'] == 'multipart':  # gcsfs's: what it is, then the content
         parts = body.split(b'--==0==')
         named = json.loads(parts[1].split(b'\n\n', 1)[1])
         key = f'{bucket}/{named["name"]}'
         body = parts[2].split(b'\n\n', 1)[1].removesuffix(b'\n')
+      if asked['uploadType'] == 'resumable':  # gcsfs's for files: where to send the content to
+        host, name = self.headers['Host'], urllib.parse.quote(json.loads(body)['name'], safe='')
+        return self.answer(200, Location=f'http://{host}{path}?uploadType=media&name={name}')
       objects[key], generations[key] = body, generations.get(key, 0) + 1
       return self.answer(200, self.about(key))
     if path.endswith(f'/b/{bucket}'):
