@@ -1,5 +1,6 @@
 """The real loop, disturbed: kills, hangs, notices to leave, damage, drift, bad numbers."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -94,6 +95,32 @@ def test_resume_is_bit_exact_after_kills_at_random_moments(compiled_once, tmp_pa
   assert told['kills'] == 2 and told['arrays'] > 100 and told['rows'] == 8, told
   assert not told['arrays_that_differ'] and told['weights_equal'], told
   assert told['metrics_equal'] and not told['steps_logged_twice'], told
+
+
+def test_a_steps_results_are_fetched_once_the_next_step_is_under_way(tmp_path, monkeypatch):
+  """So that the devices never wait for the host: batch and step k + 1 are sent off, then k is
+  looked at. What is to be saved is looked at first."""
+  events, put, place = [], sharding.put_batch, training_loop.place
+
+  def put_batch(*args):
+    events.append('put')
+    return put(*args)
+
+  def placed(*args):
+    made = place(*args)
+
+    def update(*args):
+      events.append('step')
+      return made.update(*args)
+
+    return dataclasses.replace(made, update=update)
+
+  monkeypatch.setattr(sharding, 'put_batch', put_batch)
+  monkeypatch.setattr(training_loop, 'place', placed)
+  monkeypatch.setattr(training_loop.BadNumbers, 'check',
+                      lambda self, step, *_: events.append(f'look {step}'))
+  train(config(**{'train.steps': 3, 'checkpoint.every': 100}), tmp_path / 'run')
+  assert events == ['put', 'step', 'put', 'step', 'look 1', 'put', 'step', 'look 2', 'look 3']
 
 
 def test_sigterm_saves_at_the_next_step_boundary_and_the_run_goes_on_from_there(
