@@ -87,6 +87,8 @@ class Program:
     opcode = instruction.opcode.removesuffix('-start')
     kind = ALIASES.get(opcode, opcode)
     if kind in KINDS:
+      if 'chain_id=' in instruction.attributes and not self._begins(where):
+        return {}
       if where.startswith('all-reduce-scatter'):  # TPU's name for a sum of which each keeps a part
         kind = 'reduce-scatter'
       size = sum(_bytes(self.computations[where][x].shape) for x in instruction.inputs)
@@ -104,6 +106,11 @@ class Program:
         total.update(self.sent(inner))
       return total
     return {}
+
+  def _begins(self, where):
+    """TPUs cut a collective into a beginning, work it is hidden behind, and an end: computations
+    that all hold it. The first one counts."""
+    return any('AsyncCollectiveStart' in x.attributes for x in self.computations[where].values())
 
   def _loop(self, loop, where, sent):
     if not sent.total():

@@ -30,7 +30,7 @@ VIDEO_SUFFIXES = ('.mp4', '.webm', '.mkv', '.mov')  # what a browser has a playe
 SOUND_SUFFIXES = ('.wav', '.flac', '.mp3', '.ogg', '.m4a')
 
 
-def write_gallery(folder, reference=None, scores=None) -> pathlib.Path:
+def write_gallery(folder, reference=None, scores=None, heading='') -> pathlib.Path:
   """Writes `index.html` and `figures/` for the clips in the folder's manifest.
 
   Args:
@@ -38,6 +38,7 @@ def write_gallery(folder, reference=None, scores=None) -> pathlib.Path:
     reference: a folder with clips of the same names, shown beside; with a manifest (whose
       exact events are drawn) or without. None shows the samples alone.
     scores: what `evaluate.evaluate` returned, for the table on top and at each clip.
+    heading: over each clip, where nothing was generated; '' says what was.
 
   Returns:
     the path of the page.
@@ -57,7 +58,8 @@ def write_gallery(folder, reference=None, scores=None) -> pathlib.Path:
     if other is None and reference:
       other = _bare_reference(reference, stem)
     made = _made(row)
-    sides = [_side(folder, folder, row, stem, MADE[made], other, 'video' in made)]
+    sides = [_side(folder, folder, row, stem, heading or MADE[made], other,
+                   'video' in made)]
     if other is not None:
       sides.append(_side(folder, pathlib.Path(reference), other, f'{stem}.reference', 'Reference',
                          other, 'video' in made))
@@ -177,7 +179,7 @@ def _card(folder, row, sides, scores):
                  for seconds, part in sides)
   units = {'duration': ' s'}
   facts = [(name, f'{_short(row[name])}{units.get(name, "")}')
-           for name in ('task', 'seed', 'steps', 'guidance', 'duration')
+           for name in ('task', 'source', 'seed', 'steps', 'guidance', 'duration')
            if row.get(name) is not None]
   named = ('onset_accuracy', 'onset_f1', 'event_f1') if _sound_made(row) else ()
   facts += [(name.removeprefix('onset_').replace('_', ' '), _short(scores[name]))

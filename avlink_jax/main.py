@@ -120,23 +120,24 @@ def parse(argv):
 def main(argv=None):
   """Exit status: 0 done, 2 a mistake of the user's, 70 others are gone or never came, 75 preempted
   and saved; told in one line on stderr. (70 also a hang: training/watchdog.py.)"""
-  roll_call, status = None, 0
+  roll_call, status = None, 1
   try:
     parse(argv or sys.argv)
     check_folders()
     roll_call = meet()
     run()
+    status = 0
   except (UserError, MediaError, Lost, Preempted) as error:
-    print(f'avlink_jax: {error}', file=sys.stderr)
     status = {Lost: LOST, Preempted: PREEMPTED}.get(type(error), MISTAKE)
+    print(f'avlink_jax: {error}', file=sys.stderr)
   except BaseException:
     if roll_call is None:
       raise
     roll_call.listen()
     traceback.print_exc()
-    status = 1
-  if roll_call is not None:
-    roll_call.leave(status)
+  finally:  # whatever it was, such as a terminal that is gone, the others are not left waiting
+    if roll_call is not None:
+      roll_call.leave(status)
   return status
 
 

@@ -148,6 +148,7 @@ def run(config, workdir, mirror, preemption, watchdog):
     sample(start)
   if missed := profile.missed(start):
     say(missed)
+  hosts.wait_for_all('first step', config.hosts.patience_seconds)  # gloo waits 30 s for the slowest
   unseen, leave = None, False
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
     batch = sharding.put_batch(batch, mesh, config.train.batch_size)

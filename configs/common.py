@@ -34,7 +34,8 @@ def base(task, scale):
   c = ConfigDict()
   c.task, c.scale, c.seed = task, scale, 0
   c.attention = 'auto'  # auto, reference, tiled, cudnn, splash (model/attention.py)
-  c.remat = by_scale('segment', 'none', 'none')  # none, block, segment
+  # none, block (each block, the least memory), segment (each Fusion Block with what it feeds)
+  c.remat = by_scale('block', 'none', 'none')
   c.compile_cache = '~/.cache/avlink_jax'  # for accelerators' programs; a bucket too, '': none
   # What is made, a direction each: 'audio', 'video', 'audio+video' (both at once). With a link
   # the others condition; of several directions each example is drawn one.

@@ -106,6 +106,18 @@ TPU = '''HloModule jit_f, is_scheduled=true
   ROOT %lt = pred[]{:T(512)} compare(%i.2, %constant.6), direction=LT
 }
 
+%begin (p.1: bf16[16,32]) -> bf16[64,32] {
+  %p.1 = bf16[16,32]{1,0} parameter(0)
+  %all-gather.1 = bf16[64,32]{1,0} all-gather(%p.1), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, frontend_attributes={chain_id="0"}
+  ROOT %custom-call.1 = bf16[64,32]{1,0} custom-call(%p.1, %all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%end (p.2: bf16[16,32]) -> bf16[64,32] {
+  %p.2 = bf16[16,32]{1,0} parameter(0)
+  %all-gather.2 = bf16[64,32]{1,0} all-gather(%p.2), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, frontend_attributes={chain_id="0"}
+  ROOT %custom-call.2 = bf16[64,32]{1,0} custom-call(%p.2, %all-gather.2), custom_call_target="AsyncCollectiveDone"
+}
+
 ENTRY %main (x: bf16[16,32]) -> bf16[16,32] {
   %x = bf16[16,32]{1,0} parameter(0)
   %constant.0 = s32[]{:T(128)} constant(FIRST)
@@ -113,6 +125,8 @@ ENTRY %main (x: bf16[16,32]) -> bf16[16,32] {
   %tuple.2 = (s32[]{:T(128)}, bf16[16,32]{1,0}) tuple(%copy.1, %x)
   %while.26 = (s32[]{:T(128)}, bf16[16,32]{1,0}) while(%tuple.2), condition=%condition, body=%body
   %start = (bf16[16,32]{1,0}, bf16[32,32]{1,0}) all-gather-start(%x), replica_groups=[4,2]<=[2,4]T(1,0), dimensions={0}
+  %async-collective-start = bf16[64,32]{1,0} fusion(%x), kind=kCustom, calls=%begin
+  %async-collective-done = bf16[64,32]{1,0} fusion(%async-collective-start), kind=kCustom, calls=%end
   %done = bf16[32,32]{1,0} all-gather-done(%start)
   ROOT %out = bf16[16,32]{1,0} get-tuple-element(%while.26), index=1
 }
@@ -123,7 +137,7 @@ ENTRY %main (x: bf16[16,32]) -> bf16[16,32] {
 def test_loops_sums_and_groups_are_read_as_tpus_write_them(first):
   moved, unknown_loops = collectives.count(TPU.replace('FIRST', str(first)), 8)
   times, shard = 6 - first, 16 * 32 * 2
-  assert moved['all-gather'] == times * 3 * shard + shard
+  assert moved['all-gather'] == times * 3 * shard + shard + 3 * shard
   assert moved['reduce-scatter'] == times * 3 / 4 * 4 * shard
   assert moved['all-reduce'] == 0 and unknown_loops == 0
 
@@ -132,7 +146,7 @@ def test_a_loop_of_unknown_length_is_reported_and_counts_once():
   hlo = TPU.replace('constant(FIRST)', 'parameter(1)')
   moved, unknown_loops = collectives.count(hlo, 8)
   assert unknown_loops == 1
-  assert moved['all-gather'] == 3 * 1024 + 1024
+  assert moved['all-gather'] == 3 * 1024 + 1024 + 3 * 1024
 
 
 def test_groups_in_an_unknown_form_are_an_error():

@@ -117,7 +117,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_line(two, folder):
     said.append(line)
     if line.startswith('[0] step 2/'):
       os.kill(child(process.pid, 1), signal.SIGKILL)
-  assert process.wait(60) == 128 + signal.SIGKILL
+  assert process.wait(60) == 128 + signal.SIGKILL, ''.join(said)
   gone = f'[0] avlink_jax: process 1 on {socket.gethostname()} is gone: this run ends\n'
   assert gone in said and not any('Traceback' in line for line in said)
 

@@ -33,7 +33,7 @@ def test_the_page_shows_examples_counts_and_plots(clips, tmp_path, capsys):
   assert told['with a picture'] == told['with sound'] == '3'
   assert told['unusable: not a media file'] == '1'
   assert page.count('<svg') == 5  # all start at 0, so that where they begin is not plotted
-  assert all(f'{row["task"]}' in page for row in rows) and ' to ' in rows[0]['task']
+  assert all(f'{row["source"]}' in page for row in rows) and ' to ' in rows[0]['source']
   assert 'http' not in re.sub(r'http-equiv', '', page)  # fetches nothing
 
 

@@ -15,7 +15,7 @@ import pytest
 import runs
 from made_clips import make_clip, steady
 
-from avlink_jax.data import mux, prepare, records, shards
+from avlink_jax.data import mux, prepare, records, report, shards
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.records import Records
 from avlink_jax.errors import UserError
@@ -422,7 +422,7 @@ def test_ids_that_stand_twice_are_both_kept_and_told(clips, tmp_path, monkeypatc
   prepare.opened.cache_clear()
   run(clips, tmp_path / 'r')
   assert ids(tmp_path / 'r') == ['same'] * 9
-  assert sum(row['reason'] == prepare.TWICE for row in rows(tmp_path / 'r')) == 8
+  assert sum(row['reason'] == report.TWICE for row in rows(tmp_path / 'r')) == 8
 
 
 def test_a_built_data_set_is_a_source_with_its_licences_and_spans(tmp_path):

@@ -29,7 +29,7 @@ BARS = 24  # of a plot
 LOOKED_AT = 256  # clips, at most, for the plots: each is decoded
 PLOTS = (('duration', 'clip, s'), ('start', 'begins at, s of its source'),
          ('source_fps', 'source, frames a second'), ('source_rate', 'source, Hz'),
-         ('caption', 'caption, signs'), ('loudness', 'loudness, dB of full scale'))
+         ('caption', 'caption, characters'), ('loudness', 'loudness, dB of full scale'))
 
 
 def parser():
@@ -43,7 +43,8 @@ def parser():
   p.add_argument('--seed', type=int, default=0, help='of which ones')
   p.add_argument('--config', default='configs/v2a.py:nano', help='what the model is given')
   p.add_argument('--reads', default='audio,video', help='audio, video or audio,video')
-  p.add_argument('--codec', default='', help='for records of latents: the codec that made them')
+  p.add_argument('--codec', default='', help='for records of latents: the codec that made them '
+                                             '(default: where records.json says it was)')
   return p
 
 
@@ -70,9 +71,7 @@ def inspect(argv=None):
   config.data.source = given.source
   layout = model_builder.build(config).layout
   source = pipeline.open_source(config, layout, given.split, reads)
-  codec = convert.load_codec(given.codec, layout) if given.codec else None
-  if codec:
-    pipeline.check_codec(source, codec.model, codec.tree)
+  codec = codec_to_hear(given.codec, source, layout)
   folder = make_folder(given.output)
   rng = np.random.default_rng(given.seed)
   order = rng.permutation(len(source)) if len(source) < 10 ** 7 else rng.integers(
@@ -90,11 +89,26 @@ def inspect(argv=None):
   if not facts:
     raise UserError(f'{given.source}: none of {len(broken)} clips can be used: {broken[0][0]}: '
                     f'{broken[0][1]}')
-  write_gallery(folder)
+  write_gallery(folder, heading='As the model will see it')
   page = folder / PAGE
   write_text(page, page.read_text(encoding='utf-8').replace(
       '<main>', overview(given, len(source), facts, broken) + '<main>', 1))
   return page
+
+
+def codec_to_hear(given, source, layout):
+  """The codec that turns a source's latents back into sound, None where it has none. Raises
+  UserError where the codec that made them is not to be found."""
+  parts = getattr(source, 'sources', [source])
+  made = given or next((told['given'] for told in map(pipeline.codec_of, parts) if told), '')
+  if not made:
+    return None
+  try:
+    codec = convert.load_codec(made, layout)
+  except UserError as error:
+    raise UserError(f'{error}; its sound is latents: give their codec as --codec') from None
+  pipeline.check_codec(source, codec.model, codec.tree)
+  return codec
 
 
 def facts_of(clip) -> dict:
@@ -133,7 +147,7 @@ def show(folder, clip, layout, reads, rng, codec):
   write_sample(folder, clip.id, frames=frames, fps=layout.fps, audio=audio,
                sample_rate=layout.mel.sample_rate, made=('audio', 'video') if frames is not None
                else ('audio',),
-               record=dict(task=told, prompt=prompt or None, events=None if clip.events is None
+               record=dict(source=told, prompt=prompt or None, events=None if clip.events is None
                            else clip.events[(clip.events >= start)] - start))
 
 

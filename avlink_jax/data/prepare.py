@@ -25,7 +25,7 @@ from pathlib import Path
 from avlink_jax.atomic import sweep, write_text
 from avlink_jax.codecs import t5_text
 from avlink_jax.codecs.mel import MelSpec
-from avlink_jax.data import convert, embeddings, records, shards, shots
+from avlink_jax.data import convert, embeddings, records, report, shards, shots
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.datasets.source import TfdsSource
 from avlink_jax.data.folder import SPLITS, Folder
@@ -35,7 +35,6 @@ from avlink_jax.export import make_folder
 from avlink_jax.training.log import clock
 
 SKIPPED = 'skipped.jsonl'
-TWICE = 'an id that another record has: both kept'
 TOLD_EVERY = 5.0  # seconds between lines of progress
 
 
@@ -324,17 +323,17 @@ def finish(job, about):
     return None
   reports = {name: shards.read_report(folder, name) for name in names}
   if about['text']:
-    captions = embeddings.plan(text for report in reports.values() for text in report['captions'])
+    captions = embeddings.plan(text for made in reports.values() for text in made['captions'])
     about['text']['files'] = len(captions)
     embed(job, folder, captions)
     if not all(embeddings.paths(folder, n, len(captions))[1].is_file()
                for n in range(len(captions))):
       say('captions of other hosts are still to be embedded: run the same command once more')
       return None
-  counts = {split: {name: {key: report[key] for key in ('clips', 'records', 'bytes')}
-                    for name, report in reports.items() if name.startswith(f'{split}-')}
+  counts = {split: {name: {key: made[key] for key in ('clips', 'records', 'bytes')}
+                    for name, made in reports.items() if name.startswith(f'{split}-')}
             for split in about['shards']}
-  rows = skipped(reports)
+  rows = report.skipped(reports)
   write_text(folder / SKIPPED, ''.join(json.dumps(row) + '\n' for row in rows))
   write_text(folder / records.ABOUT, json.dumps({**about, 'counts': counts}, indent=1))
   return reports
@@ -348,38 +347,6 @@ def embed(job, folder, captions):
       encoder = encoder or job.text_encoder()
       embeddings.write(folder, n, len(captions), captions[n], encoder)
       say(f'captions: {n + 1} of {len(captions)} files are embedded')
-
-
-def skipped(reports):
-  """Rows {shard, clip, reason} of what is no record, and of ids that several records share."""
-  rows = [{'shard': name, 'clip': clip, 'reason': reason}
-          for name, report in reports.items() for clip, reason in report['skipped']]
-  seen = set()
-  for name, report in reports.items():
-    for id in report['ids']:
-      split_id = (name.split('-')[0], id)
-      if split_id in seen:
-        rows.append({'shard': name, 'clip': id, 'reason': TWICE})
-      seen.add(split_id)
-  return rows
-
-
-def summary(reports) -> str:
-  """Counts by split and by reason, a line each."""
-  lines, reasons = [], {}
-  for split in dict.fromkeys(name.split('-')[0] for name in reports):
-    of = [report for name, report in reports.items() if name.startswith(f'{split}-')]
-    total = {key: sum(report[key] for report in of) for key in (
-        'clips', 'records', 'seconds', 'left', 'bytes')}
-    lines.append(
-        f'{split}: {total["records"]} records ({clock(total["seconds"])}, '
-        f'{total["bytes"] / 2**20:.1f} MiB) of {total["clips"]} clips; '
-        f'{total["left"]:.0f} s in no window')
-  for row in skipped(reports):
-    reasons[row['reason']] = reasons.get(row['reason'], 0) + 1
-  lines += [f'{"" if reason == TWICE else "skipped: "}{count} × {reason}'
-            for reason, count in sorted(reasons.items(), key=lambda item: -item[1])]
-  return '\n'.join(lines)
 
 
 def prepare(argv):
@@ -397,8 +364,8 @@ def prepare(argv):
   make_shards(job, about)
   reports = finish(job, about)
   if reports is not None:
-    print(summary(reports))
-    if any(row for row in skipped(reports)):
+    print(report.summary(reports))
+    if report.skipped(reports):
       say(f'{folder / SKIPPED} lists what was skipped, with reasons')
   return reports
 

@@ -150,7 +150,8 @@ class RollCall:
       if self._place.process == 0:
         for line, _ in self._others.values():
           send(line, {'lost': why, 'status': status})
-      print(f'avlink_jax: {why}', file=sys.stderr, flush=True)
+      with contextlib.suppress(OSError):  # the terminal may be gone as well
+        print(f'avlink_jax: {why}', file=sys.stderr, flush=True)
       os._exit(status)  # the main thread may wait, outside of Python, for who is gone
 
   def listen(self, seconds=10):
@@ -165,8 +166,9 @@ class RollCall:
     for line, _ in self._others.values():
       send(line, {'status': status})
     if status not in FINE:
-      sys.stdout.flush()
-      sys.stderr.flush()
+      with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
       os._exit(status)
 
 

@@ -4,6 +4,7 @@ Other work on the machine slows neighbours in time alike, so that a ratio of two
 holds where a time alone does not. On a CPU the processor's own seconds stand beside the clock's.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pathlib
@@ -39,6 +40,8 @@ class Worker:
     return value
 
   def close(self):
+    with contextlib.suppress(OSError):  # it may be gone
+      self._pipe.send(None)  # workers forked later hold this pipe too: closing it tells nobody
     self._pipe.close()
     self._process.join(30)
     self._process.kill()
@@ -47,10 +50,10 @@ class Worker:
 def _serve(pipe, make, args):
   made = None
   while True:
-    try:
-      method, given = pipe.recv()
-    except EOFError:
+    asked = pipe.recv()
+    if asked is None:
       return
+    method, given = asked
     try:
       made = made or make(*args)
       pipe.send((True, getattr(made, method)(*given)))

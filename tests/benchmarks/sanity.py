@@ -1,14 +1,13 @@
 """Do metrics get worse as clips do? Real clips, spoilt step by step, against themselves.
 
     python -m tests.benchmarks.sanity --clips=FOLDER [--count=16] [--seconds=2] [--output=DIR]
-                                      [--ways=late,quieter]
+                                      [--fps=12] [--ways=late,quieter]
 
-Of each clip the first seconds, 144 pixels high at 12 frames a second, are written anew, and then
-once more with noise, blur, a time shift, another loudness or another clip's sound or picture, at
-rising strengths. Prints a line a way of spoiling and metric: its value at each strength, and
-whether it went the way it should: worse at every step, or, where only loudness changed, nowhere.
-With an output, `sanity.svg` there shows the same as curves. `--ways`: only those whose names
-begin so.
+Of each clip the first seconds, 144 pixels high, are written anew, and then once more with noise,
+blur, a time shift, another loudness or another clip's sound or picture, at rising strengths. Prints
+a line a way of spoiling and metric: its value at each strength, and whether it went the way it
+should: worse at every step, or, where only loudness changed, nowhere. With an output, `sanity.svg`
+there shows the same as curves. `--ways`: only those whose names begin so.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from avlink_jax.errors import MediaError
 from avlink_jax.evaluate import evaluate
 from avlink_jax.metrics import network_metrics
 
-RATE, FPS, HEIGHT, WIDTH = 22050, 12, 144, 256
+RATE, HEIGHT, WIDTH = 22050, 144, 256
 LONGER = 1.0  # seconds that are decoded beyond those compared, for what is shifted in
 HEARD = ('fad_yamnet', 'kl_yamnet', 'is_yamnet')
 SEEN = ('fid_efficientnet_lite0', 'fvd_i3d')
@@ -92,20 +91,20 @@ WAYS = {
 }
 
 
-def read(folder, count, seconds):
+def read(folder, count, seconds, fps=12):
   """{name: {'sound': (S,), 'frames': (N, 144, 256, 3)}} of the first clips that are long enough."""
   clips = {}
   for path in sorted(pathlib.Path(folder).iterdir()):
     if len(clips) == count:
       break
     try:
-      clip = media.decode(path, height=HEIGHT, width=WIDTH, sample_rate=RATE, max_fps=FPS,
+      clip = media.decode(path, height=HEIGHT, width=WIDTH, sample_rate=RATE, max_fps=fps,
                           duration=seconds + LONGER)
     except MediaError:
       continue
     if clip.duration >= seconds and np.abs(clip.audio).max() > 0.02:
-      frames, _ = media.resample_frames(clip, 0.0, round(seconds * FPS), FPS)
-      clips[path.stem] = {'sound': clip.audio[:round(seconds * RATE)], 'frames': frames}
+      frames, _ = media.resample_frames(clip, 0.0, round(seconds * fps), fps)
+      clips[path.stem] = {'sound': clip.audio[:round(seconds * RATE)], 'frames': frames, 'fps': fps}
   return clips
 
 
@@ -120,7 +119,7 @@ def spoilt(clips, way, strength):
 
 def write(folder, clips):
   for name, clip in clips.items():
-    mux.write_mp4(folder / f'{name}.mp4', frames=clip['frames'], fps=FPS)
+    mux.write_mp4(folder / f'{name}.mp4', frames=clip['frames'], fps=clip['fps'])
     mux.write_wav(folder / f'{name}.wav', clip['sound'].astype(np.float32), RATE)
 
 
@@ -131,6 +130,7 @@ def remember():
 
 
 def score(clips, reference, metrics, networks):
+  """`evaluate` of spoilt clips against the reference."""
   with tempfile.TemporaryDirectory() as folder:
     write(pathlib.Path(folder), clips)
     return evaluate(folder, str(reference), metrics=metrics, networks=networks)
@@ -157,8 +157,9 @@ def table(clips, networks, ways):
       if not way.startswith(ways):
         continue
       metrics = tuple(name for name in worse if name in network_metrics.METRICS)
-      versions = [clips, *(spoilt(clips, function, strength) for strength in strengths)]
-      found = [score(version, reference, metrics, networks) for version in versions]
+      found = [evaluate(str(reference), str(reference), metrics=metrics, networks=networks)]
+      found += [score(spoilt(clips, function, strength), reference, metrics, networks)
+                for strength in strengths]
       for name in (*worse, *still):
         values = [result.get(name) for result in found]
         rows.append((way, strengths, name, values, verdict(name, values, name in still)))
@@ -199,12 +200,13 @@ def main():
   parser.add_argument('--clips', required=True, help='folder of real clips with sound')
   parser.add_argument('--count', type=int, default=16)
   parser.add_argument('--seconds', type=float, default=2.0)
+  parser.add_argument('--fps', type=int, default=12, help='of the pictures')
   parser.add_argument('--networks', help='folder with weights')
   parser.add_argument('--output', help='folder for sanity.svg')
   parser.add_argument('--ways', default='', help='what their names begin with, with commas')
   flags = parser.parse_args()
   remember()
-  rows = table(read(flags.clips, flags.count, flags.seconds), flags.networks,
+  rows = table(read(flags.clips, flags.count, flags.seconds, flags.fps), flags.networks,
                tuple(flags.ways.split(',')))
   good = sum(not row[-1].isupper() for row in rows)
   print(f'{good} of {len(rows)} as they should be')

@@ -63,7 +63,7 @@ def _read(content, name):
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
       model, data = (next(archive.read(inside) for inside in archive.namelist()
                           if inside.endswith(suffix)) for suffix in ('.onnx', '.data'))
-  except (zipfile.BadZipFile, StopIteration, RuntimeError) as error:
+  except unpickled.MALFORMED as error:
     raise unpickled.Damaged(f'{error or "no model in it"}') from None
   return onnx_file.read(model, data)
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from avlink_jax.metrics.networks.unpickled import Damaged
+from avlink_jax.metrics.networks.unpickled import MALFORMED, Damaged
 
 FLOAT, FLOAT_BYTES = 1, 4
 
@@ -27,7 +27,7 @@ def read(model: bytes, data: bytes = b'') -> dict:
   try:
     graph, = [value for number, value in _fields(model) if number == 7]
     tensors = [_tensor(value, data) for number, value in _fields(graph) if number == 5]
-  except (ValueError, IndexError, UnicodeDecodeError, TypeError) as error:
+  except MALFORMED as error:
     raise Damaged(f'{error}'[:200]) from None
   return dict(tensor for tensor in tensors if tensor)
 

@@ -16,6 +16,7 @@ import pickletools
 import struct
 import typing
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -23,6 +24,11 @@ DEEPEST = 40  # nested containers; a file that refers to itself goes on for ever
 STORAGES = {'Float': '<f4', 'Double': '<f8', 'Half': '<f2', 'Long': '<i8', 'Int': '<i4',
             'Short': '<i2', 'Char': '<i1', 'Byte': '<u1', 'Bool': '<?'}
 LEGACY_TORCH = 0x1950a86a20f9469cfc6c  # the first of the pickles in a stream
+
+# What reading raises where bytes are not what they should be (NotImplementedError and RuntimeError:
+# archives that are encrypted or packed in another way).
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError,
+             StopIteration, EOFError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
 class Damaged(Exception):
@@ -68,8 +74,7 @@ def read(content: bytes) -> dict:
     stream = io.BytesIO(content)
     first = _value(stream)
     return _torch_stream(stream) if first == LEGACY_TORCH else _flat(first, {})
-  except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
-          struct.error, zipfile.BadZipFile, UnicodeError) as error:
+  except MALFORMED as error:
     raise Damaged(f'{type(error).__name__}: {error}'[:200]) from None
 
 
