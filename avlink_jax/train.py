@@ -22,7 +22,8 @@ from avlink_jax.data import pipeline
 from avlink_jax.errors import Preempted, UserError
 from avlink_jax.model import attention
 from avlink_jax.sample import export_samples
-from avlink_jax.training import bad_numbers, drift, hosts, memory, mfu, sharding
+from avlink_jax.training import drift, hosts, memory, mfu, sharding
+from avlink_jax.training.bad_numbers import BadNumbers, file_name
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.lock import only_run
 from avlink_jax.training.log import Log, clock
@@ -66,7 +67,7 @@ def run(config, workdir, mirror, preemption, watchdog):
   profile = Profile(mirror.here, config.profile.steps, config.train.steps, first)
 
   # What there is to go on from
-  mirror.pull('frozen', 'metrics.jsonl', 'skipped.jsonl', bad_numbers.name(jax.process_index()))
+  mirror.pull('frozen', 'metrics.jsonl', 'skipped.jsonl', file_name(jax.process_index()))
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.keep_every)
   start = checkpoints.newest_sound()
   known = {} if start is None else checkpoints.about(start)
@@ -111,7 +112,7 @@ def run(config, workdir, mirror, preemption, watchdog):
                                  for name, reason, count in known.get('skipped', ())})
   log = Log(mirror.here, steps, start, first, known.get('seconds', 0.0), skipped,
             mfu.share_of_peak(config, models, placed, dtype, mesh.devices.flat))
-  bad = bad_numbers.BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
+  bad_numbers = BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
   mirror.push()
   batches = pipeline.train_batches(
       examples, models.text.prepare, seed=config.seed, batch_size=config.train.batch_size,
@@ -123,7 +124,7 @@ def run(config, workdir, mirror, preemption, watchdog):
     bad_in_a_row = int(metrics['bad_in_a_row'])
     watchdog.step_ended(step)
     profile.ended(step)
-    bad.check(step, bad_in_a_row, ids)
+    bad_numbers.check(step, bad_in_a_row, ids)
     if step % config.train.log_every == 0 or step == steps:
       log.step(step, {**metrics, **pipeline.shares(
           source, config.seed, step * config.train.batch_size)})

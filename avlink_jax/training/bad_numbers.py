@@ -14,7 +14,7 @@ class BadNumbers:
   those of its own rows, process P > 0 in `bad_steps.P.jsonl`."""
 
   def __init__(self, workdir, first_step, most, process=0):
-    self._path, self._most = pathlib.Path(workdir) / name(process), most
+    self._path, self._most = pathlib.Path(workdir) / file_name(process), most
     self._first = process == 0
     rewind(self._path, first_step)
 
@@ -36,6 +36,6 @@ class BadNumbers:
                       'those are as they should be, the learning rate may be too high')
 
 
-def name(process):
+def file_name(process):
   """Of the file in which a process lists them."""
   return 'bad_steps.jsonl' if process == 0 else f'bad_steps.{process}.jsonl'
