@@ -88,7 +88,8 @@ def test_the_command_line_says_name_and_scale():
 
 def test_an_ablation_is_not_sampled_with_its_tasks_bundled_weights(tmp_path):
   with pytest.raises(UserError, match='no weights for no_reinjection at scale nano'):
-    trained_weights(None, ablations.get_config('no_reinjection:nano'), tmp_path, {})
+    trained_weights(None, ablations.get_config('no_reinjection:nano'), tmp_path, {},
+                    mesh=None)
 
 
 def test_a_name_that_is_none_is_told_with_those_near_it():

@@ -39,13 +39,13 @@ def mixed(sizes=(30, 7), weights=(0.7, 0.3), broken=()):
   return mixture.Mixture(sources, ['a', 'b'], weights)
 
 
-def drawn(source, steps, seed=0, batch_size=4, first=0, **host):
+def drawn(source, steps, seed=0, batch_size=4, first=0, rows=None):
   """[[id, …] of each step], as one host gets them."""
   data = type('Data', (), dict(cache_bytes=1 << 20, min_seconds=0.1, max_broken=0.5))
   examples = pipeline.make_examples(source, Layout(0.5, 6.0, 4, 8), ('video',), data)
   batches = pipeline.train_batches(
       examples, lambda prompts: np.zeros(len(prompts)), seed=seed, batch_size=batch_size,
-      first_step=first, last_step=steps, **host)
+      first_step=first, last_step=steps, rows=rows)
   return [meta.ids for _, meta in batches]
 
 
@@ -83,7 +83,7 @@ def test_a_place_is_served_by_its_source_alone_and_counted_right(weights, seed, 
 
 def test_any_number_of_hosts_and_any_start_see_the_same():
   alone = drawn(mixed(), 12)
-  hosts = [drawn(mixed(), 12, process=p, processes=2) for p in range(2)]
+  hosts = [drawn(mixed(), 12, rows=np.arange(2) + 2 * host) for host in range(2)]
   assert [a + b for a, b in zip(*hosts, strict=True)] == alone
   assert drawn(mixed(), 12, first=5) == alone[5:]
   assert drawn(mixed(), 12, seed=1) != alone

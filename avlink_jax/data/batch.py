@@ -136,6 +136,7 @@ def shapes(size, reads, layout, text, features_width=0):
       'wave_mask': of(np.bool_, layout.samples),
   }
   names = {'video': ('video', 'video_mask'), 'video_features': ('video_features', 'video_mask'),
-           'audio': ('mel', 'audio_mask'), 'wave': ('wave', 'wave_mask')}
+           'audio': ('mel', 'audio_mask'), 'mel': ('mel', 'audio_mask'),
+           'wave': ('wave', 'wave_mask')}
   return {name: known[name] for read in reads for name in names[read]} | {
       f'{name}_text': text.shapes(size) for name in ('audio', 'video')}
