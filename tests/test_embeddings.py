@@ -28,8 +28,8 @@ def t5(tmp_path_factory):
 
 def prepared(folder, t5, *more, source='impacts'):
   prepare.prepare([f'--source={source}', f'--output={folder}', '--limit=5', '--splits=train',
-                   '--seconds=2', '--height=8', '--width=16', '--processes=1', '--shard-clips=2',
-                   f'--t5={t5}', '--max-tokens=12', *more])
+                   '--seconds=2', '--height=8', '--width=16', '--processes=1', '--shard_clips=2',
+                   f'--t5={t5}', '--max_tokens=12', *more])
   return folder
 
 

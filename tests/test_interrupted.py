@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -64,7 +63,11 @@ def test_a_sample_made_anew_is_never_half_the_old_one(tmp_path, monkeypatch):
   made(audio=np.zeros(16000, np.float32))
   made(frames=BLACK, audio=np.zeros(16000, np.float32))
   assert whole(tmp_path).keys() == {'one'}
-  monkeypatch.setattr('avlink_jax.data.mux.write_mp4', lambda *a, **k: os.kill(os.getpid(), 2))
+
+  def killed(*args, **options):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr('avlink_jax.data.mux.write_mp4', killed)
   with pytest.raises(KeyboardInterrupt):
     made(audio=np.ones(16000, np.float32))
   assert whole(tmp_path) == {} and not (tmp_path / 'one.mp4').exists()

@@ -20,7 +20,7 @@ from avlink_jax.data.batch import Layout
 from avlink_jax.data.records import Records
 from avlink_jax.errors import UserError
 
-SIZE = ('--seconds=1', '--height=8', '--width=16', '--processes=1', '--shard-clips=3')
+SIZE = ('--seconds=1', '--height=8', '--width=16', '--processes=1', '--shard_clips=3')
 LAYOUT = Layout(1.0, 6.0, 8, 16)
 
 
@@ -312,7 +312,7 @@ def test_a_wrong_source_is_told_in_one_line(tmp_path, monkeypatch, capsys, sourc
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'empty').mkdir()
   (tmp_path / 'list.txt').write_text('# nothing\nnotes.pdf\n')
-  status = prepare.main([f'--source={source}', '--output=out', '--data-dir=none', *SIZE])
+  status = prepare.main([f'--source={source}', '--output=out', '--data_dir=none', *SIZE])
   line = capsys.readouterr().err.strip().splitlines()[-1]
   assert status == 2 and line.startswith('avlink_jax: ') and said in line
 
@@ -431,7 +431,7 @@ def test_a_built_data_set_is_a_source_with_its_licences_and_spans(tmp_path):
   content = (tmp_path / 'a.mp4').read_bytes()
   build(tmp_path / 'tfds', {'train': [
       example_of('a', content, licence='CC BY 4.0', start=1.5, end=3.5), example_of('b', b'none')]})
-  run('tfds:made', tmp_path / 'r', f'--data-dir={tmp_path / "tfds"}', '--shots=0')
+  run('tfds:made', tmp_path / 'r', f'--data_dir={tmp_path / "tfds"}', '--shots=0')
   source = Records(tmp_path / 'r', 'train', LAYOUT)
   clip = source.load(0)
   assert len(source) == 2 and [source.load(i).start for i in range(2)] == [1.5, 2.5]

@@ -20,7 +20,7 @@ SIZE = ('--seconds=2', '--height=8', '--width=16')  # of the micro models' examp
 def made(folder, *more, source='impacts', limit=6):
   """A small folder of records of impacts."""
   prepare.prepare([f'--source={source}', f'--output={folder}', f'--limit={limit}', *SIZE,
-                   '--processes=1', '--shard-clips=3', *more])
+                   '--processes=1', '--shard_clips=3', *more])
   return folder
 
 

@@ -46,7 +46,7 @@ def parser():
   p.add_argument('--splits', default='', help='with commas between; by default all that there are')
   p.add_argument('--reads', default='audio,video', help='audio, video or audio,video')
   p.add_argument('--limit', type=int, default=0, help='at most so many clips of each split; 0: all')
-  p.add_argument('--data-dir', default='', help='where tfds keeps its data sets')
+  p.add_argument('--data_dir', default='', help='where tfds keeps its data sets')
   of = p.add_argument_group('captions')
   of.add_argument('--captions', default=None, help="csv (file,caption); '' for none")
   of.add_argument('--template', default=None,
@@ -60,7 +60,7 @@ def parser():
   of.add_argument('--codec', default='',
                   help='latents for sound: a workdir or file of configs/mel_vae.py, or bundled')
   of.add_argument('--t5', default='', help='embed captions by it: a folder, or a name on the hub')
-  of.add_argument('--max-tokens', type=int, default=128, help='of a caption, for T5')
+  of.add_argument('--max_tokens', type=int, default=128, help='of a caption, for T5')
   of = p.add_argument_group('where long clips are cut')
   of.add_argument('--shots', type=float, default=shots.THRESHOLD,
                   help='threshold of the shot detector, 0 to 1; 0: cut nowhere')
@@ -69,7 +69,7 @@ def parser():
   of.add_argument('--processes', type=int, default=os.cpu_count() or 1)
   of.add_argument('--host', type=int, default=int(os.environ.get('JAX_PROCESS_ID', 0)))
   of.add_argument('--hosts', type=int, default=int(os.environ.get('JAX_NUM_PROCESSES', 1)))
-  of.add_argument('--shard-clips', type=int, default=256, help='clips of a shard, at most')
+  of.add_argument('--shard_clips', type=int, default=256, help='clips of a shard, at most')
   return p
 
 
@@ -87,7 +87,7 @@ class Job:
     if not 0 <= g.host < g.hosts:
       raise UserError(f'--host={g.host} --hosts={g.hosts}: hosts count from 0')
     if min(g.processes, g.shard_clips, g.height, g.width) < 1 or min(g.seconds, g.fps) <= 0:
-      raise UserError('--processes, --shard-clips, --height, --width, --seconds and --fps must be '
+      raise UserError('--processes, --shard_clips, --height, --width, --seconds and --fps must be '
                       'above 0')
     if g.codec and 'audio' not in self.reads:
       raise UserError('--codec makes latents of sound, and --reads leaves sound out')
