@@ -1,12 +1,12 @@
 """Memory in huge pages, for a process that computes on the CPU.
 
-XLA takes a program's intermediate arrays, a hundred megabytes of a nano step, from the system at
-each call and gives them back after it. In pages of 4 KiB the kernel hands them out, zeroed, 25,000
-times a step, which took a third of two tower blocks' time with their gradient; in pages of 2 MiB
-129 times. glibc asks for those if told so before the process starts. Both ways:
+XLA takes a program's intermediate arrays, a hundred megabytes of two nano blocks with their
+gradient, from the system at each call and gives them back after it. In pages of 4 KiB the kernel
+hands them out, zeroed, 25,000 times a call, in pages of 2 MiB 129 times. glibc asks for those if
+told so before the process starts. Looped over, 45 ms with it and 81 ms without on one core:
 
-    python -m tests.benchmarks.speed v2a --only=train
-    GLIBC_TUNABLES= python -m tests.benchmarks.speed v2a --only=train
+    python -m tests.benchmarks.blocks
+    GLIBC_TUNABLES= python -m tests.benchmarks.blocks
 """
 
 import os
