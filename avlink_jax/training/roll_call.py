@@ -53,7 +53,9 @@ class RollCall:
     except OSError as error:
       raise Lost(f'process 0 cannot listen at {place.address} ({error.strerror})') from None
     with server:
-      while len(came) < place.count - 1:
+      # One that died while it waited is none of those that came: it may come again.
+      while len(came := {n: (line, host) for n, (line, host) in came.items()
+                         if not closed(line)}) < place.count - 1:
         server.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
           line, _ = server.accept()
@@ -80,11 +82,7 @@ class RollCall:
       self._end({**came, process: (line, host)}, UserError(
           f'process {process} of {said.get("count")} on {host} came to a run of '
           f'{self._place.count}: start all with the same count'))
-    if process in came:
-      with contextlib.suppress(OSError):
-        if not came[process][0].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-          came[process][0].close()  # it died and was started again
-          return {**came, process: (line, host)}
+    if process in came and not closed(came[process][0]):
       self._end({**came, -1: (line, host)}, UserError(
           f'two processes say that they are number {process}, on {came[process][1]} and on {host}: '
           'give each another number'))
@@ -176,6 +174,20 @@ def send(line, said):
   """A JSON object as a line; who does not hear it is gone already."""
   with contextlib.suppress(OSError):
     line.sendall(json.dumps(said).encode() + b'\n')
+
+
+def closed(line):
+  """Whether the other side of a connection, on which it has nothing more to say, is gone."""
+  patience = line.gettimeout()
+  line.setblocking(False)
+  try:
+    return not line.recv(1, socket.MSG_PEEK)
+  except BlockingIOError:
+    return False
+  except OSError:
+    return True
+  finally:
+    line.settimeout(patience)
 
 
 def receive(line):
