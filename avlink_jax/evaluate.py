@@ -27,10 +27,10 @@ from avlink_jax import clips_on_disk, observed
 from avlink_jax.atomic import write_text
 from avlink_jax.errors import UserError
 from avlink_jax.metrics import av_align, bootstrap, network_metrics, onset
+from avlink_jax.metrics.networks import loading
 from avlink_jax.metrics.networks.embedding import Kept
 
 CONTROL_SHIFTS = 5
-WEIGHTS_VARIABLE = 'AVLINK_WEIGHTS'
 CONTROL, REFERENCE = 'control_', 'reference_'
 # The columns of the paper's Tables 1 and 3 in their order, then ours: of the names the first that
 # is there. CLAP and ImageBind (IB-) are not computed yet.
@@ -75,8 +75,9 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   """
   if output:
     _require_writable(pathlib.Path(output))
-  networks = networks or os.environ.get(WEIGHTS_VARIABLE)
-  _require_sensible(networks, seconds)
+  networks = loading.folder_of(networks)
+  if seconds is not None and not 0 < seconds < math.inf:
+    raise UserError(f'--seconds={seconds}: must be above 0')
   ours = clips_on_disk.find(generated, '--generated')
   theirs = clips_on_disk.find(reference, '--reference')
   matched = sorted(ours.keys() & theirs.keys())
@@ -169,13 +170,6 @@ def _score_names(scores):
   """The names of scores in a row or a result: each but the controls."""
   families = ('onset_', 'event_', 'motion_event_', 'av_align', *network_metrics.FAMILIES)
   return [name for name in scores if name.removeprefix(REFERENCE).startswith(families)]
-
-
-def _require_sensible(networks, seconds):
-  if networks and not pathlib.Path(networks).is_dir():
-    raise UserError(f'--networks={networks}: no such folder (also read from {WEIGHTS_VARIABLE})')
-  if seconds is not None and not 0 < seconds < math.inf:
-    raise UserError(f'--seconds={seconds}: must be above 0')
 
 
 def _require_writable(output):

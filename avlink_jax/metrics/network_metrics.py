@@ -13,6 +13,7 @@ import numpy as np
 
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.metrics import frechet, inception_score, set_figures
+from avlink_jax.metrics.networks import loading
 from avlink_jax.metrics.networks.embedding import Embedder
 from avlink_jax.metrics.networks.registry import NETWORKS
 
@@ -72,6 +73,17 @@ def choose(text: str) -> tuple:
     raise UserError(f'--metrics={unknown[0]}: no such metric; there are {", ".join(METRICS)}, all '
                     '(onsets and AV-Align are always there)')
   return tuple(METRICS) if 'all' in names else tuple(dict.fromkeys(names))
+
+
+def missing(names, folder) -> dict:
+  """{metric: how to get them} of metrics whose weights are neither in `folder` nor in a package."""
+  found = {}
+  for name in names:
+    try:
+      loading.find(NETWORKS[METRICS[name][1]], folder)
+    except UserError as error:
+      found[name] = str(error)
+  return found
 
 
 def measure(names, clips, shifts, folder, kept) -> Measured:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import io
+import os
 import pathlib
 import zipfile
 
@@ -11,6 +12,20 @@ import numpy as np
 
 from avlink_jax.errors import UserError
 from avlink_jax.metrics.networks import onnx_file, unpickled
+
+VARIABLE = 'AVLINK_WEIGHTS'
+
+
+def folder_of(told):
+  """The folder with networks' weights: `told` by --networks, else by AVLINK_WEIGHTS; None.
+
+  Raises:
+    UserError: there is no such folder.
+  """
+  folder = told or os.environ.get(VARIABLE)
+  if folder and not pathlib.Path(folder).is_dir():
+    raise UserError(f'--networks={folder}: no such folder (also read from {VARIABLE})')
+  return folder or None
 
 
 def find(network, folder=None):
