@@ -89,6 +89,25 @@ def exact_events(folder) -> dict:
   return events
 
 
+def asked(generated, reference) -> dict:
+  """{stem: {'prompts': {'audio': str, 'video': str}, 'seed', 'guidance'}} of generated clips.
+
+  From the manifest beside them; of a clip that it does not know the prompt of its reference, which
+  may be what it was made of. A prompt is of what was made: of both where nothing says which.
+  """
+  found = {}
+  for folder, own in ((reference, False), (generated, True)):
+    for row in read_manifest(folder):
+      if row.get('prompt') is None and not row.get('prompts'):
+        continue
+      made = row.get('made') or ('audio', 'video')
+      prompts = row.get('prompts') or dict.fromkeys(made, str(row['prompt']))
+      told = {'prompts': prompts, **({key: row.get(key) for key in ('seed', 'guidance')}
+                                     if own else {})}
+      found.update(dict.fromkeys(_stems(row), told))
+  return found
+
+
 def _stems(row):
   return {row['id'], *(pathlib.Path(str(name)).stem for name in row['files'].values())}
 

@@ -59,7 +59,7 @@ def metrics(results, made):
     names += [name for name, value in result.items() if isinstance(value, (int, float))]
   return [name for name in dict.fromkeys(names)
           if any(result.get(name) is not None for result in results)
-          and not name.startswith((CONTROL, REFERENCE, 'clips', 'seconds', *GIVEN[made]))
+          and not name.startswith((CONTROL, REFERENCE, 'clips', *GIVEN[made]))
           and not name.endswith('_infinity')  # rows of as many clips have the same bias
           and all(name == shown for family, shown in FAMILIES.items() if name.startswith(family))]
 
