@@ -98,12 +98,13 @@ def asked(generated, reference) -> dict:
   found = {}
   for folder, own in ((reference, False), (generated, True)):
     for row in read_manifest(folder):
-      if row.get('prompt') is None and not row.get('prompts'):
+      each = row['prompts'] if isinstance(row.get('prompts'), dict) else {}
+      if row.get('prompt') is None and not each:
         continue
-      made = row.get('made') or ('audio', 'video')
-      prompts = row.get('prompts') or dict.fromkeys(made, str(row['prompt']))
-      told = {'prompts': prompts, **({key: row.get(key) for key in ('seed', 'guidance')}
-                                     if own else {})}
+      made = row['made'] if isinstance(row.get('made'), list) else ['audio', 'video']
+      told = {'prompts': {kind: str(each.get(kind, row.get('prompt')) or '')
+                          for kind in ('audio', 'video') if kind in made}}
+      told |= {key: row.get(key) for key in ('seed', 'guidance')} if own else {}
       found.update(dict.fromkeys(_stems(row), told))
   return found
 

@@ -35,6 +35,7 @@ class Clap:
       import transformers
     except ImportError:
       raise UserError('clap needs two libraries: pip install transformers torch') from None
+    transformers.logging.disable_progress_bar()
     self._torch, where = torch, str(self.path.parent)
     try:
       self._model = transformers.ClapModel.from_pretrained(
