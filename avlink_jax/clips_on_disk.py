@@ -89,6 +89,26 @@ def exact_events(folder) -> dict:
   return events
 
 
+def asked(generated, reference) -> dict:
+  """{stem: {'prompts': {'audio': str, 'video': str}, 'seed', 'guidance'}} of generated clips.
+
+  From the manifest beside them; of a clip that it does not know the prompt of its reference, which
+  may be what it was made of. A prompt is of what was made: of both where nothing says which.
+  """
+  found = {}
+  for folder, own in ((reference, False), (generated, True)):
+    for row in read_manifest(folder):
+      each = row['prompts'] if isinstance(row.get('prompts'), dict) else {}
+      if row.get('prompt') is None and not each:
+        continue
+      made = row['made'] if isinstance(row.get('made'), list) else ['audio', 'video']
+      told = {'prompts': {kind: str(each.get(kind, row.get('prompt')) or '')
+                          for kind in ('audio', 'video') if kind in made}}
+      told |= {key: row.get(key) for key in ('seed', 'guidance')} if own else {}
+      found.update(dict.fromkeys(_stems(row), told))
+  return found
+
+
 def _stems(row):
   return {row['id'], *(pathlib.Path(str(name)).stem for name in row['files'].values())}
 

@@ -10,12 +10,13 @@ what its mean might have been with other clips.
                        picture (V2A) and of a picture made for a sound (A2V) alike
     motion_event_      the generated picture's peaks of motion against exact times
     reference_...      the same of the reference, against itself: what there is to be had
-    fad_, fd_, is_, kl_, fid_, fvd_    what networks make of both, where they are asked for
-                       (metrics/network_metrics.py)
+    fad_, fd_, is_, kl_, clap_, ib_, fid_, fvd_    what networks make of both, where they are
+                       asked for (metrics/network_metrics.py)
 
-A clip without a sound track counts as silence; only to `av_align` it is a picture made for the
-reference's sound. Where the generated file carries the sound it was given (A2V), `onset_` and
-`event_` (and `fad_`, `fd_`, `kl_`) compare that with itself and tell nothing.
+A clip without a sound track counts as silence; only to `av_align` and `ib_` it is a picture made
+for the reference's sound, and only to `ib_` a sound file alone is made for the reference's picture.
+Where the generated file carries the sound it was given (A2V), `onset_` and `event_` (and `fad_`,
+`fd_`, `kl_`) compare that with itself and tell nothing.
 """
 
 import json
@@ -27,20 +28,21 @@ from avlink_jax import clips_on_disk, observed
 from avlink_jax.atomic import write_text
 from avlink_jax.errors import UserError
 from avlink_jax.metrics import av_align, bootstrap, network_metrics, onset
+from avlink_jax.metrics.networks import loading
 from avlink_jax.metrics.networks.embedding import Kept
 
 CONTROL_SHIFTS = 5
-WEIGHTS_VARIABLE = 'AVLINK_WEIGHTS'
 CONTROL, REFERENCE = 'control_', 'reference_'
 # The columns of the paper's Tables 1 and 3 in their order, then ours: of the names the first that
-# is there. CLAP and ImageBind (IB-) are not computed yet.
+# is there.
 TABLES = {
-    'V2A': {'FAD': ('fad_vggish', 'fad_yamnet'), 'FD': ('fd_panns',), 'CLAP': (),
-            'IS': ('is_panns', 'is_yamnet'), 'IB-AI': (), 'IB-AV': (),
+    'V2A': {'FAD': ('fad_vggish', 'fad_yamnet'), 'FD': ('fd_panns', 'fd_soundnet'),
+            'CLAP': ('clap_laion',), 'IS': ('is_panns', 'is_yamnet'), 'IB-AI': ('ib_ai',),
+            'IB-AV': ('ib_av',),
             'Onset ACC': ('onset_accuracy',), 'KL': ('kl_panns', 'kl_yamnet'),
             'AV-Align': ('av_align',)},
-    'A2V': {'FID': ('fid_inception', 'fid_efficientnet_lite0'), 'FVD': ('fvd_i3d',), 'IB-AI': (),
-            'IB-AV': (), 'AV-Align': ('av_align',)},
+    'A2V': {'FID': ('fid_inception', 'fid_efficientnet_lite0'), 'FVD': ('fvd_i3d',),
+            'IB-AI': ('ib_ai',), 'IB-AV': ('ib_av',), 'AV-Align': ('av_align',)},
 }
 
 
@@ -59,7 +61,8 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     seconds: only the first so many of each clip are compared; None: all that both have.
 
   Returns:
-    What the JSON holds: `clips` (how many were compared), the mean over clips of every
+    What the JSON holds: `clips` (how many were compared), `protocol` (over how many seconds of
+    each, made with prompts or without, from which seeds), the mean over clips of every
     `onset_NAME` (and `event_NAME`, against exact times; `reference_event_NAME`, what the
     reference's own sound reaches there) for `onset.NAMES`; where generated clips have pictures,
     `av_align`, and `motion_event_NAME` for `av_align.EVENT_NAMES`, each with `reference_`; the
@@ -75,8 +78,9 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   """
   if output:
     _require_writable(pathlib.Path(output))
-  networks = networks or os.environ.get(WEIGHTS_VARIABLE)
-  _require_sensible(networks, seconds)
+  networks = loading.folder_of(networks)
+  if seconds is not None and not 0 < seconds < math.inf:
+    raise UserError(f'--seconds={seconds}: must be above 0')
   ours = clips_on_disk.find(generated, '--generated')
   theirs = clips_on_disk.find(reference, '--reference')
   matched = sorted(ours.keys() & theirs.keys())
@@ -84,7 +88,7 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     raise UserError(
       f'no clip in {generated} ({len(ours)} clips) has the name of one in {reference} '
       f'({len(theirs)} clips): files are matched by name without suffix')
-  events = clips_on_disk.exact_events(reference)
+  events, asked = clips_on_disk.exact_events(reference), clips_on_disk.asked(generated, reference)
   journal, kept = observed.Journal(output, seconds), Kept(output)
   try:
     pairs, unreadable = clips_on_disk.observe_all(
@@ -97,16 +101,16 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
                     f'the first: {first["file"]}: {first["reason"]}')
   rows = _rows(pairs)
   seen = network_metrics.measure(
-    metrics, [network_metrics.Clip(pair.id, ours[pair.id], theirs[pair.id], pair.duration)
-              for pair in pairs], control_shifts(len(pairs)), networks, kept)
+    metrics, _clips(pairs, ours, theirs, asked), control_shifts(len(pairs)), networks, kept)
   for name, values in seen.per_clip.items():
     for row, value in zip(rows, values, strict=True):
       row[name] = value
   means = _means(rows)
   intervals = _intervals(rows, means)
   intervals['intervals'] |= seen.intervals
-  result = {'clips': len(rows), **means, **seen.figures, **intervals, **({
-    'seconds': seconds, 'networks': seen.networks, 'missing_metrics': seen.missing,
+  result = {'clips': len(rows), 'protocol': _protocol(pairs, asked, seconds), **means,
+            **seen.figures, **intervals, **({
+    'networks': seen.networks, 'missing_metrics': seen.missing,
     'warnings': seen.warnings} if metrics else {}), **{
     'clips_with_reference_onsets': sum(bool(row['reference_onsets']) for row in rows),
     'clips_with_events': sum(bool(row['events']) for row in rows),
@@ -132,7 +136,11 @@ def summary(result: dict) -> str:
 
   def span(bounds, sign=''):
     return f'[{show(bounds[0], sign)}, {show(bounds[1], sign)}]' if bounds else ''
-  lines = [f'{str(result["clips"]) + " clips":32}  score  {"95 %":14}  control  score - control']
+  protocol = result['protocol']
+  lines = [f'made with prompts: {protocol["clips_with_prompt"]} of {result["clips"]} clips; seeds: '
+           f'{protocol["seeds"]}; guidance: {protocol["guidances"]}'
+           ] if protocol['prompts'] != 'unknown' else []
+  lines += [f'{str(result["clips"]) + " clips":32}  score  {"95 %":14}  control  score - control']
   for name in _score_names(result):
     line = f'{name:32}  {show(result[name])}  {span(result["intervals"].get(name)):14}'
     if CONTROL + name in result:
@@ -171,13 +179,6 @@ def _score_names(scores):
   return [name for name in scores if name.removeprefix(REFERENCE).startswith(families)]
 
 
-def _require_sensible(networks, seconds):
-  if networks and not pathlib.Path(networks).is_dir():
-    raise UserError(f'--networks={networks}: no such folder (also read from {WEIGHTS_VARIABLE})')
-  if seconds is not None and not 0 < seconds < math.inf:
-    raise UserError(f'--seconds={seconds}: must be above 0')
-
-
 def _require_writable(output):
   """Finds out before the work rather than after it."""
   try:
@@ -186,6 +187,31 @@ def _require_writable(output):
     raise UserError(f'--output={output}: cannot make its folder ({error.strerror})') from error
   if output.is_dir() or not os.access(output.parent, os.W_OK):
     raise UserError(f'--output={output}: not a file that can be written')
+
+
+def _protocol(pairs, asked, seconds):
+  """What figures rest on, as far as the folders say: seconds of each clip, prompts, seeds."""
+  rows = [asked.get(pair.id, {}) for pair in pairs]
+  known = [row['prompts'] for row in rows if 'prompts' in row]
+  said = sum(any(prompts.values()) for prompts in known)
+  told = 'unknown' if not known else 'without' if not said else (
+      'with' if said == len(rows) else 'some')
+  return {'seconds': seconds, 'prompts': told, 'clips_with_prompt': said, **{
+      f'{name}s': sorted({row[name] for row in rows if isinstance(row.get(name), int | float)})
+      for name in ('seed', 'guidance')}}
+
+
+def _clips(pairs, ours, theirs, asked):
+  """The pairs as networks look at them."""
+  clips = []
+  for pair in pairs:
+    made, true = ours[pair.id], theirs[pair.id]
+    together = clips_on_disk.Files(true.sound if 'generated' in pair.silent else made.sound,
+                                   made.picture or true.picture)
+    clips.append(network_metrics.Clip(
+        pair.id, made, true, together, pair.duration,
+        asked.get(pair.id, {}).get('prompts', {}).get('audio')))
+  return clips
 
 
 def _rows(pairs):

@@ -265,7 +265,9 @@ def blocks(report):
       Text(HOW),
       Heading('Table 2'),
       Text('The paper\'s figures are its VGGSounds columns. ' + (
-          f'Not measured here: {", ".join(missing)}.' if missing else '')),
+          f'Not measured here: {", ".join(missing)}. ' if missing else '') + ' '.join(
+              f'{", ".join(names)}: {why}.' for why, names in scores.missing(
+                  result for row in report.found.values() for result in row.values()).items())),
       report.table(v2a, paper.table_2()),
       Heading('Orderings'), *orderings_blocks(ordered),
       Heading('Separate or shared weights (Tables 1 and 3)'),

@@ -42,6 +42,16 @@ def read(folder):
   return found
 
 
+def missing(results):
+  """{why: [metrics]} that were asked for and could not be computed."""
+  found = {}
+  for result in results:
+    for name, why in result.get('missing_metrics', {}).items():
+      if name not in found.setdefault(why, []):
+        found[why].append(name)
+  return found
+
+
 def metrics(results, made):
   """Names of figures worth a column for rows that make 'audio' or 'video', main ones first."""
   names = list(MAIN[made])
@@ -50,6 +60,7 @@ def metrics(results, made):
   return [name for name in dict.fromkeys(names)
           if any(result.get(name) is not None for result in results)
           and not name.startswith((CONTROL, REFERENCE, 'clips', *GIVEN[made]))
+          and not name.endswith('_infinity')  # rows of as many clips have the same bias
           and all(name == shown for family, shown in FAMILIES.items() if name.startswith(family))]
 
 

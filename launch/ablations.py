@@ -2,13 +2,14 @@
 
     python -m launch.ablations --scale=nano [--seeds=0,1] [--steps=N] [--only=NAME,GROUP,...]
         [--output=DIR] [--jobs=2] [--clips=64] [--features=clip=DIR,cavp=DIR]
-        [--config.KEY=VALUE ...]
+        [--metrics=fad_yamnet,...] [--networks=DIR] [--config.KEY=VALUE ...]
 
 Every row has the same steps (of a joint one, twice as many: half of its examples go each way), the
 same examples in the same order for the same seed, and is scored on the same clips from the same
 noise. Each piece of work is a process of its own, and leaves a note in DIR/done when it has ended
 well: the same command again does what is left, a training from its newest checkpoint on. SIGINT or
-SIGTERM ends it like that (status 75).
+SIGTERM ends it like that (status 75). With other --metrics, or weights that were missing before,
+rows are scored again where they lack some; nothing is trained or sampled again for that.
 
     DIR/runs/NAME-seed_S  workdirs     DIR/samples/…  clips     DIR/scores/….json     DIR/logs/….log
     DIR/report.md, report.html, report.json, figures/
@@ -25,8 +26,8 @@ from avlink_jax.atomic import write_text
 from avlink_jax.errors import MISTAKE, PREEMPTED, UserError
 from avlink_jax.training.lock import only_run
 from configs import ablations, common
-from launch import ablation_report
-from launch.ablation_rows import scored, the_same
+from launch import ablation_report, ablation_scores
+from launch.ablation_rows import generated, scored, the_same
 from launch.jobs import Job, Queue
 
 PLAN = 'plan.json'
@@ -113,10 +114,15 @@ def pieces(name, base, seed, given, flags):
   sample = Job(f'{row}.sample', train.key, given.clips,
                [f'--config=configs/ablations.py:{name}:{given.scale}', *shared, '--mode=sample',
                 f'--output={samples}', f'--config.sample.count={given.clips}', '--seed=0'])
+  told_nothing = ablation_scores.GIVEN[generated(name, given.scale)]
+  metrics = [metric for metric in given.metrics if not metric.startswith(told_nothing)]
   evaluate = Job(f'{row}.evaluate', sample.key, given.clips,
                  ['--mode=evaluate', f'--generated={samples}',
                   f'--reference={samples / "reference"}',
-                  f'--output={output / "scores" / row}.json'])
+                  f'--output={output / "scores" / row}.json',
+                  *([f'--metrics={",".join(metrics)}'] if metrics else []),
+                  *([f'--networks={given.networks}'] if metrics and given.networks else [])],
+                 tuple(metric for metric in metrics if metric not in given.missing))
   return [train, sample, evaluate]
 
 
@@ -154,6 +160,8 @@ def read_flags(argv):
   parser.add_argument('--jobs', type=int, default=1, help='at a time; of several, a core each')
   parser.add_argument('--clips', type=int, default=64, help='that are scored')
   parser.add_argument('--features', help='clip=FOLDER,cavp=FOLDER: clips with vectors beside them')
+  parser.add_argument('--metrics', help='through networks, besides the others, with commas, or all')
+  parser.add_argument('--networks', help='folder with their weights (default: $AVLINK_WEIGHTS)')
   given, flags = parser.parse_known_args(argv)
   for flag in flags:
     if not (flag.startswith('--config.') and '=' in flag):
@@ -170,7 +178,19 @@ def read_flags(argv):
   # The processes work in the project's folder, wherever this one was started.
   given.output = os.path.abspath(given.output or f'runs/ablations-{given.scale}')
   given.rows = chosen(given.only)
+  given.metrics, given.missing, given.networks = networks_of(given.metrics, given.networks)
   return given, flags
+
+
+def networks_of(told, folder):
+  """(names of metrics, {name: why not} of those whose weights are not here, the weights' folder)
+  of --metrics and --networks. Raises UserError."""
+  if not told:
+    return (), {}, None
+  from avlink_jax.metrics import network_metrics  # here, since it brings JAX along
+  from avlink_jax.metrics.networks import loading
+  names, folder = network_metrics.choose(told), loading.folder_of(folder)
+  return names, network_metrics.missing(names, folder), folder and os.path.abspath(folder)
 
 
 def run(argv):
@@ -186,6 +206,9 @@ def run(argv):
         f'{len(queue.done)} of {len(jobs)} pieces of work are done')
     for name, reason in left_out.items():
       say(f'{name} is left out: {reason}')
+    for reason in dict.fromkeys(given.missing.values()):
+      names = [name for name in given.missing if given.missing[name] == reason]
+      say(f'{", ".join(names)} will be missing: {reason}')
     interrupted = queue.run(given.jobs)
     report = ablation_report.write(given.output)
   for key, reason in queue.failed.items():

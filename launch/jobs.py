@@ -33,11 +33,14 @@ class Job:
     after: key of what must be done before, or None.
     size: of how many steps or clips it is, to tell the time that is left.
     arguments: flags.
+    metrics: what it computes that may change from one start to the next; a note of work that had
+      less of it does not count.
   """
   key: str
   after: str | None
   size: int
   arguments: list
+  metrics: tuple = ()
 
   @property
   def kind(self):
@@ -48,7 +51,7 @@ class Queue:
   """Runs jobs, some at a time.
 
   Attributes:
-    done: {key: its note, {'seconds', 'size'}} of jobs that ended well, now or earlier.
+    done: {key: its note, {'seconds', 'size', 'metrics'}} of jobs that ended well, now or earlier.
     failed: {key: reason}.
   """
 
@@ -57,7 +60,9 @@ class Queue:
     self.done, self.failed = {}, {}
     for job in jobs:
       if self._note(job).exists():
-        self.done[job.key] = json.loads(self._note(job).read_text())
+        note = json.loads(self._note(job).read_text())
+        if set(job.metrics) <= set(note.get('metrics', ())):
+          self.done[job.key] = note
     self._waiting = [job for job in jobs if job.key not in self.done]
     self._running = {}  # key: (process, when it began, where it began, how far it is)
     self._changed, self._stopping, self._said = threading.Condition(), False, 0.0
@@ -141,7 +146,8 @@ class Queue:
       status = process.wait()
     with self._changed:
       if status == 0:
-        note = {'seconds': time.monotonic() - begun, 'size': job.size - first}
+        note = {'seconds': time.monotonic() - begun, 'size': job.size - first,
+                'metrics': list(job.metrics)}
         write_text(self._note(job), json.dumps(note) + '\n')
         self.done[job.key] = note
       elif not self._stopping:

@@ -75,6 +75,17 @@ def test_a_row_stands_beside_the_papers(report):
   assert ours[1].startswith('0.710 [') and ours[3] == '0.415' and ours[5] == '4.79'
 
 
+def test_metrics_without_weights_are_told_once(tmp_path):
+  found = {'missing_metrics': {'fad_vggish': 'no weights: get x', 'fd_panns': 'get y'},
+           'fad_yamnet': 1.0, 'fad_yamnet_infinity': 0.5}
+  folder = folder_of(tmp_path / 'out', {'ours': {0: result(spread(0.7), **found),
+                                                 1: result(spread(0.7), **found)}})
+  ablation_report.write(folder)
+  text = (folder / 'report.md').read_text()
+  assert text.count('fad_vggish: no weights: get x. fd_panns: get y.') == 1
+  assert 'fad_yamnet ↓' in text and 'infinity' not in text
+
+
 def test_rows_stand_in_the_papers_order_and_none_is_missing(report):
   folder, _ = report
   text = (folder / 'report.md').read_text()

@@ -1,5 +1,6 @@
 """launch/ablations.sh, end to end on micro models: run by run, interrupted, resumed, reported."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -161,7 +162,54 @@ def test_features_are_taken_where_they_are_of_the_same_clips(tmp_path):
     planned(f'--features=clip={tmp_path}/clip')
 
 
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+  """A folder in which VGGish's weights lie, and no package that carries others."""
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  monkeypatch.delenv('AVLINK_WEIGHTS', raising=False)
+  (tmp_path / 'weights').mkdir()
+  (tmp_path / 'weights' / 'vggish-10086976.pth').write_bytes(b'')
+  return tmp_path / 'weights'
+
+
+def test_metrics_are_handed_to_evaluate_where_they_tell_something(weights):
+  made, _ = planned('--only=ours,ours_a2v', '--seeds=0', f'--networks={weights}',
+                    '--metrics=fad_vggish,fad_yamnet,fvd_i3d')
+  sound, picture = (made[f'{name}-seed_0.evaluate'] for name in ('ours', 'ours_a2v'))
+  assert flag(sound, 'metrics') == 'fad_vggish,fad_yamnet'
+  assert flag(picture, 'metrics') == 'fvd_i3d'
+  assert flag(sound, 'networks') == str(weights)
+  assert (sound.metrics, picture.metrics) == (('fad_vggish',), ())  # what there are weights for
+  assert all(flag(job, 'metrics') is None for job in made.values() if job.kind != 'evaluate')
+  made, _ = planned('--only=ours', '--seeds=0')
+  assert flag(made['ours-seed_0.evaluate'], 'metrics') is None
+
+
+def test_other_metrics_are_scored_again_and_nothing_else(fake, weights, tmp_path):
+  def queue(*argv):
+    made, _ = planned('--only=ours', '--seeds=0', f'--output={tmp_path}/out', *argv)
+    return Queue([dataclasses.replace(job, arguments=['']) for job in made.values()],
+                 tmp_path / 'out')
+
+  (tmp_path / 'out').mkdir()
+  queue().run(1)
+  score = 'ours-seed_0.evaluate'
+  note = tmp_path / 'out' / 'done' / f'{score}.json'
+  note.write_text('{"seconds": 1.0, "size": 64}')  # of before there were metrics
+  assert len(queue().done) == 3
+  asked = ('--metrics=fad_vggish,fad_yamnet', f'--networks={weights}')
+  again = queue(*asked)
+  assert [job.key for job in again.jobs if job.key not in again.done] == [score]
+  again.run(1)
+  assert json.loads(note.read_text())['metrics'] == ['fad_vggish']
+  assert len(queue(*asked).done) == 3  # what has no weights is not tried each time,
+  assert len(queue().done) == 3  # less does not ask for anything,
+  (weights / 'YamNet_w8a8.onnx.zip').write_bytes(b'')
+  assert score not in queue(*asked).done  # and new weights do
+
+
 @pytest.mark.parametrize('argument, said', [
+    ('--metrics=fad', '--metrics=fad: no such metric'),
     ('--only=no_such', '--only=no_such: no such row'), ('--seeds=one', 'whole numbers'),
     ('--jobs=0', 'begin at 1'), ('--config.sample.guidance=3', 'sample.guidance is what some'),
     ('--features=dino=x', 'clip=FOLDER')])

@@ -27,6 +27,7 @@ from avlink_jax.metrics.networks import (
   log_mel_patches,
   onnx_file,
   pictures,
+  soundnet,
   unpickled,
   vggish,
   yamnet,
@@ -38,6 +39,7 @@ from avlink_jax.metrics.networks.registry import (
   INCEPTION,
   NETWORKS,
   PANNS,
+  SOUNDNET,
   VGGISH,
   YAMNET,
 )
@@ -258,6 +260,39 @@ def test_aisfx_is_aisfx(tmp_path):
   assert off(jax.jit(aisfx.forward)(weights, x)['embedding'], expected) < TOLERANCE
 
 
+def test_soundnet_is_its_layers_written_anew():
+  """As its Torch model has them; with the real weights where they are."""
+  layers, given = [], 1
+  for size, padding, width, pool in ((64, 32, 16, 8), (32, 16, 32, 8), (16, 8, 64, 1),
+                                     (8, 4, 128, 1), (4, 2, 256, 4)):
+    layers += [torch.nn.Conv1d(given, width, size, 2, padding), torch.nn.BatchNorm1d(width),
+               torch.nn.ReLU(), torch.nn.MaxPool1d(pool)]
+    given = width
+  network = torch.nn.Sequential(*layers)
+  random_state(network)
+  try:
+    weights = loading.load(SOUNDNET, loading.find(SOUNDNET))
+  except UserError:
+    weights = soundnet.rename({
+        f'0.conv{k + 1}.{name}': tensor.detach().numpy()
+        for k, (conv, norm) in enumerate(zip(layers[::4], layers[1::4], strict=True))
+        for name, tensor in (
+            ('weights', conv.weight.permute(2, 1, 0)[:, None]), ('biases', conv.bias),
+            ('gamma', norm.weight), ('beta', norm.bias), ('mean', norm.running_mean),
+            ('var', norm.running_var))})
+  else:
+    for k in range(5):
+      for layer, name in ((layers[4 * k], ''), (layers[4 * k + 1], '.norm')):
+        layer.load_state_dict({leaf.removeprefix(f'conv{k + 1}{name}.'): torch.from_numpy(array)
+                               for leaf, array in weights.items()
+                               if leaf.rpartition('.')[0] == f'conv{k + 1}{name}'}, strict=False)
+  x = soundnet.prepare(noise(50000))
+  with torch.no_grad():
+    expected = network.eval()(torch.from_numpy(x)[:, None]).mean(-1).numpy()
+  made = jax.jit(soundnet.forward)(weights, x)['embedding']
+  assert off(made, expected) < TOLERANCE and made.shape[-1] == SOUNDNET.size[0]
+
+
 def test_inception_is_torch_fidelitys(monkeypatch):
   spec = importlib.util.find_spec('torch_fidelity')
   if spec is None:
@@ -316,13 +351,20 @@ def test_missing_weights_are_one_line_that_says_how_to_get_them(name, tmp_path, 
   assert str(tmp_path) in said
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('name', [name for name in NETWORKS if name != 'clap'])
 def test_weights_that_are_not_the_public_ones_are_refused(name, tmp_path):
   path = tmp_path / NETWORKS[name].file
   path.write_bytes(b'no weights at all')
   with pytest.raises(UserError, match=f'not the (public )?weights of {name}') as caught:
     loading.load(NETWORKS[name], loading.find(NETWORKS[name], tmp_path))
   assert '\n' not in str(caught.value)
+
+
+def test_of_a_file_of_several_networks_one_is_read(tmp_path):
+  torch.save({'a.vision.w': torch.ones(2), 'a.text.w': torch.ones(3)}, tmp_path / 'all.pth')
+  with (tmp_path / 'all.pth').open('rb') as file:
+    assert list(unpickled.read(file, '.vision.')) == ['a.vision.w']
+  assert len(unpickled.read((tmp_path / 'all.pth').read_bytes())) == 2
 
 
 @pytest.mark.parametrize('tree', [{'model': {'fc1.weight': torch.zeros(3, 3)}}, {}, [1, 2]])

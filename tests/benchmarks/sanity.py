@@ -27,9 +27,9 @@ from avlink_jax.metrics import network_metrics
 
 RATE, HEIGHT, WIDTH = 22050, 144, 256
 LONGER = 1.0  # seconds that are decoded beyond those compared, for what is shifted in
-HEARD = ('fad_yamnet', 'kl_yamnet', 'is_yamnet')
+HEARD = ('fad_yamnet', 'fad_aisfx', 'fd_soundnet', 'kl_yamnet', 'is_yamnet')
 SEEN = ('fid_efficientnet_lite0', 'fvd_i3d')
-RISING = ('fad_', 'kl_', 'fid_', 'fvd_')  # the larger, the worse
+RISING = ('fad_', 'fd_', 'kl_', 'fid_', 'fvd_')  # the larger, the worse
 STILL = 0.05  # by how much of itself a figure may change where it should not
 
 
@@ -79,7 +79,7 @@ def jumbled(clip, share):
 # name: (what it does, strengths, metrics that get worse, metrics that stay as they are)
 WAYS = {
     'noise, dB of the sound': (noisy, (-20, 0, 20), (*HEARD, 'onset_f1'), ()),
-    'low-pass, Hz': (muffled, (4000, 1000, 250), ('fad_yamnet', 'kl_yamnet'), ()),
+    'low-pass, Hz': (muffled, (4000, 1000, 250), HEARD[:4], ()),
     'late sound, s': (late, (0.05, 0.15, 0.4), ('onset_accuracy', 'onset_f1', 'av_align'), ()),
     'quieter, dB': (louder, (-3, -6, -12), (), ('onset_accuracy', 'onset_f1', 'av_align')),
     'sounds exchanged, share': ('sound', (0.25, 0.5, 1.0),
@@ -163,32 +163,40 @@ def table(clips, networks, ways):
       for name in (*worse, *still):
         values = [result.get(name) for result in found]
         rows.append((way, strengths, name, values, verdict(name, values, name in still)))
-        shown = ['–' if value is None else f'{value:.3f}' for value in values]
+        shown = [number(value) for value in values]
         told = ', '.join(f'{value} ({strength})'
                          for value, strength in zip(shown[1:], strengths, strict=True))
         print(f'| {way} | {name} | {shown[0]} | {told} | {rows[-1][-1]} |', flush=True)
   return rows
 
 
+def number(value):
+  if value is None:
+    return '–'
+  return f'{value:.0f}' if value >= 100 else f'{value:.3f}'
+
+
 def drawing(rows):
   """SVG: a small curve a row, each on its own scale from 0."""
-  width, height, columns = 250, 150, 4
+  width, height, columns = 250, 160, 4
   parts = []
   for k, (way, strengths, name, values, said) in enumerate(rows):
     x, y = k % columns * width, k // columns * height
     top = max([value for value in values if value is not None], default=1) or 1
-    points = [(x + 20 + 65 * n, y + 115 - 70 * value / top)
+    points = [(x + 25 + 62 * n, y + 125 - 65 * value / top)
               for n, value in enumerate(values) if value is not None]
     colour = '#c22' if said.isupper() else '#27a'
     parts += [f'<text x="{x + 12}" y="{y + 18}" font-weight="bold">{html.escape(name)}</text>',
-              f'<text x="{x + 12}" y="{y + 33}">{html.escape(way)}</text>',
-              f'<line x1="{x + 12}" y1="{y + 115}" x2="{x + 225}" y2="{y + 115}" stroke="#999"/>',
+              f'<text x="{x + 12}" y="{y + 32}">{html.escape(way)}</text>',
+              f'<line x1="{x + 12}" y1="{y + 125}" x2="{x + 225}" y2="{y + 125}" stroke="#999"/>',
               f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="'
-              + ' '.join(f'{a:.1f},{b:.1f}' for a, b in points) + '"/>']
-    parts += [f'<text x="{x + 12 + 65 * n}" y="{y + 130}">{strength}</text>'
+              + ' '.join(f'{a:.1f},{b:.1f}' for a, b in points) + '"/>',
+              '<g text-anchor="middle">']
+    parts += [f'<text x="{x + 25 + 62 * n}" y="{y + 140}">{strength}</text>'
               for n, strength in enumerate(('–', *strengths))]
-    parts += [f'<text x="{a - 8:.1f}" y="{b - 5:.1f}" fill="{colour}">{value:.3g}</text>'
+    parts += [f'<text x="{a:.1f}" y="{b - 6:.1f}" fill="{colour}">{number(value)}</text>'
               for (a, b), value in zip(points, [v for v in values if v is not None], strict=True)]
+    parts.append('</g>')
   rows_of = -(-len(rows) // columns)
   return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{columns * width}" '
           f'height="{rows_of * height}" font-family="sans-serif" font-size="11">'

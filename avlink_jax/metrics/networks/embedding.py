@@ -5,7 +5,6 @@ network, known again by the clip's path, size and time of change, the network's 
 of the clip was taken. So an interrupted evaluation goes on where it was.
 """
 
-import functools
 import hashlib
 import io
 import json
@@ -34,6 +33,7 @@ class Embedder:
   def __init__(self, network, folder=None):
     self.network = network
     self.path = loading.find(network, folder)
+    self.checksum = loading.checksum(self.path)
     self._weights = jax.device_put(loading.load(network, self.path))
     self._forward = jax.jit(network.forward)
 
@@ -104,11 +104,6 @@ class Kept:
 
 def _key(embedder, path, seconds):
   status = pathlib.Path(path).stat()
-  told = [FORMAT, embedder.network.name, _sum_of(embedder.path), str(path), status.st_size,
+  told = [FORMAT, embedder.network.name, embedder.checksum, str(path), status.st_size,
           status.st_mtime_ns, round(seconds, 6)]
   return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
-
-
-@functools.cache
-def _sum_of(path):
-  return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()

@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.util
-import io
+import os
 import pathlib
 import zipfile
 
@@ -11,6 +11,20 @@ import numpy as np
 
 from avlink_jax.errors import UserError
 from avlink_jax.metrics.networks import onnx_file, unpickled
+
+VARIABLE = 'AVLINK_WEIGHTS'
+
+
+def folder_of(told):
+  """The folder with networks' weights: `told` by --networks, else by AVLINK_WEIGHTS; None.
+
+  Raises:
+    UserError: there is no such folder.
+  """
+  folder = told or os.environ.get(VARIABLE)
+  if folder and not pathlib.Path(folder).is_dir():
+    raise UserError(f'--networks={folder}: no such folder (also read from {VARIABLE})')
+  return folder or None
 
 
 def find(network, folder=None):
@@ -40,13 +54,12 @@ def load(network, path):
   Raises:
     UserError: not the public file, damaged, or of another network.
   """
-  content = pathlib.Path(path).read_bytes()
-  found = hashlib.sha256(content).hexdigest()
-  if not found.startswith(network.sha256):
+  if not (found := checksum(path)).startswith(network.sha256):
     raise UserError(f'{path}: not the public weights of {network.name}: sha256 {found[:16]}…, '
                     f'not {network.sha256[:16]}…; get it anew: {network.source}')
   try:
-    weights = network.rename(_read(content, network.file))
+    with pathlib.Path(path).open('rb') as file:
+      weights = network.rename(_read(file, network))
     weights = {name: np.asarray(array, np.float32) for name, array in weights.items()
                if not name.endswith('num_batches_tracked')}
     _require_fitting(network, weights)
@@ -56,11 +69,17 @@ def load(network, path):
   return weights
 
 
-def _read(content, name):
-  if not name.endswith('.onnx.zip'):
-    return unpickled.read(content)
+def checksum(path) -> str:
+  """A file's sha256, in hexadecimal."""
+  with pathlib.Path(path).open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _read(file, network):
+  if not network.file.endswith('.onnx.zip'):
+    return unpickled.read(file, network.part)
   try:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with zipfile.ZipFile(file) as archive:
       model, data = (next(archive.read(inside) for inside in archive.namelist()
                           if inside.endswith(suffix)) for suffix in ('.onnx', '.data'))
   except unpickled.MALFORMED as error:

