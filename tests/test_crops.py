@@ -12,8 +12,11 @@ from avlink_jax.data import clip as clips
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
+from avlink_jax.data.datasets.source import TfdsSource
 from avlink_jax.data.folder import Folder
 from avlink_jax.data.impacts import Impacts
+from avlink_jax.data.prepare import prepare as prepare_records
+from avlink_jax.data.records import Records
 from avlink_jax.errors import UserError
 from configs import common
 
@@ -179,6 +182,75 @@ def test_a_file_shorter_than_an_example_is_padded_and_masked(folder):
       3, np.random.default_rng(0))
   np.testing.assert_array_equal(made['video_mask'], np.arange(12) / 24 < 0.25)
   np.testing.assert_array_equal(made['video'][6:], np.repeat(made['video'][5:6], 6, 0))
+
+
+# -- records, data sets, mixtures
+
+@pytest.fixture(scope='module')
+def large_records(tmp_path_factory):
+  """Records of one clip of 2 s, its pictures small and large."""
+  path = tmp_path_factory.mktemp('records') / 'large'
+  prepare_records(['--source=impacts', f'--output={path}', '--limit=1', '--high', '--seconds=2',
+                   '--height=36', '--width=64', '--splits=train', '--processes=1'])
+  return path
+
+
+def test_the_large_pictures_of_records_serve_where_the_config_asks_for_them(large_records):
+  layout = Layout(0.5, 24.0, 288, 512, crop=(32, 48), clip_seconds=2.0)
+  source = Records(large_records, 'train', layout, ('video',))
+  whole, (top, left) = source.load(0), (250, 400)
+  assert whole.frames.shape == (48, 288, 512, 3) and source.seconds(0) == 2.0
+  true = Impacts('train', size=1, duration=2.0, height=288, width=512, fps=24.0).load(0)
+  assert np.abs(whole.frames[::8] - true.frames[:48:8].astype(int)).mean() < 1  # what JPEG costs
+  cut = source.load_part(0, 1.3, 0.5, (top, left, 32, 48))
+  expected = clips.part(whole, 1.3, 0.5, (top, left, 32, 48))
+  for name in ('frames', 'frame_times', 'audio', 'events'):
+    np.testing.assert_array_equal(getattr(cut, name), getattr(expected, name))
+  made, *_ = examples_of(source, layout)(0, np.random.default_rng(0))
+  assert made['video'].shape == (12, 32, 48, 3)
+
+
+def test_the_small_pictures_of_the_same_records_serve_as_before(large_records):
+  source = Records(large_records, 'train', Layout(2.0, 6.0, 36, 64))
+  assert source.load(0).frames.shape == (12, 36, 64, 3)
+
+
+def test_records_without_large_pictures_are_one_line_that_says_how_to_have_them(tmp_path):
+  from test_records import made
+  folder = made(tmp_path / 'r', '--splits=train', limit=1)
+  with pytest.raises(UserError) as error:
+    Records(folder, 'train', Layout(0.5, 24.0, 288, 512, crop=(32, 48), clip_seconds=2.0))
+  assert 'height 8 (the config says 288)' in str(error.value) and '\n' not in str(error.value)
+  assert str(error.value).endswith('prepare them anew with --high')
+  layout = Layout(0.5, 6.0, 8, 16, crop=(4, 8), clip_seconds=2.0)
+  source = Records(folder, 'train', layout, ('video',))
+  window = (2, 3, 4, 8)
+  np.testing.assert_array_equal(source.load_part(0, 0.7, 0.5, window).frames,
+                                clips.part(source.load(0), 0.7, 0.5, window).frames)
+
+
+def test_of_a_clip_in_a_data_set_only_the_part_is_decoded(folder, tmp_path):
+  from test_tfds_source import build as build_data_set
+  from test_tfds_source import example_of
+  build_data_set(tmp_path, {'train': [example_of('a', (folder / '0.mp4').read_bytes(), start=0.5,
+                                                 end=2.5)]})
+  source = TfdsSource('made', 'train', tmp_path, height=36, width=64, sample_rate=16000)
+  assert source.seconds(0) == pytest.approx(2.0)
+  window = (0, 0, 12, 24)
+  whole, cut = source.load(0), source.load_part(0, 1.2, 0.5, window)
+  np.testing.assert_array_equal(cut.frames, clips.part(whole, 1.2, 0.5, window).frames)
+  assert cut.id == 'a' and cut.duration == pytest.approx(0.5)
+
+
+def test_a_mixture_is_cropped_like_its_sources(folder):
+  config = config_of(f'impacts*1,{folder}*1')
+  models, task = build(config)
+  source = pipeline.open_source(config, models.layout, 'train', task.reads)
+  examples = pipeline.make_examples(source, models.layout, task.reads, config.data)
+  (batch, meta), = pipeline.train_batches(examples, models.text.prepare, seed=0, batch_size=8,
+                                          first_step=0, last_step=1)
+  assert batch['video'].shape == (8, 9, 12, 24, 3)
+  assert {id.startswith('impacts') for id in meta.ids} == {True, False}
 
 
 # -- mistakes
