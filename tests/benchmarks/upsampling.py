@@ -19,7 +19,9 @@ A line a way of making the clip: mean over clips of
                             they are known: at the clip's own rate within a frame of it (evaluate's
                             motion_event_f1), at its own rate within a sixth of a second, and of
                             every fourth frame within a sixth of a second, which is how the
-                            low-resolution clip can be seen
+                            low-resolution clip can be seen. Only this last one is on an equal
+                            footing with the low-resolution clip's (metrics/av_align.py); the
+                            others say what lies between its frames
 """
 
 import argparse
