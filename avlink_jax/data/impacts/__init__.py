@@ -28,8 +28,7 @@ class Impacts:
     height, width: pixels. The scenes are made for 16:9 or wider.
     fps: frames a second; frame n shows the instant n / fps.
     sample_rate: Hz.
-    need_audio: False: clips come without sound, whose synthesis takes as long as 40 small
-      pictures.
+    need_audio: False: clips come without sound, and save the time of its synthesis.
 
   Raises:
     UserError: an unknown split or a number out of range.
