@@ -57,7 +57,8 @@ class Pair(typing.NamedTuple):
 def find(folder, flag: str) -> dict:
   """{stem: Files} of the media files that stand directly in `folder`.
 
-  A picture that was drawn for a clip without one (`picture` in its manifest row) is none.
+  A picture that was drawn for a clip without one (`picture` in its manifest row) is none, and what
+  a manifest row calls `low` (a picture before it was enlarged) no clip.
 
   Raises:
     UserError: no such folder, or its manifest is damaged.
@@ -66,11 +67,15 @@ def find(folder, flag: str) -> dict:
   if not folder.is_dir():
     raise UserError(f'{flag}={folder}: no such folder')
   order = SOUND_SUFFIXES + VIDEO_SUFFIXES
+  rows = read_manifest(folder)
+  drawn = {stem for row in rows if row.get('picture') for stem in _stems(row)}
+  files = [(kind, str(name)) for row in rows for kind, name in row['files'].items()]
+  low = {name for kind, name in files if kind == 'low'} - {
+    name for kind, name in files if kind != 'low'}
   standing = {}
   for path in sorted(folder.iterdir(), key=lambda path: path.name):
-    if path.suffix.lower() in order and path.is_file():
+    if path.suffix.lower() in order and path.is_file() and path.name not in low:
       standing.setdefault(path.stem, []).append(path)
-  drawn = {stem for row in read_manifest(folder) if row.get('picture') for stem in _stems(row)}
   found = {}
   for stem, paths in standing.items():
     paths.sort(key=lambda path: order.index(path.suffix.lower()))

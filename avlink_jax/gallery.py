@@ -60,6 +60,8 @@ def write_gallery(folder, reference=None, scores=None, heading='') -> pathlib.Pa
     made = _made(row)
     sides = [_side(folder, folder, row, stem, heading or MADE[made], other,
                    'video' in made)]
+    if row['files'].get('low'):
+      sides.append(_low_side(folder, row, f'{stem}.low'))
     if other is not None:
       sides.append(_side(folder, pathlib.Path(reference), other, f'{stem}.reference', 'Reference',
                          other, 'video' in made))
@@ -110,6 +112,21 @@ def _side(page_folder, folder, row, figure, name, reference, with_frames):
     name=name, told=told, player='audio' if path.suffix.lower() in SOUND_SUFFIXES else 'video',
     url=_url(path, page_folder), frames=_frames(page_folder, figure, clip), sound=sound,
     duration=f'{clip.duration:.6f}', ticks=_ticks(clip.duration))
+
+
+def _low_side(folder, row, figure):
+  """The picture before it was enlarged: player and frames, as `_side` gives them."""
+  path, name = _inside(folder, row['files']['low']), 'Low resolution'
+  if path is None:
+    return 0.0, BROKEN_SIDE.format(name=name, reason='file missing')
+  try:
+    clip = media.decode(path, height=STRIP_HEIGHT, need_audio=False)
+  except MediaError as error:
+    return 0.0, BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
+  return clip.duration, SIDE.format(
+    name=name, told='before it was enlarged', player='video', url=_url(path, folder),
+    frames=_frames(folder, figure, clip), sound='', duration=f'{clip.duration:.6f}',
+    ticks=_ticks(clip.duration))
 
 
 def _decode(path, with_frames):

@@ -16,11 +16,13 @@ from avlink_jax.export import event_times, read_manifest
 from avlink_jax.spectrogram import spectrogram_image
 
 WIDTH, FRAMES, PICTURE, SOUND = 1240, 10, 70, 72  # pixels, frames a row, heights of the rows
+GAP = 8  # pixels between the clips
 
 
 def strip(clip):
-  """Every third frame in a row, (PICTURE, WIDTH, 3)."""
-  row = np.concatenate(list(clip.frames[::3][:FRAMES]), axis=1)
+  """A frame each half second in a row, (PICTURE, WIDTH, 3)."""
+  count = min(FRAMES, int(2 * clip.duration))
+  row = np.concatenate(list(media.resample_frames(clip, 0.0, count, 2.0)[0]), axis=1)
   return Image.fromarray(row).resize((WIDTH, PICTURE), Image.Resampling.LANCZOS)
 
 
@@ -36,6 +38,16 @@ def spectrogram(clip, events, label):
   return image
 
 
+def stacked(rows):
+  """Pictures of one width, one below the other; None leaves a gap."""
+  heights = [GAP if row is None else row.size[1] for row in rows]
+  picture = Image.new('RGB', (rows[0].size[0], sum(heights)), 'white')
+  for row, top in zip(rows, np.cumsum([0] + heights), strict=False):
+    if row is not None:
+      picture.paste(row, (0, int(top)))
+  return picture
+
+
 def main():
   folder, out = map(pathlib.Path, sys.argv[1:3])
   count = int(sys.argv[3]) if len(sys.argv) > 3 else 4
@@ -46,12 +58,7 @@ def main():
     events = event_times(row)
     rows += [strip(made), spectrogram(true, events, 'true sound'),
              spectrogram(made, events, f'generated: {row["prompt"]}'), None]
-  heights = [8 if row is None else row.size[1] for row in rows]
-  picture = Image.new('RGB', (WIDTH, sum(heights[:-1])), 'white')
-  for row, top in zip(rows, np.cumsum([0] + heights), strict=False):
-    if row is not None:
-      picture.paste(row, (0, int(top)))
-  picture.save(out, optimize=True)
+  stacked(rows[:-1]).save(out, optimize=True)
 
 
 if __name__ == '__main__':

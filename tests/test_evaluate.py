@@ -69,6 +69,18 @@ def test_clips_without_a_sound_track_count_as_silence_and_are_listed(reference, 
   assert result['without_sound'] == [{'id': name, 'side': 'generated'} for name in TIMES]
 
 
+def test_a_picture_before_it_was_enlarged_is_no_clip_of_its_own(tmp_path):
+  frames = np.zeros((6, 12, 24, 3), np.uint8)
+  for name in ('a', 'a_low', 'b', 'b_low'):
+    mux.write_mp4(tmp_path / f'{name}.mp4', frames=frames, fps=6)
+  rows = [{'id': 'a', 'files': {'video': 'a.mp4', 'low': 'a_low.mp4'}},
+          # Somebody's clip that happens to be called so.
+          {'id': 'b', 'files': {'video': 'b.mp4', 'low': 'b_low.mp4'}},
+          {'id': 'b_low', 'files': {'video': 'b_low.mp4'}}]
+  (tmp_path / 'manifest.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  assert sorted(clips_on_disk.find(tmp_path, '--generated')) == ['a', 'b', 'b_low']
+
+
 def test_reference_without_onsets_defines_no_accuracy_but_counts_false_alarms(tmp_path):
   theirs = write(tmp_path / 'r', {'a': clicks([1.0]), 'quiet': np.zeros(3 * RATE)})
   ours = write(tmp_path / 'g', {'a': clicks([1.0]), 'quiet': clicks([2.0])})

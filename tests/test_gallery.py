@@ -11,7 +11,7 @@ import soundfile
 from PIL import Image
 
 from avlink_jax import spectrogram
-from avlink_jax.data import media
+from avlink_jax.data import media, mux
 from avlink_jax.errors import UserError
 from avlink_jax.evaluate import evaluate
 from avlink_jax.export import FIELDS, enlarge, file_stem, read_manifest, write_sample
@@ -310,6 +310,31 @@ def test_scores_of_the_picture_stand_on_the_page(tmp_path):
   assert 'av align' in text and 'motion event recall' in text
   # The given sound against itself would be 1 by its making: no such table.
   assert 'against the onsets of the reference' not in text
+
+
+def enlarged(folder, id='big'):
+  """A sample whose picture was enlarged, with the one it was made from beside it."""
+  write_sample(folder, id, frames=picture(48), fps=24, audio=clicks([0.5]), sample_rate=RATE,
+               made=('video',))
+  mux.write_mp4(folder / f'{id}_low.mp4', frames=enlarge(picture()), fps=6)
+  rows = read_manifest(folder)
+  rows[-1]['files']['low'] = f'{id}_low.mp4'
+  (folder / 'manifest.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
+
+
+def test_the_low_resolution_version_stands_beside_what_was_made_of_it(tmp_path):
+  enlarged(tmp_path)
+  page = Page(write_gallery(tmp_path))
+  players = [attributes['src'] for tag, attributes in page.tags if tag == 'video']
+  assert players == ['big.mp4', 'big_low.mp4']
+  assert 'Low resolution' in ''.join(page.text)
+  strips = [attributes['src'] for tag, attributes in page.tags
+            if tag == 'img' and attributes.get('class') == 'strip']
+  assert strips == ['figures/big.frames.jpg', 'figures/big.low.frames.jpg']
+  for link in page.links():
+    assert (tmp_path / link).is_file()
+  (tmp_path / 'big_low.mp4').unlink()
+  assert 'file missing' in Page(write_gallery(tmp_path)).text
 
 
 def test_missing_and_broken_files_are_told_in_their_place(folder):

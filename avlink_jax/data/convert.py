@@ -26,9 +26,9 @@ QUALITY = 95  # of JPEG
 @dataclasses.dataclass(frozen=True)
 class High:
   """Pictures for the upsampler, beside the small ones, which are their means over boxes."""
-  fps: float = 24.0
-  height: int = 288
-  width: int = 512
+  fps: float = records.HIGH[0]
+  height: int = records.HIGH[1]
+  width: int = records.HIGH[2]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ A record is a safetensors blob, which holds arrays and runs nothing:
 """
 
 import collections
+import dataclasses
 import io
 import json
 import re
@@ -29,12 +30,13 @@ import safetensors.numpy
 from array_record.python import array_record_module
 from PIL import Image
 
-from avlink_jax.data.clip import Clip
+from avlink_jax.data.clip import Clip, frames_of, part, pixels_of
 from avlink_jax.errors import MediaError, UserError
 
 VERSION = 1
 ABOUT = 'records.json'
 FIELDS = {'layout', 'audio', 'video', 'high', 'codec', 'text'}  # that it must have
+HIGH = (24.0, 288, 512)  # frames a second, height, width of the larger pictures
 OPEN_SHARDS = 256  # files kept open at a time; a process may have some thousand
 WRITING = 'group_size:1,zstd:1'  # a record by itself; denser settings take longer for 1 %
 READING = 'readahead_buffer_size:0,max_parallelism:0'  # one record at a time, from anywhere
@@ -128,12 +130,22 @@ def to_clip(blob: bytes, about: dict) -> Clip:
       source_fps=told['source_fps'], source_rate=told['source_rate'], licence=told['licence'])
 
 
+def pictures(arrays, shown=slice(None)) -> np.ndarray:
+  """The larger pictures of a record's arrays, or some of them: uint8 (N, H, W, 3)."""
+  sizes = arrays['high_sizes']
+  ends = np.cumsum(sizes)
+  return np.stack([np.asarray(Image.open(io.BytesIO(arrays['high'][end - size:end].tobytes())))
+                   for size, end in zip(sizes[shown], ends[shown], strict=True)])
+
+
 class Records:
   """A folder of prepared records as a data source (data/clip.py), one split of it.
 
   Attributes:
     about: what records.json says.
     holds_sound: whether every example has its sound, not latents alone.
+    large: whether its larger pictures (prepare's --high) are the frames of its clips, as the
+      layout says.
   """
 
   def __init__(self, folder, split, layout, reads=('audio', 'video')):
@@ -151,6 +163,7 @@ class Records:
     self.about = read_about(folder)
     if 'counts' not in self.about:
       raise UserError(f'{folder}: preparing is not finished: run the same command again')
+    self.large = is_high(self.about, layout)
     check_layout(self.about, layout, folder)
     counts = _counts(self.about, split, folder)
     self._shards = [(self.folder / f'{name}.array_record', size) for name, size, _ in counts]
@@ -162,7 +175,7 @@ class Records:
         state = 'is cut short' if path.is_file() else 'is missing'
         raise UserError(f'{path} {state}: remove it and run the same prepare command again')
     self.holds_sound = self.about['codec'] is None or split != 'train'
-    self._check_reads(reads)
+    self._check_reads(reads, in_parts=bool(layout.crop))
     self._readers, self._lock = collections.OrderedDict(), threading.Lock()
 
   def __len__(self) -> int:
@@ -177,7 +190,17 @@ class Records:
 
   def load(self, i: int) -> Clip:
     """Example i. Raises MediaError where its record is damaged."""
-    return self._at(i, lambda blob: to_clip(blob, self.about))
+    return self._at(i, lambda blob: self._clip(blob, 0.0, np.inf))
+
+  def seconds(self, i: int) -> float:
+    """How long example i is. Raises MediaError where its record is damaged."""
+    return self._at(i, lambda blob: decode(blob)[0]['duration'])
+
+  def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
+    """What `clip.part` cuts out of example i, whose record is read whole. Raises MediaError."""
+    cut = self._at(i, lambda blob: self._clip(blob, start, seconds))
+    rows, columns = pixels_of(window)
+    return dataclasses.replace(cut, frames=cut.frames[:, rows, columns])
 
   def high(self, i: int) -> np.ndarray:
     """The larger pictures of example i, uint8 (N, H, W, 3) at `about['high']['fps']`.
@@ -185,10 +208,19 @@ class Records:
     Raises MediaError where its record is damaged, UserError where none were kept."""
     if not self.about['high']:
       raise UserError(f'{self.folder} holds no large pictures: prepare with --high')
-    _, arrays = self._at(i, decode)
-    ends = np.cumsum(arrays['high_sizes'])
-    blobs = np.split(arrays['high'], ends[:-1])
-    return np.stack([np.asarray(Image.open(io.BytesIO(blob.tobytes()))) for blob in blobs])
+    return self._at(i, lambda blob: pictures(decode(blob)[1]))
+
+  def _clip(self, blob, start, seconds):
+    """[start, start + seconds) of a record's clip, whole where `seconds` are infinite."""
+    clip = to_clip(blob, self.about)
+    if self.large:
+      _, arrays = decode(blob)
+      times = np.arange(len(arrays['high_sizes'])) / self.about['high']['fps']
+      shown = frames_of(times, start, seconds)
+      clip = dataclasses.replace(clip, frames=pictures(arrays, shown), frame_times=times[shown])
+    if seconds == np.inf:
+      return clip
+    return part(dataclasses.replace(clip, latents=None), start, seconds)
 
   def _at(self, i, read):
     """What `read` makes of record i."""
@@ -209,7 +241,7 @@ class Records:
       blob, = reader.read([place])
     return blob
 
-  def _check_reads(self, reads):
+  def _check_reads(self, reads, in_parts):
     if 'video_features' in reads:
       raise UserError(f'{self.folder}: prepared records hold no features from outside: use the '
                       'folder of clips itself')
@@ -217,7 +249,9 @@ class Records:
       raise UserError(f'{self.folder}: records of sound alone; this task needs pictures')
     if {'audio', 'mel', 'wave'} & set(reads) and not self.about['audio']:
       raise UserError(f'{self.folder}: records of pictures alone; this task needs sound')
-    if {'mel', 'wave'} & set(reads) and not self.holds_sound:
+    # Latents are of whole windows.
+    if ({'mel', 'wave'} | ({'audio'} if in_parts else set())) & set(
+        reads) and not self.holds_sound:
       raise UserError(f'{self.folder}: the training records hold latents and no sound, which this '
                       'task needs: prepare without --codec')
 
@@ -258,13 +292,26 @@ def write_shard(path, blobs):
 
 def check_layout(about, layout, folder):
   """Raises UserError where records were prepared for another layout (data/batch.py)."""
-  made, wanted = about['layout'], layout_of(layout)
+  made, wanted = about['layout'], layout_of(layout.clip)
+  if is_high(about, layout):
+    made = {**made, **about['high']}
   differing = [name for name in made if made[name] != wanted[name]]
   if differing:
     told = ', '.join(f'{name} {made[name]:g} (the config says {wanted[name]:g})'
                      for name in differing)
     raise UserError(f'{folder}: records of another layout: {told}: change --config.data, or '
-                    'prepare them anew')
+                    f'prepare them anew{with_high(wanted)}')
+
+
+def is_high(about, layout) -> bool:
+  """Whether a layout's pictures are those that records keep beside the small ones."""
+  wanted = layout_of(layout)
+  return about['high'] == {name: wanted[name] for name in ('fps', 'height', 'width')}
+
+
+def with_high(wanted):
+  """' with --high' where these are the pictures that it keeps (convert.High)."""
+  return ' with --high' if (wanted['fps'], wanted['height'], wanted['width']) == HIGH else ''
 
 
 def layout_of(layout) -> dict:

@@ -36,6 +36,14 @@ side is a third of a second, so that exchanged sounds score high too: read it be
 On 69 real clips at 15 to 60 fps true and exchanged sounds are hardly apart (0.194 and 0.192). A
 picture whose frames repeat (6 fps in a 24 fps file) has a peak at every new frame.
 
+Compare figures at one frame rate only: at 24 fps a contact has two peaks, before and after, and a
+frame is a quarter as long. F1 of the peaks of 64 clips of `impacts` against the exact events:
+
+    512 x 288 at 24 fps, within a frame         0.432
+    the same, within a sixth of a second        0.552
+    of it every fourth frame (6 fps)            0.689
+    64 x 36 at 6 fps                            0.685
+
 What is not defined is None, and left out of means: neither onsets nor peaks. One without the
 other scores 0, so a picture that stands still earns nothing.
 """
