@@ -4,7 +4,6 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from avlink_jax.codecs.mel import MelSpec
 from avlink_jax.codecs.mel_vae import MelVAE
 from avlink_jax.codecs.t5_text import Pretrained
 from avlink_jax.codecs.text import WordEncoder
@@ -42,9 +41,9 @@ def build(config, dtype=jnp.float32, platform=None):
   fused = 'fusion' in config and config.fusion.injection in ('fusion', 'cross')
   # Without Fusion Blocks there are no segments between them: then it is each block.
   remat = config.remat == 'block' or config.remat == 'segment' and not fused
-  data, kernel = config.data, attention.choose(config.attention, platform)
+  kernel = attention.choose(config.attention, platform)
   shared = dict(attention=kernel, dtype=dtype)
-  layout = Layout(data.seconds, data.fps, data.height, data.width, MelSpec())
+  layout = Layout.of(config.data)
   codec = MelVAE.of(config.codec, layout.mel)
   text = build_text(config.text, config.data.source)
   rates = {'audio': layout.mel.rate / codec.stride, 'video': layout.fps}

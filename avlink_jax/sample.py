@@ -312,7 +312,7 @@ def read_clips(source, count=None, layout=None):
       skipped.append((source.name(i), error.reason))
       print(f'skipped {source.name(i)}: {error.reason}', file=sys.stderr, flush=True)
       continue
-    clips.append(clip if layout is None else cut(clip, layout.seconds))
+    clips.append(clip if layout is None else cut(clip, layout.clip.seconds))
   if not clips:
     raise UserError(f'nothing to sample for: {skipped[0][0]}: {skipped[0][1]}' if skipped else
                     'nothing to sample for: sample.count is 0')

@@ -158,6 +158,15 @@ def add_video_codec(c):
       kl_weight=by_scale(1e-6, 1e-6, 1e-6), std_decay=0.99))
 
 
+def high_resolution(c, seconds, crop=(0, 0)):
+  """512×288 at 24 frames a second. An example is `seconds` of a clip and shows of its pictures
+  `crop` (height, width), at a place of its own; 0: all."""
+  c.data.fps, c.data.height, c.data.width, c.data.seconds = 24.0, 288, 512, seconds
+  c.data.crop_height, c.data.crop_width = crop
+  # Of the clips that examples are cut from (impacts, records), and that are looked at whole.
+  c.data.clip_seconds = 5.16
+
+
 def early(c, name, location, guidance):
   """Nano base models learn, and are sampled, near noise, and for longer.
 

@@ -25,17 +25,56 @@ import numpy as np
 from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.media import crop_audio, resample_frames
-from avlink_jax.errors import MediaError
+from avlink_jax.errors import MediaError, UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Sizes of one example: `seconds` long, pictures of height × width at fps, log-mel by `mel`."""
+  """Sizes of one example: `seconds` long, pictures of height × width at fps, log-mel by `mel`.
+
+  Where pictures are large (config.data.crop_height), a training example is a part of a clip: `crop`
+  (height, width) is what it shows of pictures of height × width, and the clips themselves are
+  `clip_seconds` long. None: an example is all that is looked at.
+  """
   seconds: float
   fps: float
   height: int
   width: int
   mel: MelSpec = MelSpec()
+  crop: tuple[int, int] | None = None
+  clip_seconds: float | None = None
+
+  @classmethod
+  def of(cls, data):
+    """Of config.data. Raises UserError where the crop does not lie in the picture."""
+    layout = cls(data.seconds, data.fps, data.height, data.width)
+    if 'crop_height' not in data:
+      return layout
+    for side, crop, whole in (('height', data.crop_height, data.height),
+                              ('width', data.crop_width, data.width)):
+      if not 0 <= crop <= whole:
+        raise UserError(f'data.crop_{side}={crop}: give at most data.{side}={whole}, or 0 for all '
+                        'of it')
+    if data.clip_seconds < data.seconds:
+      raise UserError(f'data.clip_seconds={data.clip_seconds:g} is less than the data.seconds='
+                      f'{data.seconds:g} of an example: give at least that')
+    crop = data.crop_height or data.height, data.crop_width or data.width
+    return dataclasses.replace(layout, crop=crop, clip_seconds=data.clip_seconds)
+
+  @property
+  def example(self):
+    """The Layout of a training example."""
+    if self.crop is None:
+      return self
+    height, width = self.crop
+    return dataclasses.replace(self, height=height, width=width, crop=None, clip_seconds=None)
+
+  @property
+  def clip(self):
+    """The Layout of a clip that is looked at whole, as in tests."""
+    if self.crop is None:
+      return self
+    return dataclasses.replace(self, seconds=self.clip_seconds, crop=None, clip_seconds=None)
 
   @property
   def frames(self):

@@ -6,12 +6,20 @@ Every source (`impacts/`, `folder.py`, ...) is an object with
     source.name(i)       the clip's id: a file name's stem, or `impacts-test-000012`
     source.load(i)       -> Clip; raises MediaError where the clip is unusable
 
-and nothing else. `load` is a pure function of i (same i, same clip, in any process).
+and nothing else. `load` is a pure function of i (same i, same clip, in any process). A source of
+large pictures, of which an example shows little (config.data.crop_height), must also have
+
+    source.seconds(i)    how long clip i is; raises MediaError
+    source.load_part(i, start, seconds, window=None)
+                         -> Clip: what `part` below cuts out of clip i, and no more is painted or
+                         decoded than that takes
 """
 
 import dataclasses
 
 import numpy as np
+
+EPSILON = 1e-6  # seconds: timestamps closer than this are the same moment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +63,36 @@ class Clip:
   source_fps: float = 0.0
   source_rate: int = 0
   licence: str = ''
+
+
+def part(clip: Clip, start: float, seconds: float, window=None) -> Clip:
+  """What a clip shows and sounds like in [start, start + seconds), on a clock that is 0 at start.
+
+  `window` (top, left, height, width) is the part of the pictures that is kept; None: all. Events
+  of the whole clip stay, on the new clock. A clip with vectors or latents has no parts.
+  """
+  if clip.features is not None or clip.latents is not None:
+    raise ValueError(f'{clip.id}: vectors and latents are of whole clips')
+  seconds = min(seconds, clip.duration - start)
+  shown = frames_of(clip.frame_times, start, seconds)
+  rows, columns = pixels_of(window)
+  first = round(start * clip.sample_rate)
+  return dataclasses.replace(
+    clip, duration=seconds, frames=clip.frames[shown, rows, columns],
+    frame_times=np.maximum(clip.frame_times[shown] - start, 0), start=clip.start + start,
+    audio=clip.audio[first:first + round(seconds * clip.sample_rate)],
+    events=None if clip.events is None else clip.events - start)
+
+
+def frames_of(times: np.ndarray, start: float, seconds: float) -> slice:
+  """Which frames, of those that start to show at `times`, are seen in [start, start + seconds)."""
+  first = np.searchsorted(times, start + EPSILON, side='right') - 1
+  return slice(max(int(first), 0), int(np.searchsorted(times, start + seconds - EPSILON)))
+
+
+def pixels_of(window) -> tuple[slice, slice]:
+  """Rows and columns of a window (top, left, height, width); None: all."""
+  if window is None:
+    return slice(None), slice(None)
+  top, left, height, width = window
+  return slice(top, top + height), slice(left, left + width)

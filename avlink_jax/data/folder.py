@@ -12,7 +12,7 @@ from pathlib import Path
 
 from avlink_jax.data import features as features_beside
 from avlink_jax.data import file_list, media
-from avlink_jax.data.clip import Clip
+from avlink_jax.data.clip import Clip, part
 from avlink_jax.data.limits import DECODE_SECONDS
 from avlink_jax.errors import UserError
 
@@ -115,6 +115,16 @@ class Folder:
     return dataclasses.replace(
         clip, id=self._names[i], source=str(file), audio_caption=caption, video_caption=caption,
         features=vectors, features_rate=rate, licence=self._licences.get(file, ''))
+
+  def seconds(self, i: int) -> float:
+    """How long clip i is, without decoding its picture. Raises MediaError."""
+    with file_list.local(self._files[i]) as path:
+      return media.decode(path, need_video=False, need_audio=False,
+                          decode_seconds=self._decode_options['decode_seconds']).duration
+
+  def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
+    """Decodes [start, start + seconds) of clip i alone, and keeps of its pictures the window."""
+    return part(self.load(i, start, seconds), 0.0, seconds, window)
 
   def _of_split(self, root: Path, every: list, split: str) -> list:
     placed = [file for file in every if file.relative_to(root).parts[0] in SPLITS

@@ -24,7 +24,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from avlink_jax.data.clip import Clip
+from avlink_jax.data.clip import EPSILON, Clip
 from avlink_jax.data.container import (
   DAMAGE,
   DECLARING,
@@ -55,7 +55,6 @@ from avlink_jax.errors import MediaError
 
 PREROLL = 1.25  # seconds before a span in which decoders find their feet
 SEEKABLE = ('mov', 'matroska')  # their packets carry the times at which frames show
-EPSILON = 1e-6  # seconds: timestamps closer than this are the same moment
 
 
 def decode(

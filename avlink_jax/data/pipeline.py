@@ -39,15 +39,17 @@ def open_source(config, layout, split, reads=('audio', 'video')):
 
 
 def _open_one(source, config, layout, split, reads):
-  features = config.towers.video.features
+  features, needs_audio = config.towers.video.features, bool({'audio', 'mel', 'wave'} & set(reads))
   if source == 'impacts':
     if features:
       raise UserError('data.source=impacts has no features from outside: set it to a folder of '
                       'clips with an .npz beside each')
     size = config.data.impacts_clips if split == 'train' else None
-    return Impacts(split, seed=config.data.seed, size=size, duration=layout.seconds,
+    # What is not trained on is exported with its sound, read or not.
+    return Impacts(split, seed=config.data.seed, size=size, duration=layout.clip.seconds,
                    height=layout.height, width=layout.width, fps=layout.fps,
-                   sample_rate=layout.mel.sample_rate)
+                   sample_rate=layout.mel.sample_rate,
+                   need_audio=needs_audio or split != 'train')
   if not source:
     raise UserError('no data given: set --config.data.source to impacts, to a folder of clips or '
                     'to prepared records')
@@ -55,7 +57,7 @@ def _open_one(source, config, layout, split, reads):
     return Records(source, split, layout, reads)
   needs = dict(height=layout.height, width=layout.width, sample_rate=layout.mel.sample_rate,
                max_fps=config.data.max_fps, need_video='video' in reads,
-               need_audio=bool({'audio', 'mel', 'wave'} & set(reads)),
+               need_audio=needs_audio,
                decode_seconds=config.data.decode_seconds)
   if source.startswith(TFDS):
     if features:
@@ -156,25 +158,34 @@ class Examples:
   something else is wrong, and going on with the rest would hide it: that is a UserError.
 
   A clip shorter than the model's length has one example, which is kept ready; a longer one
-  is kept decoded, and each visit crops it anew.
+  is kept decoded, and each visit crops it anew. Where an example shows a part of a large picture
+  (layout.crop), its place in time and in the picture is drawn first, from the clip's length, and
+  that part alone is loaded; the lengths are kept, and no pictures.
   """
 
   def __init__(self, source, layout, modalities, cache_bytes, min_seconds, max_broken):
     self.source, self.layout, self.modalities = source, layout, modalities
     self.min_seconds, self.max_broken = min_seconds, max_broken
-    self._cache = Cache(cache_bytes)
+    self._cache, self._seconds = Cache(cache_bytes), {}
     self._broken, self._lock = {}, threading.Lock()
     self._seen, self._tried = bytearray(len(source)), 0  # which clips, and how many of them
 
   def _clip(self, index):
     clip = self.source.load(index)
-    if clip.duration < self.min_seconds:
-      raise MediaError(self.source.name(index),
-                       f'shorter than {self.min_seconds:g} s ({clip.duration:.2f} s)')
+    self._long_enough(index, clip.duration)
     return clip
+
+  def _long_enough(self, index, seconds):
+    """The length; MediaError where it is too little."""
+    if seconds < self.min_seconds:
+      raise MediaError(self.source.name(index),
+                       f'shorter than {self.min_seconds:g} s ({seconds:.2f} s)')
+    return seconds
 
   def _read(self, index, rng):
     """(example, id, events) of one clip; MediaError where it cannot be used."""
+    if self.layout.crop and rng is not None:
+      return self._read_part(index, rng)
     kept = self._cache.get(index)
     if isinstance(kept, tuple):
       return kept
@@ -189,6 +200,19 @@ class Examples:
       self._cache.put(index, clip, clip.frames.nbytes + clip.audio.nbytes)
     return self._example(clip, rng.uniform(0.0, slack) if rng is not None else 0.0)
 
+  def _read_part(self, index, rng):
+    """The same of a crop in time and space."""
+    seconds = self._seconds.get(index)
+    if seconds is None:
+      seconds = self._seconds[index] = self._long_enough(index, self.source.seconds(index))
+    layout = self.layout
+    slack = seconds - layout.seconds
+    start = rng.uniform(0.0, slack) if slack > 1 / layout.fps else 0.0
+    height, width = layout.crop
+    window = (int(rng.integers(layout.height - height + 1)),
+              int(rng.integers(layout.width - width + 1)), height, width)
+    return self._example(self.source.load_part(index, start, layout.seconds, window), 0.0)
+
   def _example(self, clip, start):
     events = None if clip.events is None else clip.events - start
     return (batches.example(clip, start, self.layout, self.modalities), clip.id, events)
@@ -196,8 +220,8 @@ class Examples:
   def __call__(self, index, rng=None):
     """The example at `index`, or the next usable one: (example, id, events, skipped).
 
-    `rng` places the crop; None takes the clip's beginning. `skipped` lists (name, reason).
-    Raises UserError where too many clips of the source are unusable.
+    `rng` places the crop; None takes the clip's beginning, and all of the picture. `skipped`
+    lists (name, reason). Raises UserError where too many clips of the source are unusable.
     """
     skipped = []
     for attempt in range(len(self.source)):

@@ -29,7 +29,7 @@ import safetensors.numpy
 from array_record.python import array_record_module
 from PIL import Image
 
-from avlink_jax.data.clip import Clip
+from avlink_jax.data.clip import Clip, part
 from avlink_jax.errors import MediaError, UserError
 
 VERSION = 1
@@ -179,6 +179,15 @@ class Records:
     """Example i. Raises MediaError where its record is damaged."""
     return self._at(i, lambda blob: to_clip(blob, self.about))
 
+  def seconds(self, i: int) -> float:
+    """How long example i is. Raises MediaError where its record is damaged."""
+    about, _ = self._at(i, decode)
+    return about['duration']
+
+  def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
+    """What `clip.part` cuts out of example i, whose record is read whole. Raises MediaError."""
+    return part(self.load(i), start, seconds, window)
+
   def high(self, i: int) -> np.ndarray:
     """The larger pictures of example i, uint8 (N, H, W, 3) at `about['high']['fps']`.
 
@@ -258,7 +267,7 @@ def write_shard(path, blobs):
 
 def check_layout(about, layout, folder):
   """Raises UserError where records were prepared for another layout (data/batch.py)."""
-  made, wanted = about['layout'], layout_of(layout)
+  made, wanted = about['layout'], layout_of(layout.clip)
   differing = [name for name in made if made[name] != wanted[name]]
   if differing:
     told = ', '.join(f'{name} {made[name]:g} (the config says {wanted[name]:g})'

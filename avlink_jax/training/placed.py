@@ -50,7 +50,7 @@ def place(task, config, mesh, frozen):
   shapes = jax.eval_shape(init, frozen)
   placement = sharding.shardings(shapes, mesh)
   models = task.models
-  batch = batches.shapes(config.train.batch_size, task.reads, models.layout, models.text,
+  batch = batches.shapes(config.train.batch_size, task.reads, models.layout.example, models.text,
                          config.towers.video.features)
   return Placed(
       init=jax.jit(init, out_shardings=placement),

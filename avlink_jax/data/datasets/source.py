@@ -7,7 +7,7 @@ import re
 import tensorflow_datasets as tfds
 
 from avlink_jax.data import media
-from avlink_jax.data.clip import Clip
+from avlink_jax.data.clip import Clip, part
 from avlink_jax.data.container import Held
 from avlink_jax.data.datasets import features
 from avlink_jax.data.folder import LONGEST_CAPTION, SPLITS, clean_caption
@@ -95,13 +95,29 @@ class TfdsSource:
   def load(self, i: int) -> Clip:
     """Decodes clip i. Raises MediaError where it cannot be used."""
     example = self.example(i)
-    held = Held(example['id'], example['media'])
-    options = self._options
+    return self._decode(example, example['start'], example['end'] - example['start'])
+
+  def seconds(self, i: int) -> float:
+    """How long clip i is, without decoding its picture. Raises MediaError."""
+    example = self.example(i)
+    return media.decode(
+      Held(example['id'], example['media']), start=example['start'],
+      duration=example['end'] - example['start'], need_video=False, need_audio=False,
+      decode_seconds=self._options['decode_seconds']).duration
+
+  def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
+    """Decodes [start, start + seconds) of clip i alone, and keeps of its pictures the window."""
+    example = self.example(i)
+    begin = example['start'] + start
+    return part(self._decode(example, begin, min(seconds, example['end'] - begin)), 0.0, seconds,
+                window)
+
+  def _decode(self, example, start, seconds) -> Clip:
+    held, options = Held(example['id'], example['media']), self._options
     generated = example['metadata'].get('sound') == 'generated'
     if generated and options['need_audio']:
       raise MediaError(held, 'has no reference sound')
-    clip = media.decode(held, start=example['start'], duration=example['end'] - example['start'],
-                        **options)
+    clip = media.decode(held, start=start, duration=seconds, **options)
     if generated:
       clip = dataclasses.replace(clip, audio=clip.audio[:0])
     return dataclasses.replace(clip, id=example['id'], source=f'tfds:{self._name}/{example["id"]}',

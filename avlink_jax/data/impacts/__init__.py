@@ -7,7 +7,7 @@ A clip is a function of (seed, split, index). Reads: `__init__` (the source) -> 
 
 import numpy as np
 
-from avlink_jax.data import clip
+from avlink_jax.data.clip import Clip, frames_of
 from avlink_jax.data.impacts import render, scenes, sound
 from avlink_jax.errors import UserError
 
@@ -28,13 +28,16 @@ class Impacts:
     height, width: pixels. The scenes are made for 16:9 or wider.
     fps: frames a second; frame n shows the instant n / fps.
     sample_rate: Hz.
+    need_audio: False: clips come without sound, whose synthesis takes as long as 40 small
+      pictures.
 
   Raises:
     UserError: an unknown split or a number out of range.
   """
 
   def __init__(self, split: str, seed: int = 0, size: int | None = None, duration: float = 5.16,
-               height: int = 36, width: int = 64, fps: float = 6., sample_rate: int = 16000):
+               height: int = 36, width: int = 64, fps: float = 6., sample_rate: int = 16000,
+               need_audio: bool = True):
     if split not in SPLITS:
       raise UserError(f'impacts has no split {split!r}; choose one of {", ".join(SPLITS)}.')
     first, default = SPLITS[split]
@@ -47,7 +50,7 @@ class Impacts:
       raise UserError(f'impacts: the seed must not be negative ({seed}).')
     self.split, self.seed, self.first, self.size = split, seed, first, size
     self.duration, self.sample_rate = duration, sample_rate
-    self.height, self.width = height, width
+    self.height, self.width, self.need_audio = height, width, need_audio
     # Frames that start within the clip; the small number forgives 5.5 * 6 = 32.99999.
     self.frame_times = np.arange(int(duration * fps + 1e-6) + 1) / fps
 
@@ -62,16 +65,34 @@ class Impacts:
     """What happens in clip i, to be rendered at any size and rate. IndexError: no such clip."""
     return scenes.draw(self._chance(i, 0), self.duration)
 
-  def load(self, i: int) -> clip.Clip:
+  def load(self, i: int) -> Clip:
     """Clip i, the same in every process. IndexError: no such clip."""
-    scene = self.scene(i)
-    return clip.Clip(
-      id=self.name(i), duration=self.duration,
-      frames=render.render(scene, self.frame_times, self.height, self.width),
-      frame_times=self.frame_times.copy(),
-      audio=sound.synthesise(scene, self._chance(i, 1), self.duration, self.sample_rate),
-      sample_rate=self.sample_rate, audio_caption=scene.audio_caption,
-      video_caption=scene.video_caption, events=scene.events, source='impacts')
+    return self._clip(i, self.frame_times, 0., self.duration)
+
+  def seconds(self, i: int) -> float:
+    """How long clip i is, as all are."""
+    self._check(i)
+    return self.duration
+
+  def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
+    """What `clip.part` cuts out of clip i; nothing else is painted. IndexError: no such clip."""
+    seconds = min(seconds, self.duration - start)
+    times = self.frame_times[frames_of(self.frame_times, start, seconds)]
+    return self._clip(i, times, start, seconds, window)
+
+  def _clip(self, i, times, start, seconds, window=None) -> Clip:
+    """The frames at `times` and the sound of [start, start + seconds) on a clock of its own."""
+    scene, audio = self.scene(i), np.zeros(0, np.float32)
+    if self.need_audio:
+      first = round(start * self.sample_rate)
+      audio = sound.synthesise(scene, self._chance(i, 1), self.duration, self.sample_rate)[
+        first:first + round(seconds * self.sample_rate)]
+    return Clip(
+      id=self.name(i), duration=seconds,
+      frames=render.render(scene, times, self.height, self.width, window),
+      frame_times=np.maximum(times - start, 0), audio=audio, sample_rate=self.sample_rate,
+      audio_caption=scene.audio_caption, video_caption=scene.video_caption,
+      events=scene.events - start, source='impacts', start=start)
 
   def _chance(self, i: int, stream: int) -> np.random.Generator:
     """Scene and sound draw from their own streams, so that one can change without the other."""

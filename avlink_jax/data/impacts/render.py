@@ -13,7 +13,7 @@ RIM = .022       # heights: width of the darker rim that sets a body off from wh
 SHADOW = .35     # opacity of a shadow
 
 
-def render(scene, times: np.ndarray, height: int, width: int) -> np.ndarray:
+def render(scene, times: np.ndarray, height: int, width: int, window=None) -> np.ndarray:
   """Paints a scene at the given instants.
 
   Args:
@@ -21,30 +21,36 @@ def render(scene, times: np.ndarray, height: int, width: int) -> np.ndarray:
     times: (N,) seconds.
     height, width: pixels. A picture height is the unit of length, so that a wider picture
       shows more at its sides and nothing else changes.
+    window: (top, left, height, width) of the part that is painted, to the bit what it is in the
+      whole picture; by default all of it.
 
   Returns:
-    uint8 (N, height, width, 3) RGB.
+    uint8 (N, height, width, 3) RGB, of the window's height and width.
   """
-  times = np.asarray(times, float)
-  frames = np.empty((len(times), height, width, 3), np.uint8)
-  step = max(1, CHUNK // (height * width))
+  times, window = np.asarray(times, float), window or (0, 0, height, width)
+  frames = np.empty((len(times), *window[2:], 3), np.uint8)
+  step = max(1, CHUNK // (window[2] * window[3]))
   for start in range(0, len(times), step):
     part = slice(start, start + step)
-    planes = _paint(scene, times[part], height, width)
+    planes = _paint(scene, times[part], height, width, window)
     for channel, plane in enumerate(planes):
       frames[part, ..., channel] = plane
   return frames
 
 
-def _paint(scene, times, height, width):
-  """(N,) seconds -> float32 (3, N, H, W), clipped and rounded to 0..255."""
+def _paint(scene, times, height, width, window):
+  """(N,) seconds -> float32 (3, N, h, w) of the window, clipped and rounded to 0..255."""
+  top, left, high, wide = window
   x, y, zoom = scene.camera.at(times)
   scale = zoom * height
-  columns = _offsets(np.arange(width), width / 2 - x * scale, scale)
-  rows = _offsets(np.arange(height), height / 2 - y * scale, scale)
+  origin = width / 2 - x * scale, height / 2 - y * scale  # where the scene's middle lies, in pixels
+  columns = _offsets(np.arange(left, left + wide), origin[0], scale)
+  rows = _offsets(np.arange(top, top + high), origin[1], scale)
   planes = surfaces.wall(scene.backdrop, columns[:, None, :], rows[:, :, None])
   for body in scene.bodies:
-    _paint_body(planes, body, body.path(times), (x, y, scale), scene.backdrop.light)
+    pose = body.path(times)
+    px, py = (pose.x - x) * scale + width / 2, (pose.y - y) * scale + height / 2
+    _paint_body(planes, body, pose, (px, py, scale), (top, left), scene.backdrop.light)
   planes += .5
   return np.clip(planes, 0, 255, out=planes)
 
@@ -54,20 +60,24 @@ def _offsets(pixels, centre, scale):
   return ((pixels + .5 - centre[:, None]) / scale[:, None]).astype(np.float32)
 
 
-def _paint_body(planes, body, pose, camera, light):
-  """Blends one body into planes (3, N, H, W) in place, in windows that just hold it."""
+def _paint_body(planes, body, pose, place, corner, light):
+  """Blends one body into planes (3, N, H, W) in place, in windows that just hold it.
+
+  `place` are its middle's pixels px, py and the pixels a height, each (N,); `corner` is the pixel
+  (row, column) at which the planes begin.
+  """
   _, number, height, width = planes.shape
-  x, y, scale = camera
-  px, py = (pose.x - x) * scale + width / 2, (pose.y - y) * scale + height / 2
+  (px, py, scale), (top, left) = place, corner
   cos, sin = np.cos(pose.angle), np.sin(pose.angle)
   (a, b), reach = body.half, pose.grow * scale
-  columns = _window(px, reach * (a * np.abs(cos) + b * np.abs(sin)) + 1, width)
-  rows = _window(py, reach * (a * np.abs(sin) + b * np.abs(cos)) + 1, height)
+  columns = _window(px, reach * (a * np.abs(cos) + b * np.abs(sin)) + 1, left, width)
+  rows = _window(py, reach * (a * np.abs(sin) + b * np.abs(cos)) + 1, top, height)
   if columns is None or rows is None:
     return
   gx, gy = _offsets(columns, px, scale)[:, None, :], _offsets(rows, py, scale)[:, :, None]
   turn = (cos, sin) if pose.angle.any() else None
   cover, value = shade(body, gx, gy, turn, pose.grow, scale, light)
+  columns, rows = columns - left, rows - top
   if len(columns) == len(rows) == 1:
     behind = planes[:, :, rows[0, 0]:rows[0, -1] + 1, columns[0, 0]:columns[0, -1] + 1]
     behind += cover * (value - behind)
@@ -80,23 +90,24 @@ def _paint_body(planes, body, pose, camera, light):
     flat[:, index] = behind
 
 
-def _window(centre, half, size):
-  """Pixels within [0, size) that hold centre +- half, both (N,) pixels.
+def _window(centre, half, begin, size):
+  """Pixels within [begin, begin + size) that hold centre +- half, both (N,) pixels.
 
   Returns:
     (1, P) where one window serves all pictures (what rests moves with the camera only), else
     (N, P) windows of one length; None where nothing is in sight.
   """
+  end = begin + size
   first, last = np.floor(centre - half), np.ceil(centre + half)
-  seen = (last > 0) & (first < size) & (half > 1)
+  seen = (last > begin) & (first < end) & (half > 1)
   if not seen.any():
     return None
-  first, last = first[seen], last[seen]
-  length, whole = min(size, int((last - first).max())), (int(first.min()), int(last.max()))
+  first, last = np.maximum(first[seen], begin), np.minimum(last[seen], end)
+  length, whole = int((last - first).max()), (int(first.min()), int(last.max()))
   if whole[1] - whole[0] <= length + 4:
-    return np.arange(max(whole[0], 0), min(whole[1], size))[None]
-  start = np.zeros(len(seen), int)
-  start[seen] = np.clip(first, 0, size - length)
+    return np.arange(*whole)[None]
+  start = np.full(len(seen), begin)
+  start[seen] = np.minimum(first, end - length)
   return start[:, None] + np.arange(length)
 
 
