@@ -27,16 +27,43 @@ PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'vocoder': 'vocoder
 CODECS = ('codec', 'video_codec')  # the parts that are no towers: {'params', 'std'}
 
 
+PACKED_FROM = 2048  # numbers: smaller arrays are not worth a byte a number
+SCALE = '.scale'  # after the name of a packed array: what its bytes are multiples of
+
+
 def save(path, tree, about, dtype=None):
-  """Writes a tree of arrays; `about` is a flat dict of strings; floats become `dtype` if given."""
+  """Writes a tree of arrays; `about` is a flat dict of strings.
+
+  Floats become `dtype` if given. Of np.int8 large matrices become whole multiples of 1/127 of the
+  largest number that goes to the same output, a byte each; the rest is float16.
+  """
   flat = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, tree), sep='/')
-  if dtype is not None:
+  if dtype == np.int8:
+    flat = {k: v for name, value in flat.items() for k, v in _packed(name, value).items()}
+  elif dtype is not None:
     flat = {k: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v
             for k, v in flat.items()}
   with replacing(path) as partial:
     safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, partial,
                                 metadata={k: str(v) for k, v in about.items()})
     partial.chmod(0o644)  # safetensors makes files that only their owner can read
+
+
+def _packed(name, value):
+  """{name in the file: array} of a tree's array."""
+  if not np.issubdtype(value.dtype, np.floating):
+    return {name: value}
+  if value.ndim < 2 or value.size < PACKED_FROM:
+    return {name: value.astype(np.float16)}
+  scale = np.maximum(np.abs(value).max(axis=-2, keepdims=True), 1e-20).astype(np.float32) / 127
+  return {name: np.round(value / scale).astype(np.int8), name + SCALE: scale}
+
+
+def _unpacked(flat):
+  """{name: array} of a file with its packed arrays as float32."""
+  scales = {k: v for k, v in flat.items() if k.endswith(SCALE)}
+  return {k: v * scales[k + SCALE] if k + SCALE in scales else v
+          for k, v in flat.items() if k not in scales}
 
 
 def read(path):
@@ -52,7 +79,7 @@ def read(path):
   floats = (np.floating, ml_dtypes.bfloat16)
   flat = {k: v.astype(np.float32) if any(np.issubdtype(v.dtype, f) for f in floats) else v
           for k, v in flat.items()}
-  return flax.traverse_util.unflatten_dict(flat, sep='/'), about
+  return flax.traverse_util.unflatten_dict(_unpacked(flat), sep='/'), about
 
 
 def header(path):
@@ -205,11 +232,11 @@ def keep_frozen(workdir, frozen, parts):
 
 
 def main():
-  """`python -m avlink_jax.weights RUN/weights.safetensors OUT.safetensors`: a half-size copy, as
-  bundled with the package."""
-  source, out = sys.argv[1:]
+  """`python -m avlink_jax.weights RUN/weights.safetensors OUT.safetensors [int8]`: a copy of half
+  the size, or of a quarter, as bundled with the package."""
+  source, out, *packed = sys.argv[1:]
   tree, about = read(source)
-  save(out, tree, about, dtype=np.float16)
+  save(out, tree, about, dtype=np.int8 if packed == ['int8'] else np.float16)
   print(json.dumps({'bytes': pathlib.Path(out).stat().st_size, **about}))
 
 

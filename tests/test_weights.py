@@ -59,6 +59,25 @@ def test_half_size_copies_come_back_as_float32_rounded_once(tmp_path, dtype, dig
   np.testing.assert_array_equal(back['steps'], [0, 1, 2])
 
 
+def test_packed_copies_are_off_by_half_a_127th_of_an_outputs_largest_weight_at_most(tmp_path):
+  rng = np.random.default_rng(0)
+  stacked = rng.standard_normal((3, 64, 32)) * np.geomspace(1e-6, 1e3, 32)
+  tree = {'params': {'kernel': jnp.asarray(stacked), 'bias': jnp.asarray(rng.standard_normal(64)),
+                     'closed': jnp.zeros((64, 64)), 'steps': jnp.arange(4096).reshape(2, -1)}}
+  weights.save(tmp_path / 'w.safetensors', tree, {'task': 't2v'}, dtype=np.int8)
+  back, about = weights.read(tmp_path / 'w.safetensors')
+  kernel = np.asarray(tree['params']['kernel'])
+  largest = np.abs(kernel).max(axis=1, keepdims=True)
+  assert np.all(np.abs(back['params']['kernel'] - kernel) <= largest * (0.5 / 127 + 1e-6))
+  assert {x.dtype for x in flat(back).values()} == {np.dtype(np.float32), np.dtype(np.int32)}
+  np.testing.assert_array_equal(back['params']['closed'], 0)
+  np.testing.assert_array_equal(back['params']['steps'], tree['params']['steps'])
+  np.testing.assert_allclose(back['params']['bias'], tree['params']['bias'], rtol=2**-11)
+  assert about == {'task': 't2v'}
+  weights.save(tmp_path / 'again.safetensors', back, {'task': 't2v'}, dtype=np.int8)
+  assert_same(weights.read(tmp_path / 'again.safetensors')[0], back)  # once packed, nothing is lost
+
+
 def test_transposed_arrays_are_saved_as_they_read(tmp_path):
   x = np.arange(6, dtype=np.float32).reshape(2, 3)
   weights.save(tmp_path / 'w.safetensors', {'x': x.T}, {})
