@@ -155,7 +155,9 @@ def add_video_codec(c):
       ends=by_scale((3, 3, 3), (3, 3, 3), (1, 3, 3)),
       up_kernel=by_scale((3, 3, 3), (3, 3, 3), (1, 1, 1)),
       linear=by_scale(False, False, True),  # whether a matrix goes around the convolutions
-      kl_weight=by_scale(1e-6, 1e-6, 1e-4), std_decay=0.99))
+      quantise='none',  # or lfq: latents of -1 and 1, tokens (codecs/lfq.py)
+      kl_weight=by_scale(1e-6, 1e-6, 1e-4), std_decay=0.99,
+      entropy_weight=0.1, commitment_weight=0.25))  # of lfq, in the KL's place
 
 
 def high_resolution(c, seconds, crop=(0, 0)):

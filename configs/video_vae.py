@@ -19,6 +19,9 @@ def get_config(scale='paper'):
   c.train.beta1, c.train.beta2, c.train.weight_decay = by_scale(0.0, 0.5, 0.9), 0.99, 0.0
   c.sample.count = by_scale(16, 4, 2)  # of 55 MB each
   c.codec_loss = ConfigDict(dict(
+      # none, or files of VGG16 and LPIPS's heads: path[,path]
+      perceptual='none', perceptual_weight=1.0,
+      frames=by_scale(4, 4, 2),  # of an example that the perceptual network looks at; 0: all
       adversarial=by_scale(True, True, False),  # False: no discriminator at all
       disc_after=by_scale(20_000, 5_000, 1_500),
       disc_rate=by_scale(1.0, 1.0, 0.1),  # the discriminator's learning rate, in the other's

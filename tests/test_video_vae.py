@@ -209,6 +209,53 @@ def test_parts_are_the_whole_at_shipped_sizes(scale, size):
               plain_jit(lambda p, z: codec.decode(p, 1.0, z, 9))(given, whole))
 
 
+# Too little memory
+
+class Device:
+  """Decodes as the codec does, but for parts of more than so many latents."""
+
+  def __init__(self, room):
+    self.room, self.decode, self.sizes = room, video_parts._decode_part, []
+
+  def __call__(self, vae, params, std, past, latents):
+    if latents.size // latents.shape[-1] > self.room:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.')
+    self.sizes.append(latents.shape[1:4])
+    return self.decode(vae, params, std, past, latents)
+
+
+@pytest.mark.parametrize('room, parts, said', [
+    (200, (2, 3, 30), '2 latents at a time'), (80, (1, 3, 25), 'in tiles of 3 × 15')])
+def test_where_memory_is_short_smaller_parts_are_taken_and_said(
+    monkeypatch, capsys, room, parts, said):
+  vae = dataclasses.replace(CELLS, decoder_blocks=1)
+  device = Device(room)
+  monkeypatch.setattr(video_parts, '_decode_part', device)
+  given, z = random_params(vae), latents(vae, 4, 3, 30)
+  made = vae.decode_in_parts(given, 1.0, z)
+  assert vae.halo[1] == 5 and parts in device.sizes
+  assert said in capsys.readouterr().err.splitlines()[-1]
+  assert_same(made, plain_jit(lambda z: vae.decode(given, 1.0, z))(z))
+
+
+def test_where_no_part_is_small_enough_the_error_stays(monkeypatch):
+  monkeypatch.setattr(video_parts, '_decode_part', Device(0))
+  with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'):
+    CELLS.decode_in_parts(params(CELLS), 1.0, latents(CELLS, 2))
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 70), at_once=st.integers(1, 9),
+       halo=st.integers(0, 30))
+def test_each_smaller_part_sees_less_until_none_can(height, width, at_once, halo):
+  seen = lambda tile: np.prod(np.minimum(np.add(tile, 2 * halo), (height, width)))  # noqa: E731
+  tile = None
+  while (smaller := video_parts.halved((height, width), at_once, tile, halo)) is not None:
+    less = smaller[0] < at_once or seen(smaller[1]) < seen(tile or (height, width))
+    assert less
+    at_once, tile = smaller
+  assert at_once == 1 and seen((1, 1)) == seen(tile or (height, width))
+
+
 # The layers
 
 @pytest.mark.parametrize('kernel, strides', [

@@ -5,15 +5,19 @@ with as much around it as the network sees (`VideoVAE.halo`), and only the tile 
 """
 
 import functools
+import math
+import sys
 
 import jax
 import numpy as np
+
+from avlink_jax.errors import out_of_memory
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode_part(vae, params, std, past, video):
   mean, _, past = vae.moments_of_part(params, past, video)
-  return mean / std, past
+  return vae.code(mean) / std, past
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -27,11 +31,15 @@ def encode(vae, params, std, video, latents_at_once, tile):
   t, s = vae.time_stride, vae.space_stride
   grid = (video.shape[1] // t, video.shape[2] // s, video.shape[3] // s)
   made = np.empty((len(video), *grid, vae.latent_channels), np.float32)
-  for rows, columns in tiles(grid[1:], tile, vae.halo[0]):
-    seen = video[:, :, scaled(rows.seen, s), scaled(columns.seen, s)]
-    part = functools.partial(_encode_part, vae, params, std)
-    for at, piece in in_time(part, seen, t, grid[0], latents_at_once):
-      made[:, at, rows.own, columns.own] = piece[:, :, rows.kept, columns.kept]
+  part = functools.partial(_encode_part, vae, params, std)
+
+  def fill(latents_at_once, tile):
+    for rows, columns in tiles(grid[1:], tile, vae.halo[0]):
+      seen = video[:, :, scaled(rows.seen, s), scaled(columns.seen, s)]
+      for at, piece in in_time(part, seen, t, grid[0], latents_at_once):
+        made[:, at, rows.own, columns.own] = piece[:, :, rows.kept, columns.kept]
+
+  as_memory_allows(fill, grid, latents_at_once, tile, vae.halo[0])
   return made
 
 
@@ -41,13 +49,48 @@ def decode(vae, params, std, latents, latents_at_once, tile):
   t, s = vae.time_stride, vae.space_stride
   size, *grid = latents.shape[:4]
   made = np.empty((size, grid[0] * t, grid[1] * s, grid[2] * s, 3), np.float32)
-  for rows, columns in tiles(grid[1:], tile, vae.halo[1]):
-    seen = latents[:, :, rows.seen, columns.seen]
-    part = functools.partial(_decode_part, vae, params, std)
-    for at, piece in in_time(part, seen, 1, grid[0], latents_at_once):
-      made[:, scaled(at, t), scaled(rows.own, s), scaled(columns.own, s)] = piece[
-          :, :, scaled(rows.kept, s), scaled(columns.kept, s)]
+  part = functools.partial(_decode_part, vae, params, std)
+
+  def fill(latents_at_once, tile):
+    for rows, columns in tiles(grid[1:], tile, vae.halo[1]):
+      seen = latents[:, :, rows.seen, columns.seen]
+      for at, piece in in_time(part, seen, 1, grid[0], latents_at_once):
+        made[:, scaled(at, t), scaled(rows.own, s), scaled(columns.own, s)] = piece[
+            :, :, scaled(rows.kept, s), scaled(columns.kept, s)]
+
+  as_memory_allows(fill, grid, latents_at_once, tile, vae.halo[1])
   return made
+
+
+def as_memory_allows(fill, grid, latents_at_once, tile, halo):
+  """`fill(latents_at_once, tile)`; where a device has too little memory for that, it begins anew
+  with smaller parts, which is said, as long as there are any."""
+  latents_at_once = min(latents_at_once, grid[0])
+  while True:
+    try:
+      return fill(latents_at_once, tile)
+    except jax.errors.JaxRuntimeError as error:
+      smaller = halved(grid[1:], latents_at_once, tile, halo)
+      if not out_of_memory(error) or smaller is None:
+        raise
+    latents_at_once, tile = smaller
+    print(f'too little memory: the video goes through its codec {latents_at_once} latents at a time'
+          + (f', in tiles of {tile[0]} × {tile[1]}' if tile else ''), file=sys.stderr, flush=True)
+
+
+def halved(grid, latents_at_once, tile, halo):
+  """(latents_at_once, tile) of parts that need less, None where none do: fewer latents first, which
+  costs nothing, then smaller tiles, as long as what they see gets less."""
+  if latents_at_once > 1:
+    return latents_at_once // 2, tile
+  seen = lambda tile: math.prod(  # noqa: E731
+      min(own + 2 * halo, size) for own, size in zip(tile, grid, strict=True))
+  tile = now = tuple(min(own, size) for own, size in zip(tile or grid, grid, strict=True))
+  while max(tile) > 1:
+    tile = ((-(-tile[0] // 2), tile[1]) if tile[0] >= tile[1] else (tile[0], -(-tile[1] // 2)))
+    if seen(tile) < seen(now):
+      return 1, tile
+  return None
 
 
 def in_time(part, given, stride, length, at_once):

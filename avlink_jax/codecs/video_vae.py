@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 
-from avlink_jax.codecs import video_parts
+from avlink_jax.codecs import lfq, video_parts
 from avlink_jax.codecs.causal import CausalConv, LocalNorm
+from avlink_jax.errors import UserError
 
 
 class AdaptiveNorm(nn.Module):
@@ -49,7 +50,8 @@ class ResBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Cells of pixels (B, T, H, W, C) -> moments, 2·latent_channels of them."""
+  """Cells of pixels (B, T, H, W, C) -> moments, 2·latent_channels of them; with quantisation the
+  latents alone, which it rounds."""
   vae: Any
 
   @nn.compact
@@ -65,7 +67,8 @@ class Encoder(nn.Module):
     for i in range(vae.middle):
       x = block(vae.widths[-1], name=f'middle_{i}')(x)
     x = nn.swish(LocalNorm(name='norm')(x))
-    return conv(2 * vae.latent_channels, (1, 1, 1), name='last')(x)
+    outputs = vae.latent_channels * (2 if vae.quantise == 'none' else 1)
+    return conv(outputs, (1, 1, 1), name='last')(x)
 
 
 class Decoder(nn.Module):
@@ -104,12 +107,13 @@ class VideoVAE:
     patch: instants, rows and columns of pixels that make a cell before the first convolution, so
       that on a CPU none runs over single pixels; (1, 1, 1) in MAGVIT-v2.
     ends: kernel of the convolutions that see pixels. up_kernel: of those that go up a level.
+    quantise: 'none', or 'lfq': latents are codes of −1 and 1, tokens (codecs/lfq.py).
     linear: a matrix each way around the convolutions, as the 1D-VAE has (codecs/mel_vae.py): it
       finds the principal components within a few hundred steps.
     planes: on a CPU (codecs/causal.py). dtype: of activations. remat: each block in training.
 
   Parameters: {'encoder', 'decoder'[, 'linear']}; the latents' measured deviation `std` () is kept
-  beside them, and what the upsampler sees is the posterior's mean divided by it.
+  beside them, and what the upsampler sees is the posterior's mean (or its code) divided by it.
   """
   width: int = 128
   multipliers: tuple[int, ...] = (1, 2, 2, 4)
@@ -121,6 +125,7 @@ class VideoVAE:
   patch: tuple[int, int, int] = (1, 1, 1)
   ends: tuple[int, int, int] = (3, 3, 3)
   up_kernel: tuple[int, int, int] = (3, 3, 3)
+  quantise: str = 'none'
   linear: bool = False
   planes: bool = False
   dtype: Any = jnp.float32
@@ -128,10 +133,18 @@ class VideoVAE:
 
   @classmethod
   def of(cls, config, dtype=jnp.float32, platform=None, remat=False):
-    """The codec that `config.video_codec` describes, on `platform` (default: this process's)."""
+    """The codec that `config.video_codec` describes, on `platform` (default: this process's).
+
+    Raises UserError for a quantisation that there is not.
+    """
+    if config.quantise not in ('none', 'lfq'):
+      raise UserError(f'video_codec.quantise={config.quantise!r}: use none or lfq')
+    if config.quantise == 'lfq' and config.latent_channels > lfq.MOST_BITS:
+      raise UserError(f'video_codec.latent_channels={config.latent_channels}: with lfq these are '
+                      f'the bits of a token: use at most {lfq.MOST_BITS}')
     return cls(config.width, tuple(config.multipliers), config.time_halvings, config.blocks,
                config.decoder_blocks, config.middle, config.latent_channels, tuple(config.patch),
-               tuple(config.ends), tuple(config.up_kernel), config.linear,
+               tuple(config.ends), tuple(config.up_kernel), config.quantise, config.linear,
                (platform or jax.default_backend()) == 'cpu', dtype, remat)
 
   @property
@@ -205,7 +218,10 @@ class VideoVAE:
     video = as_float(video)
     moments, past = self._apply(self.encoder, params['encoder'], past,
                                 self._cells(video, self.patch))
-    mean, log_variance = jnp.split(moments, 2, axis=-1)
+    if self.quantise == 'lfq':
+      mean, log_variance = moments, jnp.full(moments.shape, -30.0)
+    else:
+      mean, log_variance = jnp.split(moments, 2, axis=-1)
     if self.linear:
       cells = self._cells(video, (self.time_stride, self.space_stride, self.space_stride))
       mean += cells @ params['linear']['encode']
@@ -213,7 +229,19 @@ class VideoVAE:
 
   def encode(self, params, std, video):
     """Scaled latents (B, ⌈T/4⌉, ⌈H/8⌉, ⌈W/8⌉, C) of video (B, T, H, W, 3)."""
-    return self.moments(params, video)[0] / std
+    return self.code(self.moments(params, video)[0]) / std
+
+  def code(self, mean):
+    """What of the posterior's mean is handed on: itself, or the code that is nearest."""
+    return lfq.quantise(mean) if self.quantise == 'lfq' else mean
+
+  def tokens(self, params, video):
+    """int32 (B, ⌈T/4⌉, ⌈H/8⌉, ⌈W/8⌉) of video (B, T, H, W, 3): numbers below 2^latent_channels."""
+    return lfq.tokens(self.encode(params, 1.0, video))
+
+  def decode_tokens(self, params, tokens, frames=None, height=None, width=None):
+    """Tokens (B, T, H, W) -> video, as `decode`."""
+    return self.decode(params, 1.0, lfq.codes(tokens, self.latent_channels), frames, height, width)
 
   def decode(self, params, std, latents, frames=None, height=None, width=None):
     """Scaled latents (B, T, H, W, C) -> video (B, 4·T, 8·H, 8·W, 3), not clipped; of it the last
@@ -224,7 +252,7 @@ class VideoVAE:
   def decode_part(self, params, std, past, latents):
     """The whole video of a part of the latents, and what the next part needs; as
     `moments_of_part`."""
-    z = latents * std
+    z = self.code(latents * std)
     cells, past = self._apply(self.decoder, params['decoder'], past, z)
     video = self._pixels(cells, self.patch)
     if self.linear:

@@ -77,6 +77,15 @@ class Autoencoder:
     mean, log_variance = self.codec.moments(params, data)
     return mean, log_variance, mean + jnp.exp(0.5 * log_variance) * gaussian(key, mean.shape)
 
+  def regularise(self, mean, log_variance):
+    """What latents are to be like: the weighted KL from N(0, 1) (scalar), metrics."""
+    kl = mel_vae.kl_divergence(mean, log_variance)
+    return self.sizes.kl_weight * kl, {'kl': kl}
+
+  def handed_on(self, mean):
+    """What the flow models are to see of the posterior's mean."""
+    return mean
+
   def adversarial(self, discriminator, made, batch, key):
     """What the generator minimises against the discriminator: scalar."""
     return patchgan.generator_hinge(self.discriminator(discriminator, self.view(made, batch, key)))
@@ -103,11 +112,11 @@ class Autoencoder:
       value, slope = value + weight * hinge, slope + weight * push
       said |= {'adversarial': hinge, 'adversarial_weight': weight}
     value, slope = jax.lax.stop_gradient((value, slope))
-    kl = mel_vae.kl_divergence(mean, log_variance)
+    penalty, regular = self.regularise(mean, log_variance)
     decay = self.sizes.std_decay
-    std = decay * stats['std'] + (1 - decay) * jax.lax.stop_gradient(jnp.std(mean))
-    return (value + jnp.sum(slope * (made - seen)) + self.sizes.kl_weight * kl,
-            ({**said, 'kl': kl, 'latent_std': std}, {'std': std}))
+    std = decay * stats['std'] + (1 - decay) * jax.lax.stop_gradient(jnp.std(self.handed_on(mean)))
+    return (value + jnp.sum(slope * (made - seen)) + penalty,
+            ({**said, **regular, 'latent_std': std}, {'std': std}))
 
   def _discriminator_loss(self, params, stats, batch, key, step):
     z = self._encode(params['generator'], self.data(batch), key)[-1]

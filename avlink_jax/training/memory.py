@@ -4,7 +4,7 @@ import contextlib
 
 import jax
 
-from avlink_jax.errors import UserError
+from avlink_jax.errors import UserError, out_of_memory
 from avlink_jax.training.sharding import divisors
 
 
@@ -15,7 +15,7 @@ def told(remedies, config):
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
+    if not out_of_memory(error):
       raise
     said = ' '.join(str(error).split()).removeprefix('RESOURCE_EXHAUSTED: ')[:160]
     might = ' or '.join(f'--config.{key}' for key in remedies(config, len(jax.devices())))

@@ -43,7 +43,9 @@ def bicubic_and_repeat(video):
 def autoencoder(path):
   """(video -> reconstruction, latent channels) of a weights file."""
   tree, about = weights.read(path)
-  codec = model_builder.build(weights.config_of(about, path)).video_codec
+  config = video_vae.get_config(about.get('scale', 'nano'))
+  config.video_codec.update(weights.config_of(about, path).video_codec)
+  codec = model_builder.build(config).video_codec
   params, std = tree['params'], tree['stats']['std']
   weights.fit(params, jax.eval_shape(codec.init, jax.random.key(0)), path)
 
