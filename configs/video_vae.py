@@ -10,7 +10,7 @@ def get_config(scale='paper'):
   common.add_video_codec(c)
   by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[scale]  # noqa: E731
   common.high_resolution(c, seconds=by_scale(17, 17, 12) / 24,
-                         crop=by_scale((256, 256), (128, 128), (96, 96)))
+                         crop=by_scale((128, 128), (128, 128), (96, 96)))
   c.train.steps = by_scale(400_000, 20_000, 6_000)
   c.train.decay_steps = by_scale(0, 5_000, 3_000)
   c.train.batch_size = by_scale(128, 16, 4)
