@@ -100,7 +100,10 @@ def train_step(config, mesh):
 
 
 def sampling(config, mesh):
-  """The Program of the sampler; None of a task that has none."""
+  """The Program of the sampler, of the video autoencoder that of decoding; None of a task that has
+  none."""
+  if config.task == 'video_vae':
+    return decoding(config, mesh)
   task, plain = (one_way(task_of(config, mesh, **changes), config.sample.direction)
                  for changes in ({}, dict(attention='reference')))
   if not isinstance(task, tasks.FlowTask):
@@ -113,6 +116,23 @@ def sampling(config, mesh):
   return Program(sampler.place(task, config, mesh), arguments,
                  flops.of(generate, *unplaced(arguments)), memory.for_sampling(config, mesh.size),
                  dict(clips=clips, steps=config.sample.steps))
+
+
+def decoding(config, mesh):
+  """The Program that decodes whole clips by the video autoencoder, one on each device, as a
+  sampler's single step. (MODE sample decodes in parts, and less at a time: codecs/video_parts.py.)
+  """
+  task = task_of(config, mesh)
+  codec, clip, clips = task.codec, task.models.layout.clip, mesh.size
+  shapes = jax.eval_shape(lambda: (task.codec.init(jax.random.key(0)), jnp.ones(())))
+  latents = jax.eval_shape(codec.encode, *shapes, jax.ShapeDtypeStruct(
+      (clips, clip.frames, clip.height, clip.width, 3), jnp.uint8))
+  where = sharding.batch_sharding(mesh)
+  arguments = (*sharding.abstract(shapes, sharding.shardings(shapes, mesh)),
+               sharding.abstract(latents, where))
+  decode = lambda *args: codec.decode(*args, clip.frames, clip.height, clip.width)  # noqa: E731
+  return Program(jax.jit(decode, out_shardings=where), arguments,
+                 flops.of(decode, *unplaced(arguments)), [], dict(clips=clips, steps=1))
 
 
 def computes_in(mesh):

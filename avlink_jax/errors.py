@@ -34,3 +34,8 @@ class Preempted(Exception):
 
 class Lost(Exception):
   """Others of the run's processes did not come; `main` exits with status LOST."""
+
+
+def out_of_memory(error):
+  """Whether a JaxRuntimeError says that a device's memory does not hold a program."""
+  return 'RESOURCE_EXHAUSTED' in str(error)

@@ -87,7 +87,8 @@ def test_the_sampler_is_told_with_its_clips_and_steps(report):
   assert 8 * sampler['flops_per_clip'] == pytest.approx(5 * sampler['flops_per_step'], rel=1e-6)
 
 
-@pytest.mark.parametrize('task', ['t2a', 't2v', 'a2v', 'joint', 'av', 'mel_vae', 'vocoder'])
+@pytest.mark.parametrize('task', ['t2a', 't2v', 'a2v', 'joint', 'av', 'mel_vae', 'vocoder',
+                                  'video_vae'])
 def test_every_task_has_a_train_step_and_flow_tasks_a_sampler(task):
   """Traced, which is all that differs among them before XLA."""
   config, mesh = micro_config(task), sharding.make_mesh()

@@ -1,4 +1,4 @@
-"""How alike two mels look to a fixed network: LPIPS's distance, for the 1D-VAE (ref. 27).
+"""How alike two images look to a fixed network: LPIPS's distance, for the autoencoders (ref. 27).
 
 A network is an object with
 
@@ -6,9 +6,9 @@ A network is an object with
     heads             how much each channel of each map counts: list of (C_l,), not negative
     floor             added to a pixel's squared norm
 
-and an image is a log-mel in which 0 is silence and 1 is a magnitude of one. Two networks: LPIPS's
-own VGG16, given its weights; and a small one which this project trains on the sounds of
-`impacts` (`training/mel_features.py`) and ships.
+and an image is a log-mel in which 0 is silence and 1 is a magnitude of one; to LPIPS's network also
+a picture, (B, H, W, 3) in [0, 1]. Two networks: LPIPS's own VGG16, given its weights; and a small
+one which this project trains on the sounds of `impacts` (`training/mel_features.py`) and ships.
 """
 
 import dataclasses
@@ -87,7 +87,7 @@ class LPIPS:
     return [self.tensors[f'lin{k}.model.1.weight'].reshape(-1) for k in range(len(TAPS))]
 
   def features(self, image):
-    """The grey image goes to three channels alike, and from [0, 1] to [−1, 1]."""
+    """A grey image goes to three channels alike; any from [0, 1] to [−1, 1]."""
     x, maps = (2 * image - 1 - SHIFT) / SCALE, []
     for index, _ in VGG:
       kernel = self.tensors[f'features.{index}.weight'].transpose(2, 3, 1, 0)

@@ -4,7 +4,7 @@ import contextlib
 
 import jax
 
-from avlink_jax.errors import UserError
+from avlink_jax.errors import UserError, out_of_memory
 from avlink_jax.training.sharding import divisors
 
 
@@ -15,7 +15,7 @@ def told(remedies, config):
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
+    if not out_of_memory(error):
       raise
     said = ' '.join(str(error).split()).removeprefix('RESOURCE_EXHAUSTED: ')[:160]
     might = ' or '.join(f'--config.{key}' for key in remedies(config, len(jax.devices())))
@@ -28,7 +28,7 @@ def for_training(config, devices):
   train, ways = config.train, devices // config.mesh.sequence
   own = train.batch_size // ways  # examples of a device, which holds a part of them at a time
   remedies = []
-  if config.task not in ('mel_vae', 'vocoder'):  # which have an adversary (placed.place)
+  if config.task not in ('mel_vae', 'vocoder', 'video_vae'):  # whose adversaries need it whole
     remedies += [f'train.accumulate={n}' for n in divisors(own) if n > train.accumulate][:1]
   if config.remat == 'none':
     remedies.append('remat=block')
