@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from avlink_jax.codecs.mel_vae import MelVAE
 from avlink_jax.codecs.t5_text import Pretrained
 from avlink_jax.codecs.text import WordEncoder
+from avlink_jax.codecs.video_vae import VideoVAE
 from avlink_jax.data import embeddings
 from avlink_jax.data.batch import Layout
 from avlink_jax.errors import UserError
@@ -20,12 +21,14 @@ from avlink_jax.model.injection import Injection
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-  """Everything a config builds. `link` is None where no modality conditions another."""
+  """Everything a config builds. `link` is None where no modality conditions another, `video_codec`
+  where the config has none."""
   layout: Layout
   codec: MelVAE
   text: WordEncoder | Pretrained
   towers: dict[str, DiT | Features]
   link: AVLink | Injection | None
+  video_codec: VideoVAE | None = None
 
 
 def build(config, dtype=jnp.float32, platform=None):
@@ -80,7 +83,9 @@ def build(config, dtype=jnp.float32, platform=None):
         towers[name].depth == 0 for way in config.generate for name in way.split('+')):
       raise UserError('towers.NAME.features: only the picture that conditions can be features '
                       'from outside')
-  return Models(layout, codec, text, towers, link)
+  video_codec = VideoVAE.of(config.video_codec, dtype, platform, remat=config.remat != 'none') \
+      if 'video_codec' in config else None
+  return Models(layout, codec, text, towers, link, video_codec)
 
 
 def build_text(config, source=''):

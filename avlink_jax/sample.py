@@ -19,6 +19,7 @@ from avlink_jax import models as model_builder
 from avlink_jax.atomic import sweep, write_text
 from avlink_jax.codecs import vocoder
 from avlink_jax.codecs.mel import log_mel, normalise
+from avlink_jax.codecs.video_vae import as_uint8
 from avlink_jax.data import batch as batches
 from avlink_jax.data import media, pipeline
 from avlink_jax.data.clip import Clip
@@ -195,9 +196,32 @@ class Reconstructor:
       yield {'audio': self.vocoder(np.asarray(self._codec(mel[None]))[0])}
 
 
+class VideoReconstructor:
+  """The video autoencoder's samples: each clip's pictures through it, in parts."""
+  vocoder = None
+
+  def __init__(self, task, params, stats, frozen, config):
+    del frozen, config
+    self._params, self._std = hosts.gather((params, stats['std']))
+    self._layout, self._codec = task.models.layout, task.models.video_codec
+
+  def batches(self, clips):
+    return [[i] for i in range(len(clips))]
+
+  def __call__(self, clips, prompts, seed):
+    del prompts, seed
+    for clip in clips:
+      video = shown_frames(clip, self._layout)[None]
+      latents = self._codec.encode_in_parts(self._params, self._std, video)
+      made = self._codec.decode_in_parts(self._params, self._std, latents, *video.shape[1:4])
+      yield {'video': as_uint8(made[0])}
+
+
 def make_sampler(task, *args):
   """What makes this task's samples."""
-  return (Sampler if isinstance(task, tasks.FlowTask) else Reconstructor)(task, *args)
+  if isinstance(task, tasks.FlowTask):
+    return Sampler(task, *args)
+  return (VideoReconstructor if 'video' in task.generate else Reconstructor)(task, *args)
 
 
 def export(task, params, stats, frozen, config, clips, skipped, output, seed, *, prompt=None,
@@ -265,7 +289,8 @@ def shown(task, clip, made, own):
              frames=made.get('video'))
   if 'video' in given and own:
     out['source_video'] = clip.source
-  elif 'video' in given or not isinstance(task, tasks.FlowTask):
+  elif 'video' not in task.generate and (
+      'video' in given or not isinstance(task, tasks.FlowTask)):
     out['frames'] = shown_frames(clip, layout)
   if 'audio' in given and own:
     out['source_audio'] = clip.source

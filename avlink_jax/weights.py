@@ -22,7 +22,9 @@ from avlink_jax.atomic import replacing
 from avlink_jax.errors import UserError
 
 BUNDLED = pathlib.Path(__file__).parent / 'assets'
-PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'vocoder': 'vocoder'}
+PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'vocoder': 'vocoder',
+         'video_codec': 'video_vae'}
+CODECS = ('codec', 'video_codec')  # the parts that are no towers: {'params', 'std'}
 
 
 def save(path, tree, about, dtype=None):
@@ -158,18 +160,18 @@ def frozen_shapes(models, parts, dtype=None):
 
   def make():
     frozen = {'towers': {part: {'dit': models.towers[part].init(key), 'text': models.text.init(key)}
-                         for part in parts if part != 'codec'}}
+                         for part in parts if part not in CODECS}}
     if dtype is not None:
       frozen = jax.tree.map(lambda x: x.astype(dtype), frozen)
-    if 'codec' in parts:
-      frozen['codec'] = {'params': models.codec.init(key), 'std': jnp.ones(())}
-    return frozen
+    return frozen | {part: {'params': getattr(models, part).init(key), 'std': jnp.ones(())}
+                     for part in parts if part in CODECS}
 
   return jax.eval_shape(make)
 
 
 def load_frozen(config, models, parts, dtype=None, workdir=None):
-  """The frozen trees a task needs: {'codec': {'params', 'std'}, 'towers': {name: ...}}.
+  """The frozen trees a task needs: {'codec': {'params', 'std'}, 'video_codec': {'params', 'std'},
+  'towers': {name: ...}}.
 
   A run keeps a copy in `workdir/frozen/` (`keep_frozen`); where that is, it is read, so that a
   run does not depend on what happens to the run it was built on.
@@ -179,9 +181,9 @@ def load_frozen(config, models, parts, dtype=None, workdir=None):
     kept = pathlib.Path(workdir or '', 'frozen', f'{part}.safetensors')
     path = kept if workdir and kept.exists() else locate(part, config.frozen[part], config.scale)
     tree = {'params': {}, **read(path)[0]}  # which a file of somebody else's may not have
-    if part == 'codec':
-      fit(tree['params'], jax.eval_shape(models.codec.init, key), path)
-      frozen['codec'] = {'params': tree['params'], 'std': tree['stats']['std']}
+    if part in CODECS:
+      fit(tree['params'], jax.eval_shape(getattr(models, part).init, key), path)
+      frozen[part] = {'params': tree['params'], 'std': tree['stats']['std']}
     else:
       tree['params'] = fit(tree['params'], {'dit': jax.eval_shape(models.towers[part].init, key),
                                             'text': jax.eval_shape(models.text.init, key)}, path)
@@ -197,8 +199,8 @@ def keep_frozen(workdir, frozen, parts):
     if path.exists():
       continue
     path.parent.mkdir(exist_ok=True)
-    tree = {'params': frozen['codec']['params'], 'stats': {'std': frozen['codec']['std']}} \
-        if part == 'codec' else {'params': frozen['towers'][part]}
+    tree = {'params': frozen[part]['params'], 'stats': {'std': frozen[part]['std']}} \
+        if part in CODECS else {'params': frozen['towers'][part]}
     save(path, tree, {'part': part})
 
 

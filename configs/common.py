@@ -140,6 +140,24 @@ def add_fusion(c):
   c.frozen = frozen(c.scale, 'codec', 'audio', 'video')
 
 
+def add_video_codec(c):
+  """The video autoencoder, 4×8×8, for tasks that make or use its latents."""
+  by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[c.scale]  # noqa: E731
+  c.video_codec = ConfigDict(dict(
+      width=by_scale(128, 64, 32), multipliers=by_scale((1, 2, 2, 4), (1, 2, 4), (1, 1)),
+      time_halvings=by_scale(2, 2, 1),  # how many of the halvings halve time as well
+      # Residual blocks a level, and besides at the coarsest.
+      blocks=by_scale(4, 2, 1), decoder_blocks=by_scale(4, 2, 2), middle=by_scale(4, 1, 0),
+      latent_channels=by_scale(16, 16, 8),
+      # Instants, rows, columns of pixels that make a cell first, so that no convolution runs over
+      # single pixels; kernels of the convolutions next to them, and of those that go up a level.
+      patch=by_scale((1, 1, 1), (1, 2, 2), (2, 4, 4)),
+      ends=by_scale((3, 3, 3), (3, 3, 3), (1, 3, 3)),
+      up_kernel=by_scale((3, 3, 3), (3, 3, 3), (1, 1, 1)),
+      linear=by_scale(False, False, True),  # whether a matrix goes around the convolutions
+      kl_weight=by_scale(1e-6, 1e-6, 1e-6), std_decay=0.99))
+
+
 def high_resolution(c, seconds, crop=(0, 0)):
   """512×288 at 24 frames a second. An example is `seconds` of a clip and shows of its pictures
   `crop` (height, width), at a place of its own; 0: all."""

@@ -1,4 +1,5 @@
-"""The adversary of the 1D-VAE (ref. 27, after VQGAN): it judges patches of the mel as an image.
+"""The adversaries of the autoencoders (ref. 27, after VQGAN): they judge patches, of the mel as an
+image or of a video.
 
 Closed forms of the game beside it: hinge losses, and the adaptive weight that keeps the
 adversarial gradient as large as the reconstruction's where both reach the decoder's last layer.
@@ -10,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+
+from avlink_jax.codecs.causal import CausalConv, LocalNorm
 
 LEAK = 0.2
 WIDEST = 8  # times the first width: deeper layers grow no further (pix2pix)
@@ -58,6 +61,51 @@ class PatchGAN:
     """Images (B, T, n_mels, 1) -> logits (B, T/2^layers − 2, n_mels/2^layers − 2, 1): above 0
     where a patch looks real. T and n_mels are at least 3·2^layers."""
     return self._module.apply({'params': params}, image)
+
+
+class _PatchGAN3D(nn.Module):
+  width: int
+  layers: int
+  planes: bool
+
+  @nn.compact
+  def __call__(self, video):
+    x = video
+    conv = lambda channels, strides: CausalConv(  # noqa: E731
+        channels, strides=strides, planes=self.planes)
+    for layer in range(self.layers + 1):
+      time, space = 2 if layer < min(self.layers, 2) else 1, 2 if layer < self.layers else 1
+      x = conv(min(2**layer, WIDEST) * self.width, (time, space, space))(x)
+      if layer:
+        x = LocalNorm()(x)
+      x = nn.leaky_relu(x, LEAK)
+    return conv(1, (1, 1, 1))(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchGAN3D:
+  """The same for videos, of 3 × 3 × 3 convolutions: `layers` that halve the picture, the first two
+  of them the rate as well, and two that do not stride.
+
+  The norm is local: a patch is judged by what it shows, whatever stands beside it or comes later.
+  planes: on a CPU (codecs/causal.py).
+  """
+  width: int = 64
+  layers: int = 3
+  planes: bool = False
+
+  @property
+  def _module(self):
+    return _PatchGAN3D(self.width, self.layers, self.planes)
+
+  def init(self, key):
+    side = 2**self.layers
+    return self._module.init(key, jnp.zeros((1, 4, side, side, 3)))['params']
+
+  def __call__(self, params, video):
+    """Video (B, T, H, W, 3) -> logits (B, ⌊T/4⌋, H/2^layers, W/2^layers, 1). T is at least 4, and
+    2^layers divides H and W."""
+    return self._module.apply({'params': params}, video)
 
 
 def discriminator_hinge(real, fake):

@@ -18,15 +18,17 @@ A task is an object with
                                  of an array (step.part_of). Losses, metrics and gradients of all
                                  parts add up to those of the batch.
 
-and the trainer knows nothing else of it. `frozen` is {'codec': {'params', 'std'},
-'towers': {name: {'dit', 'text'}}}, as much of it as the task needs.
+and the trainer knows nothing else of it. `frozen` is {'codec': {'params', 'std'}, 'video_codec':
+{'params', 'std'}, 'towers': {name: {'dit', 'text'}}}, as much of it as the task needs.
 """
 
 from avlink_jax.tasks.flow import FlowTask
 from avlink_jax.tasks.mel_vae import MelVAETask
+from avlink_jax.tasks.video_vae import VideoVAETask
 from avlink_jax.tasks.vocoder import VocoderTask
 
 
 def make(config, models):
   """The task that `config.task` names."""
-  return {'mel_vae': MelVAETask, 'vocoder': VocoderTask}.get(config.task, FlowTask)(models, config)
+  return {'mel_vae': MelVAETask, 'vocoder': VocoderTask, 'video_vae': VideoVAETask}.get(
+      config.task, FlowTask)(models, config)

@@ -28,7 +28,7 @@ def for_training(config, devices):
   train, ways = config.train, devices // config.mesh.sequence
   own = train.batch_size // ways  # examples of a device, which holds a part of them at a time
   remedies = []
-  if config.task not in ('mel_vae', 'vocoder'):  # which have an adversary (placed.place)
+  if config.task not in ('mel_vae', 'vocoder', 'video_vae'):  # whose adversaries need it whole
     remedies += [f'train.accumulate={n}' for n in divisors(own) if n > train.accumulate][:1]
   if config.remat == 'none':
     remedies.append('remat=block')

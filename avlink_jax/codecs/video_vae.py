@@ -1,0 +1,282 @@
+"""The video autoencoder: pictures in, latents at a quarter of the rate and an eighth of the size.
+
+In the manner of MAGVIT-v2 (Yu et al. 2023, App. A): causal 3-D convolutions, down-sampling by
+strides, up-sampling from depth to space, a normalisation in the decoder that the latents steer.
+(B, T, H, W, 3) in [−1, 1] <-> (B, T/4, H/8, W/8, latent_channels).
+
+A length that 4 does not divide is filled up in front, with repeats of the first frame, so that of
+1 + 4k frames the first alone makes the first latent; a size that 8 does not divide at the right
+and below, with the pixels of the edge. Decoding cuts both off again.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange, repeat
+
+from avlink_jax.codecs import video_parts
+from avlink_jax.codecs.causal import CausalConv, LocalNorm
+
+
+class AdaptiveNorm(nn.Module):
+  """LocalNorm whose scale and shift come from the latents, the nearest one at each position."""
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x, z):
+    steer = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.zeros, dtype=self.dtype)(z)
+    t, h, w = (a // b for a, b in zip(x.shape[1:4], z.shape[1:4], strict=True))
+    steer = repeat(steer, 'b t h w c -> b (t p) (h q) (w r) c', p=t, q=h, r=w)
+    scale, shift = jnp.split(steer, 2, axis=-1)
+    return LocalNorm(affine=False)(x) * (1 + scale) + shift
+
+
+class ResBlock(nn.Module):
+  """Norm → swish → causal convolution, twice, around a skip."""
+  channels: int
+  conv: Any
+
+  @nn.compact
+  def __call__(self, x):
+    h = x
+    for _ in range(2):
+      h = self.conv(self.channels)(nn.swish(LocalNorm()(h)))
+    return h + (x if x.shape[-1] == self.channels else self.conv(self.channels, (1, 1, 1))(x))
+
+
+class Encoder(nn.Module):
+  """Cells of pixels (B, T, H, W, C) -> moments, 2·latent_channels of them."""
+  vae: Any
+
+  @nn.compact
+  def __call__(self, x):
+    vae, last = self.vae, len(self.vae.widths) - 1
+    conv, block = vae.parts()
+    x = conv(vae.widths[0], vae.ends)(x)
+    for level, width in enumerate(vae.widths):
+      for _ in range(vae.blocks + (vae.middle if level == last else 0)):
+        x = block(width)(x)
+      if level < last:
+        x = conv(width, strides=vae.stride_of(level))(x)
+    x = nn.swish(LocalNorm()(x))
+    return conv(2 * vae.latent_channels, (1, 1, 1))(x)
+
+
+class Decoder(nn.Module):
+  """Latents (B, T, H, W, C) -> cells of pixels, `channels` each."""
+  vae: Any
+  channels: int
+
+  @nn.compact
+  def __call__(self, z):
+    vae = self.vae
+    conv, block = vae.parts()
+    x = conv(vae.widths[-1])(z)
+    for _ in range(vae.middle):
+      x = block(vae.widths[-1])(x)
+    for level, width in reversed(list(enumerate(vae.widths))):
+      x = AdaptiveNorm(vae.dtype)(x, z)
+      for _ in range(vae.decoder_blocks):
+        x = block(width)(x)
+      if level:
+        t, h, w = vae.stride_of(level - 1)
+        x = conv(t * h * w * width, vae.up_kernel)(x)
+        x = rearrange(x, 'b t h w (p q r c) -> b (t p) (h q) (w r) c', p=t, q=h, r=w)
+    x = nn.swish(LocalNorm()(x))
+    return conv(self.channels, vae.ends, name='last')(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoVAE:
+  """The codec's numbers and its pure functions.
+
+  Attributes:
+    width, multipliers: channels of the levels, from the finest; each but the last halves height
+      and width, and the last `time_halvings` of those halve time.
+    blocks, decoder_blocks, middle: residual blocks at each level of the encoder, of the decoder,
+      and besides at the coarsest level of both.
+    patch: instants, rows and columns of pixels that make a cell before the first convolution, so
+      that on a CPU none runs over single pixels; (1, 1, 1) in MAGVIT-v2.
+    ends: kernel of the convolutions that see pixels. up_kernel: of those that go up a level.
+    linear: a matrix each way around the convolutions, as the 1D-VAE has (codecs/mel_vae.py): it
+      finds the principal components within a few hundred steps.
+    planes: on a CPU (codecs/causal.py). dtype: of activations. remat: each block in training.
+
+  Parameters: {'encoder', 'decoder'[, 'linear']}; the latents' measured deviation `std` () is kept
+  beside them, and what the upsampler sees is the posterior's mean divided by it.
+  """
+  width: int = 128
+  multipliers: tuple[int, ...] = (1, 2, 2, 4)
+  time_halvings: int = 2
+  blocks: int = 4
+  decoder_blocks: int = 4
+  middle: int = 4
+  latent_channels: int = 16
+  patch: tuple[int, int, int] = (1, 1, 1)
+  ends: tuple[int, int, int] = (3, 3, 3)
+  up_kernel: tuple[int, int, int] = (3, 3, 3)
+  linear: bool = False
+  planes: bool = False
+  dtype: Any = jnp.float32
+  remat: bool = False
+
+  @classmethod
+  def of(cls, config, dtype=jnp.float32, platform=None, remat=False):
+    """The codec that `config.video_codec` describes, on `platform` (default: this process's)."""
+    return cls(config.width, tuple(config.multipliers), config.time_halvings, config.blocks,
+               config.decoder_blocks, config.middle, config.latent_channels, tuple(config.patch),
+               tuple(config.ends), tuple(config.up_kernel), config.linear,
+               (platform or jax.default_backend()) == 'cpu', dtype, remat)
+
+  @property
+  def time_stride(self):
+    """Frames a latent."""
+    return self.patch[0] * 2**self.time_halvings
+
+  @property
+  def space_stride(self):
+    """Pixels a latent, each way."""
+    return self.patch[1] * 2 ** (len(self.multipliers) - 1)
+
+  @property
+  def widths(self):
+    return tuple(self.width * m for m in self.multipliers)
+
+  def stride_of(self, level):
+    """(time, height, width) between a level and the coarser one."""
+    halved = level >= len(self.multipliers) - 1 - self.time_halvings
+    return (2 if halved else 1, 2, 2)
+
+  def parts(self):
+    """What the networks are made of: (a convolution, a residual block), of given features."""
+    def conv(features, kernel=(3, 3, 3), strides=(1, 1, 1), name=None):
+      return CausalConv(features, kernel, strides, self.planes, self.dtype, name=name)
+
+    block = nn.remat(ResBlock) if self.remat else ResBlock
+    return conv, lambda channels: block(channels, conv)
+
+  @property
+  def encoder(self):
+    return Encoder(self)
+
+  @property
+  def decoder(self):
+    return Decoder(self, 3 * math.prod(self.patch))
+
+  @property
+  def halo(self):
+    """How many latents around a tile its content depends on: (of the encoder, of the decoder)."""
+    last = len(self.multipliers) - 1
+    ends, up = self.ends[1] // 2, self.up_kernel[1] // 2
+    encoder = ends + sum(2**level * (2 * self.blocks + (level < last)) for level in range(last + 1))
+    decoder = ends + 2**last + sum(2**level * (2 * self.decoder_blocks + (up if level else 0))
+                                   for level in range(last + 1))
+    middle = 2 * self.middle
+    return tuple(middle + math.ceil(cells / 2**last) for cells in (encoder, decoder))
+
+  def init(self, key):
+    keys = jax.random.split(key)
+    t, s = self.time_stride, self.space_stride
+    video = jnp.zeros((1, t, s, s, 3))
+    z = jnp.zeros((1, 1, 1, 1, self.latent_channels))
+    params = {'encoder': self.encoder.init(keys[0], self._cells(video, self.patch))['params'],
+              'decoder': self.decoder.init(keys[1], z)['params']}
+    if self.linear:
+      there = nn.initializers.orthogonal()(
+          jax.random.fold_in(key, 2), (3 * t * s * s, self.latent_channels))
+      params['linear'] = {'encode': there, 'decode': there.T}
+    return params
+
+  def moments(self, params, video):
+    """Posterior mean and log-variance, (B, ⌈T/4⌉, ⌈H/8⌉, ⌈W/8⌉, C) each, of video (B, T, H, W, 3)
+    in [−1, 1], or uint8."""
+    mean, log_variance, _ = self.moments_of_part(params, None, self.padded(video))
+    return mean, log_variance
+
+  def moments_of_part(self, params, past, video):
+    """`moments` of a part of a video, whose sides the strides divide, and what the next part needs
+    of it; `past` is what the part before gave, None of the first."""
+    video = as_float(video)
+    moments, past = self._apply(self.encoder, params['encoder'], past,
+                                self._cells(video, self.patch))
+    mean, log_variance = jnp.split(moments, 2, axis=-1)
+    if self.linear:
+      cells = self._cells(video, (self.time_stride, self.space_stride, self.space_stride))
+      mean += cells @ params['linear']['encode']
+    return mean, jnp.clip(log_variance, -30.0, 20.0), past
+
+  def encode(self, params, std, video):
+    """Scaled latents (B, ⌈T/4⌉, ⌈H/8⌉, ⌈W/8⌉, C) of video (B, T, H, W, 3)."""
+    return self.moments(params, video)[0] / std
+
+  def decode(self, params, std, latents, frames=None, height=None, width=None):
+    """Scaled latents (B, T, H, W, C) -> video (B, 4·T, 8·H, 8·W, 3), not clipped; of it the last
+    `frames`, the first `height` rows and `width` columns, where they are given."""
+    video, _ = self.decode_part(params, std, None, latents)
+    return self.cut(video, frames, height, width)
+
+  def decode_part(self, params, std, past, latents):
+    """The whole video of a part of the latents, and what the next part needs; as
+    `moments_of_part`."""
+    z = latents * std
+    cells, past = self._apply(self.decoder, params['decoder'], past, z)
+    video = self._pixels(cells, self.patch)
+    if self.linear:
+      video += self._pixels(z @ params['linear']['decode'],
+                            (self.time_stride, self.space_stride, self.space_stride))
+    return video, past
+
+  def encode_in_parts(self, params, std, video, latents_at_once=4, tile=None):
+    """`encode` in bounded memory, on the host: parts of so many latents in time and, where
+    `tile` (rows, columns) of latents is given, in tiles with what they depend on around them."""
+    return video_parts.encode(self, params, std, video, latents_at_once, tile)
+
+  def decode_in_parts(self, params, std, latents, frames=None, height=None, width=None,
+                      latents_at_once=4, tile=None):
+    """`decode` in bounded memory, as `encode_in_parts`."""
+    video = video_parts.decode(self, params, std, latents, latents_at_once, tile)
+    return self.cut(video, frames, height, width)
+
+  def padded(self, video, pad=jnp.pad):
+    """A video (B, T, H, W, 3) filled up to what the strides divide."""
+    t, s = self.time_stride, self.space_stride
+    fill = ((0, 0), (-video.shape[1] % t, 0), (0, -video.shape[2] % s), (0, -video.shape[3] % s),
+            (0, 0))
+    return pad(video, fill, mode='edge') if any(map(any, fill)) else video
+
+  @staticmethod
+  def cut(video, frames=None, height=None, width=None):
+    """Takes off what `padded` put there."""
+    first = 0 if frames is None else video.shape[1] - frames
+    return video[:, first:, :height, :width]
+
+  @staticmethod
+  def _apply(module, params, past, x):
+    """(float32 output of the module, its new 'past')."""
+    variables = {'params': params} if past is None else {'params': params, 'past': past}
+    out, state = module.apply(variables, x, mutable=['past'])
+    return out.astype(jnp.float32), dict(state).get('past', {})
+
+  @staticmethod
+  def _cells(video, patch):
+    p, q, r = patch
+    return rearrange(video, 'b (t p) (h q) (w r) c -> b t h w (p q r c)', p=p, q=q, r=r)
+
+  @staticmethod
+  def _pixels(cells, patch):
+    p, q, r = patch
+    return rearrange(cells, 'b t h w (p q r c) -> b (t p) (h q) (w r) c', p=p, q=q, r=r)
+
+
+def as_float(video):
+  """Pixels as the codec counts them: uint8 becomes [−1, 1]; what is so already is left."""
+  return video / 127.5 - 1.0 if video.dtype == jnp.uint8 else video
+
+
+def as_uint8(video):
+  """Decoded video -> pixels that can be shown, numpy or jax."""
+  return ((video + 1) * 127.5 + 0.5).clip(0, 255).astype('uint8')
