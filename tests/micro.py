@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from avlink_jax import models as model_builder
-from avlink_jax import sampler, tasks, windows
+from avlink_jax import sampler, tasks, weights, windows
 from avlink_jax.models import example_shapes
 from avlink_jax.training import step as training
 
@@ -46,6 +46,9 @@ def micro_config(task, **changes):
   for tower, patch in (('audio', (4,)), ('video', (1, 4, 8))):
     config.towers[tower].update(width=16, depth=2, heads=2, mlp=32, patch=patch)
   config.towers.video.hidden = 8
+  if 'video_codec' in config:  # 24 pictures, whose latents are on the grid of the base's
+    config.data.update(height=64, width=128, crop_height=0, crop_width=0)
+    config.video_codec.update(width=8, latent_channels=4)
   if 'fusion' in config:
     config.fusion.update(width=16, heads=2, mlp=32, rank=4, contrast=2.0)
   config.train.update(batch_size=4, warmup_steps=2, decay_steps=0, learning_rate=1e-2)
@@ -83,8 +86,9 @@ def random_params(model, seed=0):
 
 def frozen_of(models):
   """Frozen trees of a FlowTask, random all over."""
-  return {
-      'codec': {'params': random_params(models.codec, 0), 'std': np.float32(0.7)},
+  codecs = {part: {'params': random_params(getattr(models, part), 0), 'std': np.float32(0.7)}
+            for part in weights.CODECS if getattr(models, part) is not None}
+  return codecs | {
       'towers': {name: {'dit': random_params(tower, i), 'text': random_params(models.text, i + 2)}
                  for i, (name, tower) in enumerate(models.towers.items()) if tower.depth}}
 
@@ -108,7 +112,7 @@ def sampling(task, steps, jit=quick_jit):
   run = jit(functools.partial(sampler.generate, task, steps))
 
   def sampled(params, frozen, batch, guidance=5.0):
-    size = len(batch['audio_mask'])
+    size = len(batch['video_mask'])
     tracks = {name: windows.track([np.zeros(1)] * size, shapes[name][0], towers[name].rate)
               for name in task.generate}
     return run(params, frozen, batch, noise_of(task, size),
@@ -119,10 +123,10 @@ def sampling(task, steps, jit=quick_jit):
 
 
 def noise_of(task, size):
-  """{name: X_0} of all modalities but features."""
+  """{name: X_0} of all that has noise in it."""
   shapes, rng = example_shapes(task.models), np.random.default_rng(0)
   return {name: rng.standard_normal((size, *shapes[name]), np.float32)
-          for name in task.modalities if not task.is_features(name)}
+          for name in task.noised}
 
 
 def batch_of(models, size=4, seed=0):
