@@ -56,14 +56,16 @@ class Encoder(nn.Module):
   def __call__(self, x):
     vae, last = self.vae, len(self.vae.widths) - 1
     conv, block = vae.parts()
-    x = conv(vae.widths[0], vae.ends)(x)
+    x = conv(vae.widths[0], vae.ends, name='first')(x)
     for level, width in enumerate(vae.widths):
-      for _ in range(vae.blocks + (vae.middle if level == last else 0)):
-        x = block(width)(x)
+      for i in range(vae.blocks):
+        x = block(width, name=f'block_{level}_{i}')(x)
       if level < last:
-        x = conv(width, strides=vae.stride_of(level))(x)
-    x = nn.swish(LocalNorm()(x))
-    return conv(2 * vae.latent_channels, (1, 1, 1))(x)
+        x = conv(width, strides=vae.stride_of(level), name=f'down_{level}')(x)
+    for i in range(vae.middle):
+      x = block(vae.widths[-1], name=f'middle_{i}')(x)
+    x = nn.swish(LocalNorm(name='norm')(x))
+    return conv(2 * vae.latent_channels, (1, 1, 1), name='last')(x)
 
 
 class Decoder(nn.Module):
@@ -75,18 +77,18 @@ class Decoder(nn.Module):
   def __call__(self, z):
     vae = self.vae
     conv, block = vae.parts()
-    x = conv(vae.widths[-1])(z)
-    for _ in range(vae.middle):
-      x = block(vae.widths[-1])(x)
+    x = conv(vae.widths[-1], name='first')(z)
+    for i in range(vae.middle):
+      x = block(vae.widths[-1], name=f'middle_{i}')(x)
     for level, width in reversed(list(enumerate(vae.widths))):
-      x = AdaptiveNorm(vae.dtype)(x, z)
-      for _ in range(vae.decoder_blocks):
-        x = block(width)(x)
+      x = AdaptiveNorm(vae.dtype, name=f'norm_{level}')(x, z)
+      for i in range(vae.decoder_blocks):
+        x = block(width, name=f'block_{level}_{i}')(x)
       if level:
         t, h, w = vae.stride_of(level - 1)
-        x = conv(t * h * w * width, vae.up_kernel)(x)
+        x = conv(t * h * w * width, vae.up_kernel, name=f'up_{level}')(x)
         x = rearrange(x, 'b t h w (p q r c) -> b (t p) (h q) (w r) c', p=t, q=h, r=w)
-    x = nn.swish(LocalNorm()(x))
+    x = nn.swish(LocalNorm(name='norm')(x))
     return conv(self.channels, vae.ends, name='last')(x)
 
 
@@ -157,7 +159,7 @@ class VideoVAE:
       return CausalConv(features, kernel, strides, self.planes, self.dtype, name=name)
 
     block = nn.remat(ResBlock) if self.remat else ResBlock
-    return conv, lambda channels: block(channels, conv)
+    return conv, lambda channels, name: block(channels, conv, name=name)
 
   @property
   def encoder(self):
