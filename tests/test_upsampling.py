@@ -226,8 +226,7 @@ def test_one_for_other_pictures_is_told_with_both_sizes(run):
 
 
 @pytest.mark.slow
-def test_its_step_and_sampler_compile_ahead_of_time():
-  config = micro_config('upsampler', **{'train.batch_size': 4, 'sample.batch_size': 4})
-  report = compile_ahead(config, 'cpu:4')
-  assert report['flops_per_step'] > 0 and report['peak_bytes_per_chip'] > 0
-  assert report['sampler']['flops_per_clip'] > 0 and report['task'] == 'upsampler'
+def test_its_sampler_compiles_ahead_of_time():
+  """Its step: tests/test_upsampler_mesh.py."""
+  report = compile_ahead(micro_config('upsampler', **{'sample.batch_size': 2}), 'cpu:1', 'sample')
+  assert report['task'] == 'upsampler' and report['sampler']['flops_per_clip'] > 0
