@@ -2,6 +2,7 @@
 
     ID.mp4           picture and sound, of the same length within one video frame; a sound that has
                      no picture is shown as its spectrogram, a picture without sound is silent
+    ID_low.mp4       the same at the base model's size and rate, of what was upsampled
     ID.wav           the sound as it was made, where sound was made
     manifest.jsonl   a row a clip: id, task, source, prompt, seed, steps, guidance, duration, files
 
@@ -26,11 +27,13 @@ from avlink_jax.spectrogram import FRAME_FPS, spectrogram_frames
 MANIFEST = 'manifest.jsonl'
 FIELDS = ('id', 'task', 'source', 'prompt', 'seed', 'steps', 'guidance', 'duration', 'files')
 WATCHABLE_WIDTH = 256  # pixels; smaller pictures are enlarged by a whole factor
+SUFFIXES = '.mp4', '_low.mp4', '.wav'
 NAME_BYTES = 200  # file systems take 255, and the hash and the suffix need some
 
 
 def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_rate=None,
-                 record=None, source_video=None, source_audio=None, made=None) -> dict:
+                 record=None, source_video=None, source_audio=None, made=None, low=None,
+                 low_fps=None) -> dict:
   """Writes one sample's files and its row in the manifest; the same id replaces both.
 
   Of an older sample of that id nothing is left before the first new file is there, so that what
@@ -52,9 +55,11 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
       if it is, goes under `frames`, which must be given; `audio` is not looked at then.
     made: which of 'audio' and 'video' were generated; it stands in the row. ID.wav is written
       only where sound was. None: not told, and any `audio` becomes ID.wav.
+    low, low_fps: frames, as `frames`, that those were upsampled from, and how many a second; they
+      become ID_low.mp4, under the same sound.
 
   Returns:
-    the row, as it stands in the manifest. `files` maps `video` and `audio` to names in the
+    the row, as it stands in the manifest. `files` maps `video`, `audio` and `low` to names in the
     folder; fields of the contract that nobody gave are None. `picture` is 'spectrogram' where
     the picture was drawn from the sound.
 
@@ -65,13 +70,13 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
   folder = make_folder(folder)
   stem = file_stem(id)
   files, duration, told = {}, None, {} if made is None else {'made': sorted(made)}
-  video, wav = folder / f'{stem}.mp4', folder / f'{stem}.wav'
+  video, small, wav = (folder / f'{stem}{suffix}' for suffix in SUFFIXES)
   has_frames = frames is not None and len(frames) > 0
   if source_audio is not None and not has_frames:
     raise ValueError('source_audio goes under frames, and there are none')
   for source in filter(None, (source_video, source_audio)):
     # Also a wav that is not written now: it may be an older sample's, which is removed.
-    if pathlib.Path(source).resolve() in (video.resolve(), wav.resolve()):
+    if pathlib.Path(source).resolve() in (video.resolve(), small.resolve(), wav.resolve()):
       raise UserError(f'{source} is the input itself: give another folder for the output')
   _take_back(folder, id)
   if audio is not None:
@@ -83,8 +88,11 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
     mux.replace_sound(source_video, video, audio, sample_rate)
   elif has_frames:
     duration = len(frames) / fps
-    mux.write_mp4(video, frames=enlarge(frames), fps=fps, audio=audio, sample_rate=sample_rate,
-                  source_audio=source_audio)
+    sound = dict(audio=audio, sample_rate=sample_rate, source_audio=source_audio)
+    mux.write_mp4(video, frames=enlarge(frames), fps=fps, **sound)
+    if low is not None:
+      files['low'] = small.name
+      mux.write_mp4(small, frames=enlarge(low), fps=low_fps, **sound)
   elif audio is not None:
     told['picture'] = 'spectrogram'
     mux.write_mp4(video, frames=spectrogram_frames(audio, sample_rate), fps=FRAME_FPS,
@@ -175,7 +183,7 @@ def event_times(row):
 
 def _names(id):
   """What the files of a clip may be called. Nothing else is ever removed."""
-  return {f'{file_stem(id)}{suffix}' for suffix in ('.mp4', '.wav')}
+  return {f'{file_stem(id)}{suffix}' for suffix in SUFFIXES}
 
 
 def _take_back(folder, id):

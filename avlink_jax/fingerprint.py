@@ -17,7 +17,7 @@ FORMAT = 1  # to be raised when the same settings begin to make other samples
 PARTS = ('task', 'codec', 'video_codec', 'codec_loss', 'text', 'towers', 'fusion', 'flow', 'sample',
          'data')
 # Of these parts, what changes nothing in a sample; of `data`, only what a sample is like counts.
-INDIFFERENT = {'sample': ('count', 'batch_size', 'direction'), 'text': ('cache',)}
+INDIFFERENT = {'sample': ('count', 'batch_size', 'direction', 'upsample'), 'text': ('cache',)}
 DATA = ('seconds', 'fps', 'height', 'width', 'max_fps')
 
 

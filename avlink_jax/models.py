@@ -48,6 +48,11 @@ def build(config, dtype=jnp.float32, platform=None):
   text = build_text(config.text, config.data.source)
   rates = {'audio': layout.mel.rate / codec.stride, 'video': layout.fps}
   channels = {'audio': codec.latent_channels, 'video': 3}
+  video_codec = VideoVAE.of(config.video_codec, dtype, platform, remat=config.remat != 'none') \
+      if 'video_codec' in config else None
+  if video_codec is not None:
+    rates['video'] /= video_codec.time_stride
+    channels['video'] = video_codec.latent_channels
   towers = {}
   for name in ('audio', 'video'):
     tower = config.towers[name]
@@ -58,7 +63,7 @@ def build(config, dtype=jnp.float32, platform=None):
         channels=channels[name], rate=rates[name], patch=tuple(tower.patch), width=tower.width,
         depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
         rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
-        detail=tower.detail,
+        detail=tower.detail, guide=tower.get('guide', 0),
         remat=remat,
         split=name == 'video',  # tens of thousands of tokens; a sound has a hundred
         **shared)
@@ -83,8 +88,6 @@ def build(config, dtype=jnp.float32, platform=None):
         towers[name].depth == 0 for way in config.generate for name in way.split('+')):
       raise UserError('towers.NAME.features: only the picture that conditions can be features '
                       'from outside')
-  video_codec = VideoVAE.of(config.video_codec, dtype, platform, remat=config.remat != 'none') \
-      if 'video_codec' in config else None
   return Models(layout, codec, text, towers, link, video_codec)
 
 
@@ -99,7 +102,14 @@ def build_text(config, source=''):
 
 
 def example_shapes(models):
-  """Data shapes of one example of the flow models: {'audio': (T, C), 'video': (F, H, W, 3)}."""
-  layout, codec = models.layout, models.codec
-  return {'audio': (-(-layout.mel_frames // codec.stride), codec.latent_channels),
-          'video': (layout.frames, layout.height, layout.width, 3)}
+  """Data shapes of one example of the flow models: {'audio': (T, C), 'video': (F, H, W, 3)}; of
+  those in a video codec's latents 'video': (T, H, W, C), and 'low': (T, H, W, 3) what guides them.
+  """
+  layout, codec, video_codec = models.layout, models.codec, models.video_codec
+  audio = {'audio': (-(-layout.mel_frames // codec.stride), codec.latent_channels)}
+  size = (layout.frames, layout.height, layout.width)
+  if video_codec is None:
+    return audio | {'video': (*size, 3)}
+  strides = (video_codec.time_stride, *(video_codec.space_stride,) * 2)
+  grid = tuple(-(-n // stride) for n, stride in zip(size, strides, strict=True))
+  return audio | {'video': (*grid, video_codec.latent_channels), 'low': (*grid, 3)}

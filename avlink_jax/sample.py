@@ -8,13 +8,12 @@ import json
 import pathlib
 import re
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax import compile_cache, fingerprint, storage, tasks, weights
+from avlink_jax import compile_cache, fingerprint, storage, tasks, upsampling, weights
 from avlink_jax import models as model_builder
 from avlink_jax.atomic import sweep, write_text
 from avlink_jax.codecs import vocoder
@@ -33,7 +32,7 @@ from avlink_jax.sampler import Sampler
 from avlink_jax.spectrogram import spectrogram_image
 from avlink_jax.training import checkpoint, hosts, memory, sharding
 from avlink_jax.training import step as training
-from avlink_jax.training.log import clock
+from avlink_jax.training.log import Progress
 
 
 def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
@@ -55,7 +54,7 @@ def _sample(config, workdir, kept, input_path, prompt, output, seed):
   compile_cache.use(config.compile_cache)
   models = model_builder.build(config, jnp.float32 if on_cpu else jnp.bfloat16)
   task = one_way(tasks.make(config, models), config.sample.direction)
-  given = set(task.modalities) - set(task.generate)
+  given = set(task.given) if isinstance(task, tasks.FlowTask) else set()
   if not isinstance(task, tasks.FlowTask) and (input_path is not None or prompt is not None):
     raise UserError(f'{config.task} puts clips of its data source back together: leave --input '
                     'and --prompt out')
@@ -66,7 +65,7 @@ def _sample(config, workdir, kept, input_path, prompt, output, seed):
     raise UserError(f'--prompt={prompt} holds {len(prompts)} prompts: {config.task} takes one, '
                     'for all its clips')
   if input_path is not None:
-    clips, skipped = read_clips(own_clips(input_path, config, models.layout, given))
+    clips, skipped = read_clips(own_clips(input_path, config, task.given_layout, given))
   elif prompts and not given:
     clips, skipped = [blank_clip(i, said, models.layout) for i, said in enumerate(prompts)], []
   else:
@@ -78,10 +77,11 @@ def _sample(config, workdir, kept, input_path, prompt, output, seed):
   frozen = sharding.put(weights.load_frozen(
       config, models, task.frozen_parts, None if on_cpu else jnp.bfloat16, kept), mesh)
   params, stats, origin = trained_weights(task, config, workdir, frozen, mesh)
+  upsampler = upsampling.load(config, task)
   print(f'{len(jax.devices())} {jax.default_backend()} device(s), mesh {dict(mesh.shape)}, '
         f'attention {attention.choose(config.attention)}; weights: {origin}', file=sys.stderr)
   return export(task, params, stats, frozen, config, clips, skipped, output, seed,
-                prompt=prompts[0] if prompts and given else None, own=own)
+                prompt=prompts[0] if prompts and given else None, own=own, upsampler=upsampler)
 
 
 def folder_of_samples(path):
@@ -225,11 +225,12 @@ def make_sampler(task, *args):
 
 
 def export(task, params, stats, frozen, config, clips, skipped, output, seed, *, prompt=None,
-           own=False):
+           own=False, upsampler=None):
   """Samples for `clips` into `output`, with a gallery; `skipped` (name, reason) are listed.
 
   Of the user's own clips what was given is kept as it is, picture or sound. The references of a
-  data set's clips are written to `output/reference/` too. Clips that are there already, whole and
+  data set's clips are written to `output/reference/` too. With an `upsampling.Upsampler` pictures
+  are written as it enlarges them, the small ones beside. Clips that are there already, whole and
   made of the same (`fingerprint.py`), are kept, so that what was interrupted goes on. Returns the
   ids of all. Of several processes all sample and the first one writes.
   """
@@ -238,6 +239,8 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
   sampler = make_sampler(task, params, stats, frozen, config)
   run = fingerprint.of_run(task, [params, stats, frozen, getattr(sampler.vocoder, 'params', None)],
                            config, seed)
+  if upsampler is not None:
+    run.update(upsampler.fingerprint(seed))
   made_of = {clip.id: fingerprint.of_sample(run, task, clip, prompts_for(clip, prompt, generate),
                                             own) for clip in clips}
   first = jax.process_index() == 0
@@ -251,42 +254,46 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
   if len(missing) < len(clips):
     print(f'{len(clips) - len(missing)} of {len(clips)} clips are in {output} already, made of the '
           'same: kept', file=sys.stderr, flush=True)
-  started, done = time.monotonic(), 0
+  sampled, enlarged = (Progress(word, len(missing), first) for word in ('sampled', 'upsampled'))
   for group in sampler.batches(missing):
     chosen = [missing[i] for i in group]
     prompts = [prompts_for(clip, prompt, generate) for clip in chosen]
     with memory.told(memory.for_sampling, config):
       samples = sampler(chosen, prompts, seed)
-    if not first:
-      continue
+    if upsampler is not None:
+      sampled.add(len(group))
+      samples = upsampler(chosen, prompts, samples, seed)
     for clip, said, made in zip(chosen, prompts, samples, strict=True):
+      (sampled if upsampler is None else enlarged).add(1)
+      if not first:
+        continue
       record = dict(source=clip.source, prompt=said[generate[0]], events=clip.events,
                     made_of=made_of[clip.id])
       if len(generate) > 1:
         record['prompts'] = said
-      write_sample(output, clip.id, made=generate, **shown(task, clip, made, own),
+      write_sample(output, clip.id, made=generate, **shown(task, clip, made, own, upsampler),
                    record=dict(task=config.task, seed=seed, steps=config.sample.steps,
                                guidance=config.sample.guidance, **record))
       if not own:
         write_sample(output / 'reference', clip.id, frames=shown_frames(clip, layout),
                      fps=layout.fps, audio=clip.audio if len(clip.audio) else None,
                      sample_rate=layout.mel.sample_rate, record=dict(task='reference', **record))
-    done += len(group)
-    left = (time.monotonic() - started) / done * (len(missing) - done)
-    print(f'sampled {done}/{len(missing)} clips  {clock(left)} left', file=sys.stderr, flush=True)
   if first:
     write_text(output / 'skipped.json', json.dumps(skipped))
     write_gallery(output, reference=None if own else output / 'reference')
   return [clip.id for clip in clips]
 
 
-def shown(task, clip, made, own):
+def shown(task, clip, made, own, upsampler=None):
   """Picture and sound of a sample, as `write_sample` takes them: what was made, beside what
   conditioned it."""
   layout = task.models.layout
   given = set(getattr(task, 'modalities', ())) - set(task.generate)
   out = dict(sample_rate=layout.mel.sample_rate, fps=layout.fps, audio=made.get('audio'),
              frames=made.get('video'))
+  if 'low' in made:
+    last = (task if upsampler is None else upsampler.task).models
+    out |= dict(low=made['low'], low_fps=last.towers['video'].rate, fps=last.layout.fps)
   if 'video' in given and own:
     out['source_video'] = clip.source
   elif 'video' not in task.generate and (
@@ -296,6 +303,8 @@ def shown(task, clip, made, own):
     out['source_audio'] = clip.source
   elif 'audio' in given:
     out['audio'] = clip.audio
+  elif isinstance(task, tasks.UpsamplerTask) and len(clip.audio):  # which has nothing to do with it
+    out |= dict(source_audio=clip.source) if own else dict(audio=clip.audio)
   return out
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from avlink_jax import flow, windows
 from avlink_jax.codecs import vocoder
 from avlink_jax.codecs.mel_vae import decode_mel
+from avlink_jax.codecs.video_vae import as_uint8
 from avlink_jax.data import batch as batches
 from avlink_jax.model import spread
 from avlink_jax.model.dit import Input
@@ -30,7 +31,7 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
     task: tasks.FlowTask; static, as is `steps`.
     params, frozen: trained and frozen trees.
     batch: as data/batch.py says; of generated modalities only the mask and the prompt.
-    noise: {name: X_0 (W, T, ...)} of all modalities; windows that overlap share it.
+    noise: {name: X_0 (W, T, ...)} of what `task.noised` names; windows that overlap share it.
     tracks: {name: (index (W, T), weight (T,))} of the generated ones (windows.Track).
     guidance: w of classifier-free guidance, () array.
     shift: {name: of the time grid (flow.time_grid), () array}.
@@ -52,10 +53,11 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
       x = x if task.is_features(name) else flow.interpolate(x, noise[name], t)
       conditions[name] = Input(x, t, *text[name], masks[name])
   features = task.features(params, frozen, conditions)  # computed once for all steps
+  guide = task.fixed_guide(batch, noise)
 
   def velocity(x, t):
     inputs = {name: Input(x[name], jnp.full(x[name].shape[:1], t[name]), *text[name],
-                          masks[name]) for name in x}
+                          masks[name], **guide) for name in x}
     conditional = task.velocity(params, frozen, {
         name: (inputs | conditions)[name] for name in task.modalities}, features)
     out = {}
@@ -94,7 +96,9 @@ def abstract_arguments(task, config, mesh, frozen, count):
     del batch[{'audio': 'mel', 'video': 'video'}[name]]
   data = {name: jax.ShapeDtypeStruct((count, *shape), jnp.float32)
           for name, shape in example_shapes(models).items()}
-  noise = {name: data[name] for name in task.modalities if not task.is_features(name)}
+  if 'low' in task.noised:
+    batch['low'] = jax.ShapeDtypeStruct(data['low'].shape, jnp.uint8)
+  noise = {name: data[name] for name in task.noised}
   tracks = {name: (jax.ShapeDtypeStruct(data[name].shape[:2], jnp.int32),
                    jax.ShapeDtypeStruct(data[name].shape[1:2], jnp.float32))
             for name in task.generate}
@@ -124,14 +128,16 @@ class Sampler:
     self.vocoder = (vocoder.load(config, task.models.layout.mel)
                     if 'audio' in task.generate else None)
     self._generate = place(task, config, self._mesh)
+    # A clip's latents have other noise than the small picture that they go with was made of.
+    self._streams = {} if task.models.video_codec is None else {'video': 'video latents'}
     self._decode = jax.jit(
         functools.partial(decode_mel, task.models.codec), out_shardings=sharding.whole(self._mesh))
 
   def plan(self, clip):
     """Starts in seconds of a clip's windows."""
-    layout = self.task.models.layout
-    return windows.window_starts(clip.duration, layout.seconds, self.config.sample.overlap,
-                                 layout.fps)
+    models = self.task.models
+    return windows.window_starts(clip.duration, models.layout.seconds, self.config.sample.overlap,
+                                 models.towers['video'].rate, models.layout.fps)
 
   def batches(self, clips):
     """Groups clip indices so that a group's windows fill a batch."""
@@ -155,21 +161,23 @@ class Sampler:
       seed: of the noise.
     Returns:
       list of {'audio': float32 (S,)} and/or {'video': uint8 (N, H, W, 3)}, each as long as its
-      clip (to the sample, and to the picture). Of several processes all make the call, with the
-      same clips, and have the result.
+      clip (to the sample, and to the picture); 'low' is what was upsampled. Of several processes
+      all make the call, with the same clips, and have the result.
     """
     models, task = self.task.models, self.task
     starts = [self.plan(clip) for clip in clips]
     shapes = example_shapes(models)
     tracks = {name: windows.track(starts, shapes[name][0], models.towers[name].rate)
               for name in task.modalities}
+    if 'low' in task.noised:
+      tracks['low'] = tracks['video']
     batch = batches.stack(
         [self._window(clip, prompt, start) for clip, prompt, when in
          zip(clips, prompts, starts, strict=True) for start in when], models.text.prepare)
     noise = {name: np.concatenate([
-        noise_of(clip.id, seed, name, (int(size),) + shapes[name][1:])
-        for clip, size in zip(clips, np.diff(t.first), strict=True)])[t.index]
-             for name, t in tracks.items() if not task.is_features(name)}
+        noise_of(clip.id, seed, self._streams.get(name, name), (int(size),) + shapes[name][1:])
+        for clip, size in zip(clips, np.diff(tracks[name].first), strict=True)])[
+            tracks[name].index] for name in task.noised}
     count = sum(map(len, starts))
     fill = padded_size(count, self.config.sample.batch_size, sharding.ways(self._mesh)) - count
     index = {name: (_fill_index(t.index, fill), t.weight)
@@ -184,6 +192,10 @@ class Sampler:
       finish = {'audio': self._sounds, 'video': self._pictures}[name]
       for result, made in zip(results, finish(x1[name][:count], starts, clips), strict=True):
         result[name] = made
+    if 'low' in task.noised:
+      for result, clip in zip(results, clips, strict=True):
+        latents = -(-len(result['video']) // models.video_codec.time_stride)
+        result['low'] = self._low(clip, 0.0, latents)
     return results
 
   def _window(self, clip, prompt, start):
@@ -197,6 +209,8 @@ class Sampler:
       window['mel'], window['audio_mask'] = batches.sound(clip, start, layout)
     if 'video' in generate:
       window['video_mask'] = np.arange(layout.frames) < math.ceil(left * layout.fps)
+      if 'low' in self.task.noised:
+        window['low'] = self._low(clip, start)
     elif self.task.is_features('video'):
       window['video_features'], window['video_mask'] = batches.features(clip, start, layout)
     elif 'video' in self.task.modalities:
@@ -215,11 +229,27 @@ class Sampler:
       yield np.pad(wave, (0, max(0, samples - len(wave))))[:samples]
 
   def _pictures(self, x, starts, clips):
-    layout = self.task.models.layout
-    t = windows.track(starts, x.shape[1], layout.fps)
-    flat = np.clip((t.flat(np.asarray(x)) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+    models = self.task.models
+    t = windows.track(starts, x.shape[1], models.towers['video'].rate)
+    flat = t.flat(np.asarray(x))
     for i, clip in enumerate(clips):
-      yield t.of_clip(flat, i)[:math.ceil(round(clip.duration * layout.fps, 6))]
+      count = math.ceil(round(clip.duration * models.layout.fps, 6))
+      yield self._decoded(t.of_clip(flat, i), count)[:count]
+
+  def _decoded(self, x, count):
+    """Data of the tower -> the `count` pictures that it is, uint8; or a few more."""
+    vae = self.task.models.video_codec
+    if vae is None:
+      return as_uint8(x)
+    codec = self._frozen['video_codec']
+    return as_uint8(vae.decode_in_parts(
+        codec['params'], codec['std'], x[None, :-(-count // vae.time_stride)])[0])
+
+  def _low(self, clip, start, count=None):
+    models = self.task.models
+    shape = example_shapes(models)['low']
+    return batches.low_picture(clip, start, (count or shape[0], *shape[1:]),
+                               models.towers['video'].rate)
 
 
 def padded_size(count, batch_size, ways=1):

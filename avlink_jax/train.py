@@ -195,14 +195,17 @@ def run(config, workdir, mirror, preemption, watchdog):
 
 def start_from(state, given, task):
   """The State with the weights of an earlier run, as far as they fit (weights.overlay); says what
-  was taken, what was widened and what begins anew."""
-  path = pathlib.Path(given)
-  tree, _ = weights.read(path / 'weights.safetensors' if path.is_dir() else path)
+  was taken, what was widened and what begins anew. `given` is a workdir, a file or, for what builds
+  on the base video model, 'bundled'. Raises UserError where nothing fits, or none of the blocks."""
+  path = weights.locate('video', given, task.config.scale)
+  tree = {'params': {}, **weights.read(path)[0]}
   sampled = task.sampled(state.params)
   merged, taken, widened, left = weights.overlay(
       sampled, tree['params'], functools.partial(pixels, task))
-  if not taken:
-    raise UserError(f'train.init_from={given}: nothing in it fits this model')
+  blocks = any('blocks/' in name for name in taken + left)
+  if not any('blocks/' in name or not blocks for name in taken):
+    told = weights.differences(tree['params'], sampled, 'blocks/' if blocks else '')
+    raise UserError(f'train.init_from={given}: these weights are of another model: {told}')
   unused = len(jax.tree.leaves(tree['params'])) - len(taken) - len(widened)
   say(f'train.init_from={given}: {len(taken)} arrays taken'
       f'{named("widened by inputs of zero weight", widened)}{named("begin anew", left)}'

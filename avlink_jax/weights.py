@@ -23,7 +23,7 @@ from avlink_jax.errors import UserError
 
 BUNDLED = pathlib.Path(__file__).parent / 'assets'
 PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'vocoder': 'vocoder',
-         'video_codec': 'video_vae'}
+         'video_codec': 'video_vae', 'upsampler': 'upsampler'}
 CODECS = ('codec', 'video_codec')  # the parts that are no towers: {'params', 'std'}
 
 
@@ -108,17 +108,22 @@ def fit(tree, like, where):
   """
   got = flax.traverse_util.flatten_dict(tree, sep='/')
   whole = flax.traverse_util.flatten_dict(like, sep='/', keep_empty_nodes=True)
-  wanted = flax.traverse_util.flatten_dict(like, sep='/')
-  differing = [f'{k}: {getattr(got.get(k), "shape", "missing")} in the file, '
-               f'{getattr(wanted.get(k), "shape", "absent")} in the model'
-               for k in sorted(got.keys() | wanted.keys())
-               if k not in got or k not in wanted or got[k].shape != wanted[k].shape]
-  if differing:
-    more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
-    raise UserError(f'{where}: these weights are of another model: '
-                    f'{"; ".join(differing[:3])}{more}')
+  if differing := differences(tree, like):
+    raise UserError(f'{where}: these weights are of another model: {differing}')
   return flax.traverse_util.unflatten_dict({k: got.get(k, empty) for k, empty in whole.items()},
                                            sep='/')
+
+
+def differences(tree, like, part=''):
+  """Names and shapes in which `tree` is not `like`, the first three of those with `part` in their
+  names; '' where there are none."""
+  got, wanted = (flax.traverse_util.flatten_dict(t, sep='/') for t in (tree, like))
+  differing = [f'{k}: {getattr(got.get(k), "shape", "missing")} in the file, '
+               f'{getattr(wanted.get(k), "shape", "absent")} in the model'
+               for k in sorted(got.keys() | wanted.keys()) if part in k
+               if k not in got or k not in wanted or got[k].shape != wanted[k].shape]
+  more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
+  return '; '.join(differing[:3]) + more
 
 
 # Kernels that see the data itself, patches of it: rows go pixel by pixel, channels within.
@@ -163,11 +168,16 @@ def widen(name, kernel, shape, pixels):
   return wide.reshape(shape)
 
 
+def bundled(part, scale):
+  """Where a part's weights come with the package, if they do."""
+  return BUNDLED / scale / f'{PARTS[part]}.safetensors'
+
+
 def locate(part, given, scale):
   """Path of a part's weights: 'bundled' (of this scale), a workdir, or a .safetensors file."""
   key = 'sample.vocoder' if part == 'vocoder' else f'frozen.{part}'
   if given == 'bundled':
-    path = BUNDLED / scale / f'{PARTS[part]}.safetensors'
+    path = bundled(part, scale)
     if not path.exists():
       raise UserError(f'no {PARTS[part]} weights are bundled for scale {scale!r}: train them '
                       f'(--config=configs/{PARTS[part]}.py:{scale}) and set '

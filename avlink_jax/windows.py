@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def window_starts(duration, seconds, overlap, rate):
+def window_starts(duration, seconds, overlap, rate, fps=None):
   """Starts in seconds of windows that cover [0, duration), at least `overlap` shared by neighbours.
 
   One window where the clip is no longer than the model (but for less than a picture). Starts
-  lie on multiples of 1/rate, so that windows share pictures exactly.
+  lie on multiples of 1/rate, so that windows share pictures exactly; or latents, where one holds
+  several pictures of `fps` a second.
   """
-  if duration <= seconds + 1 / rate:
+  if duration <= seconds + 1 / (fps or rate):
     return np.zeros(1)
   hop = max(1, math.floor((seconds - overlap) * rate + 1e-9)) / rate
   return hop * np.arange(1 + math.ceil((duration - seconds) / hop - 1e-9))

@@ -11,4 +11,5 @@ def get_config(scale='paper'):
   c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 600}[scale]
   if scale == 'nano':
     c.sample.guidance = 3.0  # as the base model there
+  common.add_upsampler(c)
   return c

@@ -70,6 +70,8 @@ def get_config(arg='ours'):
   else:
     c = get_config(f'{base}:{scale or "paper"}')
   c.update_from_flattened_dict(changes)
+  if 'upsample' in c.sample:
+    c.sample.upsample = False  # the base models' pictures are what is compared
   c.fusion.placement = placement(c.fusion.placement, c.towers.audio.depth)
   return c
 

@@ -10,4 +10,5 @@ def get_config(scale='paper'):
   c.flow.drop_condition = 0.0  # nothing conditions
   c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 2_000}[scale]
   c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 600}[scale]
+  common.add_upsampler(c)
   return c

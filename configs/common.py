@@ -5,7 +5,7 @@ paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, 
 
 import math
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 SILENCE = math.log(1e-5)  # of a log-mel (codecs/mel.py)
 SCALES = ('paper', 'small', 'nano')
@@ -167,6 +167,14 @@ def high_resolution(c, seconds, crop=(0, 0)):
   c.data.crop_height, c.data.crop_width = crop
   # Of the clips that examples are cut from (impacts, records), and that are looked at whole.
   c.data.clip_seconds = 5.16
+
+
+def add_upsampler(c):
+  """What makes 512×288 at 24 frames a second of the pictures, once they are sampled."""
+  # True, False, or None: where there are weights (`frozen.upsampler`).
+  c.sample.upsample = config_dict.placeholder(bool)
+  with c.unlocked():
+    c.frozen = ConfigDict({**c.get('frozen', {}), **frozen(c.scale, 'upsampler')})
 
 
 def early(c, name, location, guidance):

@@ -11,4 +11,5 @@ def get_config(scale='paper'):
   common.early(c, 'video', location=-2.0, guidance=3.0)
   if scale == 'paper':
     c.train.batch_size = 512
+  common.add_upsampler(c)
   return c

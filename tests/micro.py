@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from avlink_jax import models as model_builder
-from avlink_jax import sampler, tasks, windows
+from avlink_jax import sampler, tasks, weights, windows
 from avlink_jax.models import example_shapes
 from avlink_jax.training import step as training
 
@@ -86,8 +86,9 @@ def random_params(model, seed=0):
 
 def frozen_of(models):
   """Frozen trees of a FlowTask, random all over."""
-  return {
-      'codec': {'params': random_params(models.codec, 0), 'std': np.float32(0.7)},
+  codecs = {part: {'params': random_params(getattr(models, part), 0), 'std': np.float32(0.7)}
+            for part in weights.CODECS if getattr(models, part) is not None}
+  return codecs | {
       'towers': {name: {'dit': random_params(tower, i), 'text': random_params(models.text, i + 2)}
                  for i, (name, tower) in enumerate(models.towers.items()) if tower.depth}}
 
@@ -111,7 +112,7 @@ def sampling(task, steps, jit=quick_jit):
   run = jit(functools.partial(sampler.generate, task, steps))
 
   def sampled(params, frozen, batch, guidance=5.0):
-    size = len(batch['audio_mask'])
+    size = len(batch['video_mask'])
     tracks = {name: windows.track([np.zeros(1)] * size, shapes[name][0], towers[name].rate)
               for name in task.generate}
     return run(params, frozen, batch, noise_of(task, size),
@@ -122,10 +123,10 @@ def sampling(task, steps, jit=quick_jit):
 
 
 def noise_of(task, size):
-  """{name: X_0} of all modalities but features."""
+  """{name: X_0} of all that has noise in it."""
   shapes, rng = example_shapes(task.models), np.random.default_rng(0)
   return {name: rng.standard_normal((size, *shapes[name]), np.float32)
-          for name in task.modalities if not task.is_features(name)}
+          for name in task.noised}
 
 
 def batch_of(models, size=4, seed=0):

@@ -46,6 +46,8 @@ def parts(folder):
   frozen = frozen_of(models)
   trees = {part: {'params': tower} for part, tower in frozen['towers'].items()}
   trees['codec'] = {'params': frozen['codec']['params'], 'stats': {'std': frozen['codec']['std']}}
+  codec = frozen_of(build(micro_config('upsampler'))[0])['video_codec']
+  trees['video_codec'] = {'params': codec['params'], 'stats': {'std': codec['std']}}
   for part, tree in trees.items():
     weights.save(folder / f'{part}.safetensors', tree, {})
   return {part: str(folder / f'{part}.safetensors') for part in trees}
@@ -58,7 +60,7 @@ def config_of(task, frozen, **changes):
   config.train.update(steps=2, batch_size=2, log_every=1)
   config.data.update(seconds=2.0, impacts_clips=4, threads=1)  # impacts has none shorter
   for part in config.get('frozen', {}):
-    config.frozen[part] = frozen[part]
+    config.frozen[part] = frozen.get(part, '')  # pictures are not upsampled
   config.update_from_flattened_dict(changes)
   return config
 

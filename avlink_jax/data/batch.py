@@ -102,6 +102,18 @@ def picture(clip: Clip, start: float, layout: Layout):
   return resample_frames(clip, start, layout.frames, layout.fps)
 
 
+def low_picture(clip: Clip, start: float, shape, fps: float):
+  """Frames shown at start + n/fps, small: uint8 of `shape` (F, H, W, 3). Of larger pictures each
+  pixel is the mean of a whole block, whose size they have to divide by."""
+  count, height, width, _ = shape
+  frames, _ = resample_frames(clip, start, count, fps)
+  if frames.shape[1:3] == (height, width):
+    return frames
+  blocks = frames.reshape(count, height, frames.shape[1] // height,
+                          width, frames.shape[2] // width, 3)
+  return (blocks.mean((2, 4), dtype=np.float32) + 0.5).astype(np.uint8)
+
+
 def features(clip: Clip, start: float, layout: Layout):
   """Vectors that are on at start + n/fps, and which of them exist: float32 (F, C), bool (F,)."""
   times = start + np.arange(layout.frames) / layout.fps

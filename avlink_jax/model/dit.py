@@ -94,18 +94,24 @@ class Block(nn.Module):
 class Embed(nn.Module):
   """Patches, flow time and text brought to the tower's width.
 
-  `hidden` above 0: an MLP of that width beside the linear map of patches (DiT.hidden).
+  `hidden` above 0: an MLP of that width beside the linear map of patches (DiT.hidden). With a
+  `guide_t` the time that the tower knows is that, and the data's own has a silent MLP beside it
+  (DiT.guide).
   """
   width: int
   hidden: int = 0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, patches, t, text):
+  def __call__(self, patches, t, text, guide_t=None):
     tokens = nn.Dense(self.width, dtype=self.dtype, name='patch')(patches)
     if self.hidden:
       tokens += MLP(self.hidden, self.width, self.dtype, silent=True, name='wide')(patches)
-    time = MLP(self.width, self.width, self.dtype, name='time')(time_features(t))
+    seen = t if guide_t is None else guide_t
+    time = MLP(self.width, self.width, self.dtype, name='time')(time_features(seen))
+    if guide_t is not None:
+      time += MLP(self.width, self.width, self.dtype, silent=True, name='latent_time')(
+          time_features(t))
     return tokens, time, MLP(self.width, self.width, self.dtype, name='text')(text)
 
 
@@ -141,13 +147,16 @@ class Input:
   """What one tower is given.
 
   x: (B, T, [H, W,] channels) noisy data at flow time t (B,). mask (B, T): True where the
-  clip is real, not padding. text (B, L, ·) with text_mask (B, L).
+  clip is real, not padding. text (B, L, ·) with text_mask (B, L). guide (B, T, H, W, G) and its own
+  time guide_t (B,): what a tower with `guide` looks at beside x, on x's grid.
   """
   x: jax.Array
   t: jax.Array
   text: jax.Array
   text_mask: jax.Array
   mask: jax.Array
+  guide: jax.Array | None = None
+  guide_t: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -180,6 +189,9 @@ class DiT:
       goes through it from the noisy patch to the clean one, as the token says.
     detail: deviation of what such a tower cannot carry of the data, and takes from its input
       instead, as far as that is clean (flow.add_detail).
+    guide: channels of a second input on the data's grid, which stand before the data's own; 0:
+      none. A tower widened so (weights.overlay) sees its old data in the guide: the new kernels'
+      rows and the MLP of the data's time say 0, so that it does at first what it did on that.
     remat: recompute each block for the gradient instead of keeping its activations.
     split: on a mesh, its tokens are split over devices (spread.py): for long streams.
   """
@@ -195,6 +207,7 @@ class DiT:
   prediction: str = 'velocity'
   hidden: int = 0
   detail: float = 0.0
+  guide: int = 0
   attention: str = 'auto'
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
@@ -225,13 +238,14 @@ class DiT:
     """Fresh parameters, float32; blocks are initialised apart and stacked."""
     keys = jax.random.split(key, 3)
     tokens, time = jnp.zeros((1, 2, self.width)), jnp.zeros((1, self.width))
-    patches = jnp.zeros((1, 2, math.prod(self.patch) * self.channels))
+    patches = jnp.zeros((1, 2, math.prod(self.patch) * (self.guide + self.channels)))
     angles = jnp.zeros((2, self.width // self.heads // 2))
     ones = jnp.ones((1, 2), bool)
     block = lambda key: self.block.init(key, tokens, time, tokens, ones, angles, ones)['params']  # noqa: E731
     return {
         'embed': self.embedder.init(
-            keys[0], patches, jnp.zeros(1), jnp.zeros((1, 2, self.text_width)))['params'],
+            keys[0], patches, jnp.zeros(1), jnp.zeros((1, 2, self.text_width)),
+            jnp.zeros(1) if self.guide else None)['params'],
         'blocks': jax.vmap(block)(jax.random.split(keys[1], self.depth)),
         'head': self.header.init(keys[2], tokens, time, patches)['params'],
     }
@@ -243,7 +257,8 @@ class DiT:
     mask = rearrange(mask, 'b (n p) -> b n p', p=self.patch[0]).any(-1)
     mask = jnp.repeat(mask, math.prod(grid[1:]), axis=1)
     tokens, time, text = self.embedder.apply(
-        {'params': params['embed']}, self._patches(inputs.x), inputs.t, inputs.text)
+        {'params': params['embed']}, self._patches(_looked_at(inputs)), inputs.t, inputs.text,
+        inputs.guide_t)
     return Stream(spread.tokens(tokens, self.split), time, text, mask, inputs, self.split)
 
   def segment(self, blocks, stream):
@@ -263,7 +278,7 @@ class DiT:
   def head(self, params, stream):
     """Stream -> velocity, shaped as the data, float32."""
     x, t = stream.input.x, stream.input.t
-    patches = self._patches(x) if self.hidden else None
+    patches = self._patches(_looked_at(stream.input)) if self.hidden else None
     out = self.header.apply({'params': params['head']}, stream.tokens, stream.time, patches)
     out = self._unpatchify(out, x.shape[1:-1])
     if self.prediction == 'velocity':
@@ -301,3 +316,10 @@ class DiT:
     x = rearrange(tokens, 'b (t h w) (pt ph pw c) -> b (t pt) (h ph) (w pw) c',
                   t=t, h=h, w=w, pt=pt, ph=ph, pw=pw)
     return x[:, :shape[0], :shape[1], :shape[2]]
+
+
+def _looked_at(inputs):
+  """Guide and data, channels one after the other: (B, T, [H, W,] G + channels)."""
+  if inputs.guide is None:
+    return inputs.x
+  return jnp.concatenate([inputs.guide, inputs.x], axis=-1)

@@ -24,11 +24,12 @@ and the trainer knows nothing else of it. `frozen` is {'codec': {'params', 'std'
 
 from avlink_jax.tasks.flow import FlowTask
 from avlink_jax.tasks.mel_vae import MelVAETask
+from avlink_jax.tasks.upsampler import UpsamplerTask
 from avlink_jax.tasks.video_vae import VideoVAETask
 from avlink_jax.tasks.vocoder import VocoderTask
 
 
 def make(config, models):
   """The task that `config.task` names."""
-  return {'mel_vae': MelVAETask, 'vocoder': VocoderTask, 'video_vae': VideoVAETask}.get(
-      config.task, FlowTask)(models, config)
+  return {'mel_vae': MelVAETask, 'vocoder': VocoderTask, 'video_vae': VideoVAETask,
+          'upsampler': UpsamplerTask}.get(config.task, FlowTask)(models, config)

@@ -54,6 +54,21 @@ class FlowTask:
     return tuple(self.models.towers) if self.linked else self.generate
 
   @property
+  def given(self):
+    """What a sample needs of a clip."""
+    return tuple(name for name in self.modalities if name not in self.generate)
+
+  @property
+  def given_layout(self):
+    """How pictures come in that a user gives."""
+    return self.models.layout
+
+  @property
+  def noised(self):
+    """What the towers see with noise in it."""
+    return tuple(name for name in self.modalities if not self.is_features(name))
+
+  @property
   def reads(self):
     return tuple(f'{name}_features' if self.is_features(name) else name
                  for name in self.modalities)
@@ -148,6 +163,17 @@ class FlowTask:
     """t of a conditioning modality: fixed (Sec. 3.3); features from outside have no noise."""
     return jnp.full(size, 1.0 if self.is_features(name) else self.config.flow.condition_time[name])
 
+  def drawn_guide(self, batch, key, size, part):
+    """What a tower is guided by in training, as dit.Input's fields; drawn for `size` examples, of
+    which `part` takes those of `batch`. Here there is none (UpsamplerTask)."""
+    del batch, key, size, part
+    return {}
+
+  def fixed_guide(self, batch, noise):
+    """The same while something is generated."""
+    del batch, noise
+    return {}
+
   def encode(self, towers, name, prepared):
     """A modality's prompts -> embeddings, mask; of features nobody asks."""
     if self.is_features(name):
@@ -172,6 +198,7 @@ class FlowTask:
     direction = jax.random.randint(drawing, size, 0, len(self.directions))
     inputs, targets, counted = {}, {}, {}
     seen = jax.tree.map(part, batch)
+    guide = self.drawn_guide(seen, jax.random.fold_in(key, len(self.modalities)), size, part)
     for i, name in enumerate(self.modalities):
       of_direction = jnp.asarray([name in names for names in self.directions])
       made = of_direction[direction]
@@ -191,7 +218,7 @@ class FlowTask:
       rate = jnp.where(made, laws.drop_generated, laws.drop_condition)
       said = jax.tree.map(part, text.drop(prompt, batch[f'{name}_text'], null, rate))
       inputs[name] = Input(flow.interpolate(x1, x0, t), t, *self.encode(towers, name, said),
-                           self.mask(seen, name))
+                           self.mask(seen, name), **guide)
       targets[name] = flow.target(x1, x0)
     velocities = self.velocity(params, frozen, inputs)
     metrics = {

@@ -10,7 +10,7 @@ from avlink_jax.errors import UserError
 MAY_CHANGE = (
     'train.steps', 'train.decay_steps',  # how long, and over what end the rate falls
     'train.log_every', 'train.sample_every', 'train.max_bad_steps', 'train.watchdog_seconds',
-    'checkpoint.*', 'sample.*',
+    'checkpoint.*', 'sample.*', 'frozen.upsampler',
     'mesh.*', 'hosts.*', 'profile.*', 'attention', 'remat', 'train.accumulate', 'compile_cache',
     'data.cache_bytes', 'data.threads', 'text.cache')
 

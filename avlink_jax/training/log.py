@@ -129,3 +129,18 @@ def clock(seconds):
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
+class Progress:
+  """Says how many of the clips are done, and how long the others will take."""
+
+  def __init__(self, word, count, write=True):
+    self._word, self._count, self._write = word, count, write
+    self._done, self._started = 0, time.monotonic()
+
+  def add(self, count):
+    self._done += count
+    left = (time.monotonic() - self._started) / self._done * (self._count - self._done)
+    if self._write:
+      print(f'{self._word} {self._done}/{self._count} clips  {clock(left)} left', file=sys.stderr,
+            flush=True)

@@ -45,6 +45,11 @@ def for_sampling(config, devices):
   return ([f'sample.batch_size={half}'] if half else []) + _fsdp(config, devices)
 
 
+def for_upsampling(config, devices):
+  """The same of its second stage, whose sizes come with its weights."""
+  return _fsdp(config, devices) + ['sample.upsample=False']
+
+
 def _fsdp(config, devices):
   """Parameters on more devices, where the mesh leaves that open."""
   wider = [n for n in divisors(devices // config.mesh.sequence) if n > config.mesh.fsdp]

@@ -1,0 +1,33 @@
+"""The latent upsampler: the text-to-video base model, fine-tuned on the video autoencoder's latents
+to make 512×288 at 24 frames a second of its 64×36 at 6 (Sec. 3.2)."""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(scale='paper'):
+  c = common.base('upsampler', scale)
+  by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[scale]  # noqa: E731
+  c.generate = ('video',)
+  common.add_video_codec(c)
+  common.high_resolution(c, by_scale(5.16, 5.16, 1.33), by_scale((0, 0), (0, 0), (128, 256)))
+  c.frozen = common.frozen(scale, 'video_codec')
+  # The base model: 'bundled', a workdir or a file.
+  c.train.init_from = 'bundled' if scale == 'nano' else f'runs/t2v-{scale}'
+  c.train.steps, c.train.decay_steps = by_scale((25_000, 0), (10_000, 2_000), (2_000, 600))
+  c.train.batch_size = by_scale(384, 16, 4)
+  # Latents fill more numbers than the base's wide patches have room for, but at paper scale.
+  c.towers.video.patch = by_scale((1, 2, 2), (1, 4, 4), (1, 4, 4))
+  c.towers.video.guide = 3  # channels of the small video
+  c.towers.video.detail = 0.0
+  # How noisy the small video is, as a flow time (1: not at all): in training at least that, and
+  # when something is sampled, where it is the paper's time of a video that conditions (Sec. 4.4).
+  c.flow.guide_time = ConfigDict(dict(low=0.7))
+  c.sample.guide_time = 0.96
+  c.sample.guidance = 1.0  # what is to be seen the small video says
+  c.sample.overlap = by_scale(1.16, 1.16, 0.33)
+  c.sample.batch_size = by_scale(8, 8, 8)
+  if scale == 'nano':
+    c.sample.steps, c.sample.count = 8, 4
+  return c
