@@ -63,7 +63,7 @@ def build(config, dtype=jnp.float32, platform=None):
         channels=channels[name], rate=rates[name], patch=tuple(tower.patch), width=tower.width,
         depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
         rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
-        detail=tower.detail, guide=tower.get('guide', 0),
+        detail=tower.detail, guide=tower.get('guide', 0), local=tower.get('local', 0),
         remat=remat,
         split=name == 'video',  # tens of thousands of tokens; a sound has a hundred
         **shared)

@@ -18,7 +18,7 @@ import numpy as np
 from einops import rearrange
 
 from avlink_jax import flow
-from avlink_jax.model import rope, spread
+from avlink_jax.model import local, rope, spread
 from avlink_jax.model.attention import Attention
 
 zeros = nn.initializers.zeros
@@ -119,15 +119,17 @@ class Head(nn.Module):
   """Last adaLN and the way back to patches; zero at initialisation (DiT).
 
   `hidden` above 0: a layer of that width beside it, which looks at token and noisy patch together
-  (DiT.hidden), the patch more or less by flow time.
+  (DiT.hidden), the patch more or less by flow time. `local` above 0: a way of that width from what
+  each place of a patch shows, `places` (B, N, places, ·), as the token says (local.py).
   """
   width: int
   out: int
   hidden: int = 0
+  local: int = 0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, tokens, time, patches):
+  def __call__(self, tokens, time, patches, places=None):
     dense = functools.partial(nn.Dense, dtype=self.dtype)
     silent = functools.partial(dense, kernel_init=zeros)
     time = nn.silu(time)
@@ -139,6 +141,9 @@ class Head(nn.Module):
       seen *= 1 + silent(self.hidden, name='gate')(time)[:, None]
       wide = nn.gelu(dense(self.hidden, name='wide')(x) + seen)
       out += silent(self.out, name='wide_out')(wide)
+    if self.local:
+      out += local.Local(self.local, self.out // places.shape[2], self.dtype, name='local')(
+          places, x, time)
     return out.astype(jnp.float32)
 
 
@@ -187,6 +192,8 @@ class DiT:
     hidden: width of a nonlinear way past the tower, for patches wider than it; 0: none. What
       one linear map to `width` numbers and back cannot carry, where in a patch a small thing is,
       goes through it from the noisy patch to the clean one, as the token says.
+    local: width of another one, for a tower with a guide: at each place of the grid stands what the
+      guide shows around it (local.py); 0: none.
     detail: deviation of what such a tower cannot carry of the data, and takes from its input
       instead, as far as that is clean (flow.add_detail).
     guide: channels of a second input on the data's grid, which stand before the data's own; 0:
@@ -208,6 +215,7 @@ class DiT:
   hidden: int = 0
   detail: float = 0.0
   guide: int = 0
+  local: int = 0
   attention: str = 'auto'
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
@@ -228,7 +236,8 @@ class DiT:
 
   @property
   def header(self):
-    return Head(self.width, math.prod(self.patch) * self.channels, self.hidden, self.dtype)
+    return Head(self.width, math.prod(self.patch) * self.channels, self.hidden, self.local,
+                self.dtype)
 
   def grid(self, shape):
     """Tokens along each axis for data of `shape` (T, [H, W]); a last half patch counts."""
@@ -239,6 +248,8 @@ class DiT:
     keys = jax.random.split(key, 3)
     tokens, time = jnp.zeros((1, 2, self.width)), jnp.zeros((1, self.width))
     patches = jnp.zeros((1, 2, math.prod(self.patch) * (self.guide + self.channels)))
+    places = jnp.zeros((1, 2, math.prod(self.patch),
+                        self.channels + local.neighbours(self.guide)))
     angles = jnp.zeros((2, self.width // self.heads // 2))
     ones = jnp.ones((1, 2), bool)
     block = lambda key: self.block.init(key, tokens, time, tokens, ones, angles, ones)['params']  # noqa: E731
@@ -247,7 +258,7 @@ class DiT:
             keys[0], patches, jnp.zeros(1), jnp.zeros((1, 2, self.text_width)),
             jnp.zeros(1) if self.guide else None)['params'],
         'blocks': jax.vmap(block)(jax.random.split(keys[1], self.depth)),
-        'head': self.header.init(keys[2], tokens, time, patches)['params'],
+        'head': self.header.init(keys[2], tokens, time, patches, places)['params'],
     }
 
   def embed(self, params, inputs):
@@ -279,7 +290,8 @@ class DiT:
     """Stream -> velocity, shaped as the data, float32."""
     x, t = stream.input.x, stream.input.t
     patches = self._patches(_looked_at(stream.input)) if self.hidden else None
-    out = self.header.apply({'params': params['head']}, stream.tokens, stream.time, patches)
+    places = self._places(stream.input) if self.local else None
+    out = self.header.apply({'params': params['head']}, stream.tokens, stream.time, patches, places)
     out = self._unpatchify(out, x.shape[1:-1])
     if self.prediction == 'velocity':
       return out
@@ -307,6 +319,11 @@ class DiT:
       return rearrange(x, 'b (t p) c -> b t (p c)', p=self.patch[0])
     return rearrange(x, 'b (t pt) (h ph) (w pw) c -> b (t h w) (pt ph pw c)',
                      **dict(zip(('pt', 'ph', 'pw'), self.patch, strict=True)))
+
+  def _places(self, inputs):
+    """What each place shows: (B, N, places, ·), the places of a patch in its numbers' order."""
+    seen = jnp.concatenate([local.around(inputs.guide, inputs.mask), inputs.x], axis=-1)
+    return rearrange(self._patches(seen), 'b n (p c) -> b n p c', p=math.prod(self.patch))
 
   def _unpatchify(self, tokens, shape):
     if len(self.patch) == 1:
