@@ -12,7 +12,7 @@ import numpy as np
 
 from avlink_jax.data import media
 from avlink_jax.errors import MediaError, UserError
-from avlink_jax.export import event_times, read_manifest
+from avlink_jax.export import event_times, low_files, read_manifest
 from avlink_jax.metrics import av_align, onset
 
 # Where a stem stands twice in a folder, the first of these is heard: a samples folder holds
@@ -69,9 +69,7 @@ def find(folder, flag: str) -> dict:
   order = SOUND_SUFFIXES + VIDEO_SUFFIXES
   rows = read_manifest(folder)
   drawn = {stem for row in rows if row.get('picture') for stem in _stems(row)}
-  files = [(kind, str(name)) for row in rows for kind, name in row['files'].items()]
-  low = {name for kind, name in files if kind == 'low'} - {
-    name for kind, name in files if kind != 'low'}
+  low = low_files(rows)
   standing = {}
   for path in sorted(folder.iterdir(), key=lambda path: path.name):
     if path.suffix.lower() in order and path.is_file() and path.name not in low:

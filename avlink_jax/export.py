@@ -159,6 +159,13 @@ def read_manifest(folder) -> list:
   return rows
 
 
+def low_files(rows) -> set:
+  """Names of the files that are pictures before they were enlarged: of `read_manifest`'s rows."""
+  files = [(kind, str(name)) for row in rows for kind, name in row['files'].items()]
+  return {name for kind, name in files if kind == 'low'} - {
+    name for kind, name in files if kind != 'low'}
+
+
 def whole(folder) -> dict:
   """{id: row} of the clips in a samples folder of which every file is there."""
   folder = pathlib.Path(folder)

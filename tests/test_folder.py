@@ -35,6 +35,16 @@ def test_media_files_are_listed_in_order_and_the_rest_is_left_out(tmp_path):
   assert names_of(Folder(tmp_path, **OPTIONS)) == ['a', 'b', 'c']
 
 
+def test_of_a_samples_folder_each_clip_stands_once(tmp_path):
+  """Not again as it was before it was enlarged; a file merely called so is a clip."""
+  touch(tmp_path, 'a.mp4', 'a_low.mp4', 'b_low.mp4')
+  (tmp_path / 'manifest.jsonl').write_text(
+    '{"id": "a", "files": {"video": "a.mp4", "low": "a_low.mp4"}}\n')
+  assert names_of(Folder(tmp_path, **OPTIONS)) == ['a', 'b_low']
+  (tmp_path / 'manifest.jsonl').write_text('{"audio_filepath": "a.mp4"}\n')  # somebody else's
+  assert len(Folder(tmp_path, **OPTIONS)) == 3
+
+
 def test_files_with_the_same_stem_get_names_of_their_own(tmp_path):
   touch(tmp_path, 'a/dog.mp4', 'b/dog.mp4', 'b/dog.mov', 'b/cat.mp4')
   names = names_of(Folder(tmp_path, **OPTIONS))

@@ -15,6 +15,7 @@ from avlink_jax.data import file_list, media
 from avlink_jax.data.clip import Clip, part
 from avlink_jax.data.limits import DECODE_SECONDS
 from avlink_jax.errors import UserError
+from avlink_jax.export import low_files, read_manifest
 
 EXTENSIONS = frozenset(
   '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv'.split())
@@ -27,8 +28,9 @@ _BIDI = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff'
 
 
 class Folder:
-  """The media files under a folder, sorted by path, hidden ones left out; or one file, or those
-  that a text file lists, one a line, paths or addresses (`file_list.py`).
+  """The media files under a folder, sorted by path, hidden ones left out, and of a samples folder
+  what was enlarged (export.py); or one file, or those that a text file lists, one a line, paths or
+  addresses (`file_list.py`).
 
   Where no picture is needed, files of sound alone are clips too: their length is the sound's.
 
@@ -212,12 +214,21 @@ def _list_files(root: Path, extensions: frozenset) -> list:
     return [root]
   if not root.is_dir():
     raise UserError(f'{root}: no such folder; give a folder of clips or a media file')
+  low = _enlarged(root)
   files = [file for file in root.rglob('*')
-           if file.suffix.lower() in extensions and file.is_file()
+           if file.suffix.lower() in extensions and file.is_file() and file not in low
            and not any(part.startswith('.') for part in file.relative_to(root).parts)]
   if not files:
     raise UserError(f'{root}: no media files in it (looked for {" ".join(sorted(extensions))})')
   return sorted(files, key=lambda file: file.relative_to(root).as_posix())
+
+
+def _enlarged(root: Path) -> set:
+  """Files of a samples folder that show what was enlarged (export.py)."""
+  try:
+    return {root / name for name in low_files(read_manifest(root))}
+  except UserError:  # somebody else's manifest
+    return set()
 
 
 def _names(root: Path, files: list) -> dict:
