@@ -49,6 +49,8 @@ def micro_config(task, **changes):
   if 'video_codec' in config:  # 24 pictures, whose latents are on the grid of the base's
     config.data.update(height=64, width=128, crop_height=0, crop_width=0)
     config.video_codec.update(width=8, latent_channels=4)
+  if 'local' in config.towers.video:
+    config.towers.video.local = 8
   if 'fusion' in config:
     config.fusion.update(width=16, heads=2, mlp=32, rank=4, contrast=2.0)
   config.train.update(batch_size=4, warmup_steps=2, decay_steps=0, learning_rate=1e-2)

@@ -147,7 +147,7 @@ def test_weights_of_another_base_are_named_with_their_shapes(tmp_path):
 
 def test_a_base_with_other_patches_gives_its_blocks(tmp_path, capsys):
   params = begun(tmp_path, **{'towers.video.patch': (1, 2, 4)}).params
-  assert '11 begin anew' in capsys.readouterr().err
+  assert '21 begin anew' in capsys.readouterr().err
   for a, b in zip(jax.tree.leaves(params['dit']['blocks']),
                   jax.tree.leaves(base()[1]['dit']['blocks']), strict=True):
     np.testing.assert_array_equal(a, b)
