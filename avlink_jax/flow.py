@@ -45,9 +45,15 @@ def add_detail(x_t, x1, t, deviation):
   A network with a narrow waist can name the coarse picture only. Without this, it is charged at
   late t, where 1/(1−t)² weighs most, for detail that it cannot carry and X_t shows already.
   """
+  return x1 + shown_beyond(x_t, x1, t, deviation)
+
+
+def shown_beyond(x_t, x1, t, deviation):
+  """The linear least-squares estimate, given X_t, of what X_1 is beyond a guess `x1` of it, which
+  has that standard deviation: 0 at t = 0, where X_t shows nothing, and all of it at t = 1."""
   t = broadcast(t, x_t)
   gain = t * deviation**2 / ((t * deviation) ** 2 + (1 - t) ** 2 + 1e-12)
-  return x1 + gain * (x_t - t * x1)
+  return gain * (x_t - t * x1)
 
 
 def logit_normal(key, shape, location=0.0, scale=1.0):

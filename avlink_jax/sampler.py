@@ -53,7 +53,7 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
       x = x if task.is_features(name) else flow.interpolate(x, noise[name], t)
       conditions[name] = Input(x, t, *text[name], masks[name])
   features = task.features(params, frozen, conditions)  # computed once for all steps
-  guide = task.fixed_guide(batch, noise)
+  guide = task.fixed_guide(frozen, batch, noise)
 
   def velocity(x, t):
     inputs = {name: Input(x[name], jnp.full(x[name].shape[:1], t[name]), *text[name],

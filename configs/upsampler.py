@@ -15,14 +15,17 @@ def get_config(scale='paper'):
   c.frozen = common.frozen(scale, 'video_codec')
   # The base model: 'bundled', a workdir or a file.
   c.train.init_from = 'bundled' if scale == 'nano' else f'runs/t2v-{scale}'
-  c.train.steps, c.train.decay_steps = by_scale((25_000, 0), (10_000, 2_000), (2_000, 1_000))
+  c.train.steps, c.train.decay_steps = by_scale((25_000, 0), (10_000, 2_000), (1_500, 750))
   c.train.batch_size = by_scale(384, 16, 4)
   # Latents fill more numbers than the base's wide patches have room for, but at paper scale.
   c.towers.video.patch = by_scale((1, 2, 2), (1, 4, 4), (1, 4, 4))
   c.towers.video.guide = 3  # channels of the small video
-  # A narrow tower's patches have no room for where an edge runs: each place looks for itself.
+  # A narrow tower's patches have no room for where an edge runs: it begins with the small video
+  # enlarged, in latents, from which the true ones deviate by `detail`, and each place looks around.
   c.towers.video.local = by_scale(0, 0, 192)
-  c.towers.video.detail = 0.0
+  if scale == 'nano':
+    c.towers.video.prediction = 'residual'
+  c.towers.video.detail = by_scale(0.0, 0.0, 0.3)
   # How noisy the small video is, as a flow time (1: not at all): in training at least that, and
   # when something is sampled, where it is the paper's time of a video that conditions (Sec. 4.4).
   c.flow.guide_time = ConfigDict(dict(low=by_scale(0.7, 0.7, 0.9)))

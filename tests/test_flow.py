@@ -184,3 +184,23 @@ def test_euler_moves_every_leaf_of_a_tree_by_its_own_velocity():
 def test_euler_keeps_the_states_dtype():
   x0 = jnp.ones(3, jnp.bfloat16)
   assert flow.euler(lambda x, t: x, x0, flow.time_grid(4)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize('t', [0.0, 0.2, 0.7, 0.97])
+def test_what_is_shown_beyond_a_guess_is_the_best_linear_estimate(t):
+  """Of a line through the points (X_t − t·guess, X_1 − guess), fitted to many draws."""
+  rng, deviation = np.random.default_rng(0), 0.3
+  guess, n = rng.standard_normal((2, 200_000))
+  beyond = deviation * n
+  x_t = flow.interpolate(guess + beyond, rng.standard_normal(200_000), t)
+  made = np.asarray(flow.shown_beyond(x_t, guess, t, deviation))
+  rest = x_t - t * guess
+  slope = np.mean(rest * beyond) / np.mean(rest**2)
+  np.testing.assert_allclose(made, slope * rest, atol=2e-2)
+  np.testing.assert_allclose(flow.add_detail(x_t, guess, t, deviation), guess + made, atol=1e-6)
+
+
+def test_a_guess_becomes_what_is_shown_as_the_noise_goes():
+  x, guess = np.float32([1.0, -2.0]), np.float32([0.3, 0.4])
+  np.testing.assert_allclose(flow.add_detail(x, guess, 1.0, 0.3), x, atol=1e-6)
+  np.testing.assert_array_equal(flow.add_detail(x, guess, 0.0, 0.3), guess)

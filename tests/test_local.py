@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from micro import plain_jit, random_params
 
+from avlink_jax import flow
 from avlink_jax.model import local
 from avlink_jax.model.dit import DiT, Input
 
@@ -83,6 +84,36 @@ def test_what_it_says_of_a_place_stands_at_that_place(what):
   else:
     wanted[0, 1:5, 2:7, 0:5] = True  # instants −1 … 2 look at picture 3 from 4, 3, 2 and 1
   np.testing.assert_array_equal(difference > 1e-6, wanted)
+
+
+RESIDUAL = dataclasses.replace(TOWER, guide=3 + 4, prediction='residual', detail=0.3)
+
+
+def residual_inputs(t, seed=0):
+  rng = np.random.default_rng(seed)
+  return input_of().replace(t=np.full(2, t, np.float32),
+                            guide=rng.standard_normal((2, *SHAPE, 7)).astype(np.float32))
+
+
+def test_a_tower_that_names_the_residual_begins_with_the_guides_last_channels():
+  params = params_of(RESIDUAL)
+  silent = {name: jax.tree.map(np.zeros_like, params['head'][name]) for name in ('out',)}
+  silent['local'] = {**params['head']['local'], 'out': jax.tree.map(
+      np.zeros_like, params['head']['local']['out'])}
+  fresh = {**params, 'head': {**params['head'], **silent}}
+  inputs = residual_inputs(0.6)
+  named = flow.data_from_velocity(inputs.x, velocity(RESIDUAL)(fresh, inputs), inputs.t)
+  guess = inputs.guide[..., 3:]
+  np.testing.assert_allclose(named, flow.add_detail(inputs.x, guess, 0.6, 0.3), atol=1e-5)
+
+
+def test_where_there_is_only_noise_it_sees_none_of_it():
+  params, inputs = params_of(RESIDUAL), residual_inputs(0.0)
+  other = inputs.replace(x=5 * inputs.x[::-1])
+  named = lambda i: flow.data_from_velocity(i.x, velocity(RESIDUAL)(params, i), i.t)  # noqa: E731
+  np.testing.assert_allclose(named(other), named(inputs), atol=1e-5)
+  early = np.float32([0.3, 0.3])
+  assert np.abs(named(other.replace(t=early)) - named(inputs.replace(t=early))).max() > 1e-2
 
 
 def test_flow_time_counts_for_its_own_example_only():

@@ -120,7 +120,9 @@ def test_at_first_it_is_the_base_model_that_looks_at_the_small_video(tmp_path, c
   wanted = tokens(narrow)(given['dit'], small)
   for t in (0.0, 0.7):
     latents = rng.standard_normal((2, *example_shapes(task.models)['video']), np.float32)
-    both = Input(latents, np.full(2, t, np.float32), *text, mask, guide=low, guide_t=seen)
+    guess = rng.standard_normal(latents.shape, np.float32)
+    both = Input(latents, np.full(2, t, np.float32), *text, mask,
+                 guide=np.concatenate([low, guess], -1), guide_t=seen)
     np.testing.assert_allclose(tokens(wide)(params['dit'], both), wanted, atol=2e-5)
   assert np.abs(wanted).max() > 1
   for a, b in zip(jax.tree.leaves(params['text']), jax.tree.leaves(given['text']), strict=True):
@@ -182,26 +184,68 @@ def test_noise_is_added_as_its_time_says_and_the_time_follows_its_law():
   low = np.zeros((1, 1, 1, 1, 3), np.uint8)  # -1 everywhere
   size = 4000
   batch = {'low': np.broadcast_to(low, (size, *low.shape[1:]))}
-  guide = quick_jit(lambda key: task.drawn_guide(batch, key, (size,), lambda x: x))(
+  task = dataclasses.replace(task, models=dataclasses.replace(task.models, towers={
+      'video': dataclasses.replace(task.models.towers['video'], prediction='data')}))
+  guide = quick_jit(lambda key: task.drawn_guide({}, batch, key, (size,), lambda x: x))(
       jax.random.key(0))
   t, least = np.asarray(guide['guide_t']), task.config.flow.guide_time.low
   assert scipy.stats.kstest(t, scipy.stats.uniform(least, 1 - least).cdf).pvalue > 1e-3
   noise = (np.asarray(guide['guide']).reshape(size, 3) + t[:, None]) / (1 - t[:, None] + 1e-9)
   assert scipy.stats.kstest(noise[t < 0.99].ravel(), scipy.stats.norm.cdf).pvalue > 1e-3
 
-  fixed = task.fixed_guide(batch, {'low': np.ones((size, 1, 1, 1, 3))})
+  fixed = task.fixed_guide({}, batch, {'low': np.ones((size, 1, 1, 1, 3))})
   told = task.config.sample.guide_time
   np.testing.assert_allclose(fixed['guide_t'], told)
   np.testing.assert_allclose(fixed['guide'], (1 - told) - told, rtol=1e-6)
 
 
 def test_the_noise_of_a_part_is_its_own_of_the_whole_batchs():
-  task, _, batch = upsampler()
+  task, frozen, batch = upsampler()
   half = lambda x: x[1:]  # noqa: E731
-  whole = task.drawn_guide(batch, jax.random.key(3), (2,), lambda x: x)
-  part = task.drawn_guide(jax.tree.map(half, batch), jax.random.key(3), (2,), half)
-  for name, x in part.items():
-    np.testing.assert_array_equal(x, whole[name][1:])
+  drawn = lambda batch, part: quick_jit(lambda: task.drawn_guide(  # noqa: E731
+      frozen, batch, jax.random.key(3), (2,), part))()
+  whole = drawn(batch, lambda x: x)
+  for name, x in drawn(jax.tree.map(half, batch), half).items():
+    np.testing.assert_allclose(x, whole[name][1:], atol=1e-5)
+
+
+def test_besides_it_is_given_the_latents_of_the_small_video_enlarged():
+  """Frame 4n + k of that lies k/4 between pictures n and n + 1, and the last real one stays."""
+  task, frozen, batch = upsampler()
+  low = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 6, 8, 16, 3)).astype(np.float32)
+  mask = np.ones((2, 6), bool)
+  mask[1, 4:] = False
+  large = np.array(jax.image.resize(low, (2, 6, 64, 128, 3), 'bicubic'))
+  wanted = np.empty((2, 24, 64, 128, 3), np.float32)
+  for clip, last in ((0, 5), (1, 3)):
+    for n, k in np.ndindex(6, 4):
+      after = large[clip, min(n + 1, last)]
+      wanted[clip, 4 * n + k] = large[clip, n] + k / 4 * (after - large[clip, n])
+  made = quick_jit(task.enlarged)(frozen, low, mask)
+  codec = frozen['video_codec']
+  latents = quick_jit(task.models.video_codec.encode)(
+      codec['params'], codec['std'], np.clip(wanted, -1, 1))
+  np.testing.assert_allclose(made[0], latents[0], atol=1e-4)
+  np.testing.assert_allclose(made[1, :4], latents[1, :4], atol=1e-4)
+
+  noise = {'low': np.zeros(low.shape)}  # at sample.guide_time 1 there is none
+  shown = {**batch, 'low': np.round((low + 1) * 127.5).astype(np.uint8)}
+  guide = quick_jit(lambda: task.fixed_guide(frozen, shown, noise))()['guide']
+  again = quick_jit(task.enlarged)(frozen, task.low(shown), task.mask(batch, 'video'))
+  np.testing.assert_allclose(guide, np.concatenate([task.low(shown), again], -1), atol=1e-4)
+
+
+def test_untrained_it_enlarges(tmp_path):
+  """At its start, with its first guess, it makes what the small video enlarged is in latents."""
+  task, frozen, batch = upsampler()
+  params = begun(tmp_path).params
+  head = params['dit']['head']
+  for silent in (head['wide_out'], head['local']['out']):  # as `init` has them
+    silent.update({name: jnp.zeros_like(x) for name, x in silent.items()})
+  low = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 16, 3), np.uint8)
+  made = sampling(task, 1)(params, frozen, {**batch, 'low': low}, guidance=1.0)['video']
+  wanted = quick_jit(task.enlarged)(frozen, task.low({'low': low}), task.mask(batch, 'video'))
+  np.testing.assert_allclose(made, wanted, atol=1e-3)
 
 
 @pytest.mark.parametrize('key, value, works', [
@@ -308,6 +352,6 @@ def test_with_one_step_it_is_the_networks_first_guess():
   noise = noise_of(task, 2)
   text = task.encode({'video': params}, 'video', batch['video_text'])
   inputs = Input(noise['video'], np.zeros(2, np.float32), *text, task.mask(batch, 'video'),
-                 **task.fixed_guide(given, noise))
+                 **task.fixed_guide(frozen, given, noise))
   v = quick_jit(task.models.towers['video'].velocity)(params['dit'], inputs)
   np.testing.assert_allclose(made, flow.data_from_velocity(noise['video'], v, 0.0), atol=1e-3)

@@ -188,7 +188,9 @@ class DiT:
     rate: data frames (latents, pictures) a second.
     prediction: 'velocity' (the paper's), or 'data': the network names X_1 and the velocity
       follows. A patch wider than the tower needs the latter: velocity contains the noise,
-      which a narrow tower cannot carry, while the clean picture it can.
+      which a narrow tower cannot carry, while the clean picture it can. Or 'residual': it names
+      what X_1 is beyond the guide's last channels, a first guess of it, and sees of X_t what that
+      shows beyond it (flow.shown_beyond).
     hidden: width of a nonlinear way past the tower, for patches wider than it; 0: none. What
       one linear map to `width` numbers and back cannot carry, where in a patch a small thing is,
       goes through it from the noisy patch to the clean one, as the token says.
@@ -227,6 +229,11 @@ class DiT:
     return self.rate / self.patch[0]
 
   @property
+  def _pictured(self):
+    """How many of the guide's channels, the first, are no guess of the data."""
+    return self.guide - (self.channels if self.prediction == 'residual' else 0)
+
+  @property
   def block(self):
     return Block(self.width, self.heads, self.mlp, self.attention, self.dtype, self.split)
 
@@ -248,8 +255,8 @@ class DiT:
     keys = jax.random.split(key, 3)
     tokens, time = jnp.zeros((1, 2, self.width)), jnp.zeros((1, self.width))
     patches = jnp.zeros((1, 2, math.prod(self.patch) * (self.guide + self.channels)))
-    places = jnp.zeros((1, 2, math.prod(self.patch),
-                        self.channels + local.neighbours(self.guide)))
+    places = jnp.zeros((1, 2, math.prod(self.patch), local.neighbours(self._pictured)
+                        + self.guide - self._pictured + self.channels))
     angles = jnp.zeros((2, self.width // self.heads // 2))
     ones = jnp.ones((1, 2), bool)
     block = lambda key: self.block.init(key, tokens, time, tokens, ones, angles, ones)['params']  # noqa: E731
@@ -268,7 +275,7 @@ class DiT:
     mask = rearrange(mask, 'b (n p) -> b n p', p=self.patch[0]).any(-1)
     mask = jnp.repeat(mask, math.prod(grid[1:]), axis=1)
     tokens, time, text = self.embedder.apply(
-        {'params': params['embed']}, self._patches(_looked_at(inputs)), inputs.t, inputs.text,
+        {'params': params['embed']}, self._patches(self._looked_at(inputs)), inputs.t, inputs.text,
         inputs.guide_t)
     return Stream(spread.tokens(tokens, self.split), time, text, mask, inputs, self.split)
 
@@ -289,12 +296,14 @@ class DiT:
   def head(self, params, stream):
     """Stream -> velocity, shaped as the data, float32."""
     x, t = stream.input.x, stream.input.t
-    patches = self._patches(_looked_at(stream.input)) if self.hidden else None
+    patches = self._patches(self._looked_at(stream.input)) if self.hidden else None
     places = self._places(stream.input) if self.local else None
     out = self.header.apply({'params': params['head']}, stream.tokens, stream.time, patches, places)
     out = self._unpatchify(out, x.shape[1:-1])
     if self.prediction == 'velocity':
       return out
+    if self.prediction == 'residual':
+      out += self._guess(stream.input)
     return flow.velocity_from_data(x, flow.add_detail(x, out, t, self.detail), t)
 
   def velocity(self, params, inputs):
@@ -320,9 +329,26 @@ class DiT:
     return rearrange(x, 'b (t pt) (h ph) (w pw) c -> b (t h w) (pt ph pw c)',
                      **dict(zip(('pt', 'ph', 'pw'), self.patch, strict=True)))
 
+  def _guess(self, inputs):
+    """What the guide says of X_1 itself: its last channels."""
+    return inputs.guide[..., -self.channels:]
+
+  def _data(self, inputs):
+    """What is seen of X_t."""
+    if self.prediction != 'residual':
+      return inputs.x
+    return flow.shown_beyond(inputs.x, self._guess(inputs), inputs.t, self.detail)
+
+  def _looked_at(self, inputs):
+    """Guide and data, channels one after the other: (B, T, [H, W,] G + channels)."""
+    if inputs.guide is None:
+      return inputs.x
+    return jnp.concatenate([inputs.guide, self._data(inputs)], axis=-1)
+
   def _places(self, inputs):
     """What each place shows: (B, N, places, ·), the places of a patch in its numbers' order."""
-    seen = jnp.concatenate([local.around(inputs.guide, inputs.mask), inputs.x], axis=-1)
+    around = local.around(inputs.guide[..., :self._pictured], inputs.mask)
+    seen = jnp.concatenate([around, self._looked_at(inputs)[..., self._pictured:]], axis=-1)
     return rearrange(self._patches(seen), 'b n (p c) -> b n p c', p=math.prod(self.patch))
 
   def _unpatchify(self, tokens, shape):
@@ -333,10 +359,3 @@ class DiT:
     x = rearrange(tokens, 'b (t h w) (pt ph pw c) -> b (t pt) (h ph) (w pw) c',
                   t=t, h=h, w=w, pt=pt, ph=ph, pw=pw)
     return x[:, :shape[0], :shape[1], :shape[2]]
-
-
-def _looked_at(inputs):
-  """Guide and data, channels one after the other: (B, T, [H, W,] G + channels)."""
-  if inputs.guide is None:
-    return inputs.x
-  return jnp.concatenate([inputs.guide, inputs.x], axis=-1)

@@ -163,15 +163,15 @@ class FlowTask:
     """t of a conditioning modality: fixed (Sec. 3.3); features from outside have no noise."""
     return jnp.full(size, 1.0 if self.is_features(name) else self.config.flow.condition_time[name])
 
-  def drawn_guide(self, batch, key, size, part):
+  def drawn_guide(self, frozen, batch, key, size, part):
     """What a tower is guided by in training, as dit.Input's fields; drawn for `size` examples, of
     which `part` takes those of `batch`. Here there is none (UpsamplerTask)."""
-    del batch, key, size, part
+    del frozen, batch, key, size, part
     return {}
 
-  def fixed_guide(self, batch, noise):
+  def fixed_guide(self, frozen, batch, noise):
     """The same while something is generated."""
-    del batch, noise
+    del frozen, batch, noise
     return {}
 
   def encode(self, towers, name, prepared):
@@ -198,7 +198,8 @@ class FlowTask:
     direction = jax.random.randint(drawing, size, 0, len(self.directions))
     inputs, targets, counted = {}, {}, {}
     seen = jax.tree.map(part, batch)
-    guide = self.drawn_guide(seen, jax.random.fold_in(key, len(self.modalities)), size, part)
+    guide = self.drawn_guide(frozen, seen, jax.random.fold_in(key, len(self.modalities)), size,
+                             part)
     for i, name in enumerate(self.modalities):
       of_direction = jnp.asarray([name in names for names in self.directions])
       made = of_direction[direction]

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from einops import reduce
+from einops import rearrange, reduce
 
 from avlink_jax import flow
 from avlink_jax.errors import UserError
@@ -24,6 +24,9 @@ class UpsamplerTask(FlowTask):
   The small video comes with noise, as much as its own flow time says, which the tower is told: in
   training anything from none down to `flow.guide_time.low`, so that a sampler can pass on what a
   base model made of it, with its faults, at `sample.guide_time`.
+
+  A tower that names the residual (DiT.prediction) is given besides what the small video enlarged is
+  in latents, and begins there: narrow towers have no room to learn how to enlarge.
   """
 
   def __post_init__(self):
@@ -80,15 +83,35 @@ class UpsamplerTask(FlowTask):
     return reduce(shown, 'b t (h p) (w q) c -> b t h w c', 'mean',
                   p=codec.space_stride, q=codec.space_stride) / 127.5 - 1
 
-  def drawn_guide(self, batch, key, size, part):
+  def enlarged(self, frozen, low, mask):
+    """Latents (B, T, H, W, C) of the small video enlarged: bicubic in space, linear in time, where
+    the last picture stays that `mask` (B, T) calls real."""
+    codec, given = self.models.video_codec, frozen['video_codec']
+    size, frames, height, width, _ = low.shape
+    large = jax.image.resize(low, (size, frames, height * codec.space_stride,
+                                   width * codec.space_stride, 3), 'cubic')
+    last = jnp.maximum(mask.sum(1) - 1, 0)[:, None]
+    after = jnp.minimum(jnp.arange(frames) + 1, last)[:, :, None, None, None]
+    after = jnp.take_along_axis(large, after, axis=1)
+    part = (jnp.arange(codec.time_stride) / codec.time_stride)[:, None, None, None]
+    video = rearrange(large[:, :, None] * (1 - part) + after[:, :, None] * part,
+                      'b t s h w c -> b (t s) h w c')
+    return codec.encode(given['params'], given['std'], jnp.clip(video, -1, 1))
+
+  def drawn_guide(self, frozen, batch, key, size, part):
     level, noise = jax.random.split(key)
     low = self.low(batch)
     t = jax.random.uniform(level, size, minval=self.config.flow.guide_time.low)
-    return self._guide(low, part(gaussian(noise, size + low.shape[1:])), part(t))
+    return self._guide(frozen, batch, low, part(gaussian(noise, size + low.shape[1:])), part(t))
 
-  def fixed_guide(self, batch, noise):
+  def fixed_guide(self, frozen, batch, noise):
     low = self.low(batch)
-    return self._guide(low, noise['low'], jnp.full(len(low), self.config.sample.guide_time))
+    t = jnp.full(len(low), self.config.sample.guide_time)
+    return self._guide(frozen, batch, low, noise['low'], t)
 
-  def _guide(self, low, noise, t):
-    return {'guide': flow.interpolate(low, noise, t), 'guide_t': t}
+  def _guide(self, frozen, batch, low, noise, t):
+    guide = flow.interpolate(low, noise, t)
+    if self.models.towers['video'].prediction == 'residual':
+      enlarged = self.enlarged(frozen, guide, self.mask(batch, 'video'))
+      guide = jnp.concatenate([guide, enlarged], axis=-1)
+    return {'guide': guide, 'guide_t': t}
