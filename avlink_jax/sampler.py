@@ -33,7 +33,7 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
     batch: as data/batch.py says; of generated modalities only the mask and the prompt.
     noise: {name: X_0 (W, T, ...)} of what `task.noised` names; windows that overlap share it.
     tracks: {name: (index (W, T), weight (T,))} of the generated ones (windows.Track).
-    guidance: w of classifier-free guidance, () array.
+    guidance: w of classifier-free guidance, () array; None: none, as w = 1, in half the work.
     shift: {name: of the time grid (flow.time_grid), () array}.
   Returns:
     {name: X_1 (W, T, ...)} of the generated modalities.
@@ -62,10 +62,12 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
         name: (inputs | conditions)[name] for name in task.modalities}, features)
     out = {}
     for name in x:
-      # The unconditional pass: Fusion Blocks bypassed, the generated tower alone, nothing said.
-      bare = inputs[name].replace(text=null_text[name][0], text_mask=null_text[name][1])
-      unconditional = task.models.towers[name].velocity(towers[name]['dit'], bare)
-      v = flow.guide(conditional[name], unconditional, guidance)
+      v = conditional[name]
+      if guidance is not None:
+        # The unconditional pass: Fusion Blocks bypassed, the generated tower alone, nothing said.
+        bare = inputs[name].replace(text=null_text[name][0], text_mask=null_text[name][1])
+        unconditional = task.models.towers[name].velocity(towers[name]['dit'], bare)
+        v = flow.guide(v, unconditional, guidance)
       index, weight = tracks[name]
       out[name] = windows.blend(v, index, weight, index.size)[index]
     return out
@@ -81,6 +83,11 @@ def place(task, config, mesh):
   return jax.jit(
       spread.over(mesh, functools.partial(generate, task, config.sample.steps)),
       out_shardings=sharding.whole(mesh))
+
+
+def guidance_of(config):
+  """The config's, as `generate` takes it."""
+  return None if config.sample.guidance == 1 else config.sample.guidance
 
 
 def abstract_arguments(task, config, mesh, frozen, count):
@@ -106,7 +113,8 @@ def abstract_arguments(task, config, mesh, frozen, count):
   return (sharding.abstract(params, sharding.shardings(params, mesh)),
           sharding.abstract(frozen, sharding.shardings(frozen, mesh)),
           *sharding.abstract((batch, noise), rows),
-          sharding.abstract(tracks, whole), number, dict.fromkeys(task.generate, number))
+          sharding.abstract(tracks, whole), None if guidance_of(config) is None else number,
+          dict.fromkeys(task.generate, number))
 
 
 def noise_of(clip_id, seed, name, shape):
@@ -185,7 +193,7 @@ class Sampler:
     batch, noise = sharding.put_rows(
         jax.tree.map(lambda x: _repeat_last(x, fill), (batch, noise)), self._mesh)
     x1 = self._generate(self._params, self._frozen, batch, noise, index,
-                        self.config.sample.guidance,
+                        guidance_of(self.config),
                         {name: self.config.sample.shift[name] for name in task.generate})
     results = [{} for _ in clips]
     for name in task.generate:

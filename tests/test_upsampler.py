@@ -340,6 +340,7 @@ def test_without_guidance_the_prompt_counts_and_both_passes_see_the_small_video(
   unsaid = run(given, guidance=0.0)['video']
   assert np.abs(other - unsaid).max() > 1e-2  # the unconditional pass is guided too
   assert np.abs(plain - unsaid).max() > 1e-3
+  np.testing.assert_allclose(run(given, guidance=None)['video'], plain, atol=1e-4)
   assert noise_of(task, 2)['low'].shape == low.shape
 
 
