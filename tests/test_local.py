@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from micro import plain_jit, random_params
+from micro import micro_config, plain_jit, random_params
 
 from avlink_jax import flow
+from avlink_jax import models as model_builder
+from avlink_jax.errors import UserError
 from avlink_jax.model import local
 from avlink_jax.model.dit import DiT, Input
 
@@ -140,3 +142,15 @@ def test_data_that_does_not_divide_has_its_shape():
   inputs = input_of((5, 5, 7))
   made = velocity(TOWER)(params_of(TOWER), inputs)
   assert made.shape == inputs.x.shape and np.isfinite(made).all()
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'towers.video.prediction': 'residual'}, 'with a guide'),
+    ({'towers.video.prediction': 'noise'}, 'velocity or data'),
+    ({'towers.video.local': 8}, 'local looks at a guide')])
+def test_what_needs_a_guide_is_refused_where_there_is_none(changes, said):
+  config = micro_config('t2v')
+  with config.unlocked():
+    config.update_from_flattened_dict(changes)
+  with pytest.raises(UserError, match=said):
+    model_builder.build(config)
