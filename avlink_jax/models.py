@@ -63,8 +63,9 @@ def build(config, dtype=jnp.float32, platform=None):
     if tower.prediction not in ('velocity', 'data', 'residual') or residual and not guide:
       raise UserError(f'towers.{name}.prediction={tower.prediction!r}: use velocity or data, or '
                       'residual of a tower with a guide')
-    if tower.get('local', 0) and not guide:
-      raise UserError(f'towers.{name}.local looks at a guide, which this tower lacks: set it to 0')
+    if tower.get('local', 0) and not residual:
+      raise UserError(f'towers.{name}.local makes a residual of what a guide shows, and this tower '
+                      'names none: set it to 0')
     guide += channels[name] * residual  # and what it says of the data itself
     towers[name] = DiT(
         channels=channels[name], rate=rates[name], patch=tuple(tower.patch), width=tower.width,

@@ -242,16 +242,12 @@ class Sampler:
     flat = t.flat(np.asarray(x))
     for i, clip in enumerate(clips):
       count = math.ceil(round(clip.duration * models.layout.fps, 6))
-      yield self._decoded(t.of_clip(flat, i), count)[:count]
-
-  def _decoded(self, x, count):
-    """Data of the tower -> the `count` pictures that it is, uint8; or a few more."""
-    vae = self.task.models.video_codec
-    if vae is None:
-      return as_uint8(x)
-    codec = self._frozen['video_codec']
-    return as_uint8(vae.decode_in_parts(
-        codec['params'], codec['std'], x[None, :-(-count // vae.time_stride)])[0])
+      pictures = t.of_clip(flat, i)
+      if models.video_codec is not None:
+        pictures = pictures[:-(-count // models.video_codec.time_stride)]
+        pictures = self.task.pictures(
+            self._frozen, pictures, self._low(clip, 0.0, len(pictures)))
+      yield as_uint8(pictures)[:count]
 
   def _low(self, clip, start, count=None):
     models = self.task.models

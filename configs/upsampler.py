@@ -29,6 +29,8 @@ def get_config(scale='paper'):
   # How noisy the small video is, as a flow time (1: not at all): in training at least that, and
   # when something is sampled, where it is the paper's time of a video that conditions (Sec. 4.4).
   c.flow.guide_time = ConfigDict(dict(low=by_scale(0.7, 0.7, 0.9)))
+  # Beside the latents' loss: of the pixels that they decode to (UpsamplerTask.shown_loss).
+  c.flow.pixel_weight = by_scale(0.0, 0.0, 10.0)
   c.sample.guide_time = by_scale(0.96, 0.96, 1.0)
   c.sample.guidance = 1.0  # what is to be seen the small video says
   c.sample.overlap = by_scale(1.16, 1.16, 0.33)

@@ -71,10 +71,9 @@ def begun(tmp_path, given=None, **changes):
   weights.save(tmp_path / 'base.safetensors', {'params': given or base()[1]}, {})
   state = state_of(task, task.config, frozen, seed=9)
   state = jax.tree.map(jnp.asarray, state)
-  fresh = {name: jnp.zeros_like(x) for name, x in state.params['dit']['head']['out'].items()}
-  state.params['dit']['head']['out'] = fresh
-  silent = state.params['dit']['embed']['latent_time']['Dense_1']
-  silent.update({name: jnp.zeros_like(x) for name, x in silent.items()})  # as `init` has them
+  dit = state.params['dit']
+  for silent in (dit['head']['local']['out'], dit['embed']['latent_time']['Dense_1']):
+    silent.update({name: jnp.zeros_like(x) for name, x in silent.items()})  # as `init` has them
   return train.start_from(state, str(tmp_path / 'base.safetensors'), task)
 
 
@@ -132,7 +131,7 @@ def test_at_first_it_is_the_base_model_that_looks_at_the_small_video(tmp_path, c
 def test_its_new_head_says_nothing_at_first():
   task, _, _ = upsampler()
   params = jax.jit(task.models.towers['video'].init)(jax.random.key(0, impl='unsafe_rbg'))
-  assert not np.any(params['head']['out']['kernel'])
+  assert not np.any(params['head']['local']['out']['kernel'])
   silent = params['embed']['latent_time']['Dense_1']
   assert not np.any(silent['kernel']) and not np.any(silent['bias'])
 
@@ -149,7 +148,7 @@ def test_weights_of_another_base_are_named_with_their_shapes(tmp_path):
 
 def test_a_base_with_other_patches_gives_its_blocks(tmp_path, capsys):
   params = begun(tmp_path, **{'towers.video.patch': (1, 2, 4)}).params
-  assert '21 begin anew' in capsys.readouterr().err
+  assert '13 begin anew' in capsys.readouterr().err
   for a, b in zip(jax.tree.leaves(params['dit']['blocks']),
                   jax.tree.leaves(base()[1]['dit']['blocks']), strict=True):
     np.testing.assert_array_equal(a, b)
@@ -221,31 +220,32 @@ def test_besides_it_is_given_the_latents_of_the_small_video_enlarged():
     for n, k in np.ndindex(6, 4):
       after = large[clip, min(n + 1, last)]
       wanted[clip, 4 * n + k] = large[clip, n] + k / 4 * (after - large[clip, n])
-  made = quick_jit(task.enlarged)(frozen, low, mask)
-  codec = frozen['video_codec']
-  latents = quick_jit(task.models.video_codec.encode)(
-      codec['params'], codec['std'], np.clip(wanted, -1, 1))
-  np.testing.assert_allclose(made[0], latents[0], atol=1e-4)
-  np.testing.assert_allclose(made[1, :4], latents[1, :4], atol=1e-4)
+  made = quick_jit(task.enlarged)(low, mask)
+  np.testing.assert_allclose(made[0], np.clip(wanted[0], -1, 1), atol=1e-5)
+  np.testing.assert_allclose(made[1, :16], np.clip(wanted[1, :16], -1, 1), atol=1e-5)
 
   noise = {'low': np.zeros(low.shape)}  # at sample.guide_time 1 there is none
   shown = {**batch, 'low': np.round((low + 1) * 127.5).astype(np.uint8)}
   guide = quick_jit(lambda: task.fixed_guide(frozen, shown, noise))()['guide']
-  again = quick_jit(task.enlarged)(frozen, task.low(shown), task.mask(batch, 'video'))
+  codec = frozen['video_codec']
+  again = quick_jit(task.models.video_codec.encode)(
+      codec['params'], codec['std'],
+      quick_jit(task.enlarged)(task.low(shown), task.mask(batch, 'video')))
   np.testing.assert_allclose(guide, np.concatenate([task.low(shown), again], -1), atol=1e-4)
 
 
 def test_untrained_it_enlarges(tmp_path):
-  """At its start, with its first guess, it makes what the small video enlarged is in latents."""
+  """At its start it makes what the small video enlarged is: in latents, and as pictures, where the
+  codec takes nothing of it away."""
   task, frozen, batch = upsampler()
   params = begun(tmp_path).params
-  head = params['dit']['head']
-  for silent in (head['wide_out'], head['local']['out']):  # as `init` has them
-    silent.update({name: jnp.zeros_like(x) for name, x in silent.items()})
   low = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 16, 3), np.uint8)
   made = sampling(task, 1)(params, frozen, {**batch, 'low': low}, guidance=1.0)['video']
-  wanted = quick_jit(task.enlarged)(frozen, task.low({'low': low}), task.mask(batch, 'video'))
-  np.testing.assert_allclose(made, wanted, atol=1e-3)
+  wanted = quick_jit(task.enlarged)(task.low({'low': low}), task.mask(batch, 'video'))
+  codec = frozen['video_codec']
+  latents = quick_jit(task.models.video_codec.encode)(codec['params'], codec['std'], wanted)
+  np.testing.assert_allclose(made, latents, atol=1e-3)
+  np.testing.assert_allclose(task.pictures(frozen, made[0], low[0]), wanted[0], atol=2e-3)
 
 
 @pytest.mark.parametrize('key, value, works', [
@@ -256,6 +256,41 @@ def test_a_size_that_the_latents_do_not_divide_is_told_with_what_fits(key, value
 
 
 # The loss
+
+def test_the_loss_of_pixels_is_what_named_and_true_latents_decode_to():
+  task, frozen, _ = upsampler()
+  rng = np.random.default_rng(0)
+  shape = (2, *example_shapes(task.models)['video'])
+  x, velocity, target = (rng.standard_normal(shape, np.float32) for _ in range(3))
+  counted = np.ones(shape[:2], bool)
+  counted[1, 4:] = False
+  inputs = Input(x, np.float32([0.2, 0.6]), None, None, counted)
+  loss = lambda v, part: task.shown_loss(  # noqa: E731
+      frozen, 'video', inputs.replace(x=part(x), t=part(inputs.t)), part(v), part(target), counted,
+      part, jax.random.key(1))['pixels']
+  whole = lambda x: x  # noqa: E731
+  assert quick_jit(lambda: loss(target, whole)[1])() == 0
+  weight, value = quick_jit(lambda: loss(velocity, whole))()
+  assert weight == task.config.flow.pixel_weight > 0
+
+  rows = [quick_jit(lambda part=part: loss(velocity, part)[1])()
+          for part in (lambda x: x[:1], lambda x: x[1:])]
+  np.testing.assert_allclose(sum(rows), value, rtol=1e-5)
+
+  codec = frozen['video_codec']
+  decode = quick_jit(task.models.video_codec.decode)
+  found = []
+  for first in range(shape[1] - 2):  # the micro grid is no wider than the window
+    named, true = (np.asarray(decode(codec['params'], codec['std'], np.asarray(
+        flow.data_from_velocity(x, v, inputs.t))[:, first:first + 3])) for v in (velocity, target))
+    difference, real = named - true, np.repeat(counted[:, first:first + 3], 4, axis=1)
+    steps = np.zeros((4, *difference.shape), np.float32)
+    steps[0] = difference
+    steps[1, :, 1:], steps[2, :, :, 1:], steps[3, :, :, :, 1:] = (
+        np.diff(difference, axis=axis) for axis in (1, 2, 3))
+    found.append(np.abs(steps)[:, real].mean((1, 2, 3, 4)).sum() if real.any() else 0)
+  assert min(abs(np.array(found) - value)) < 1e-4 * value
+
 
 def test_the_loss_of_a_known_velocity_is_in_closed_form(monkeypatch):
   """Where the tower says 0 the loss is the mean square of what it should say, over real latents:
@@ -268,7 +303,9 @@ def test_the_loss_of_a_known_velocity_is_in_closed_form(monkeypatch):
   monkeypatch.setattr(tasks.UpsamplerTask, 'encode', lambda self, towers, name, said: (None, None))
   loss, (metrics, _) = quick_jit(lambda key: task.loss(
       {'dit': {}, 'text': {}}, {}, frozen, batch, key))(jax.random.key(0))
-  assert loss == metrics['mse_video'] == pytest.approx(5.0, rel=0.05)
+  assert metrics['mse_video'] == pytest.approx(5.0, rel=0.05)
+  assert loss == pytest.approx(
+      metrics['mse_video'] + task.config.flow.pixel_weight * metrics['pixels'])
 
 
 @pytest.mark.slow

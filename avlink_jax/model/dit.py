@@ -119,31 +119,34 @@ class Head(nn.Module):
   """Last adaLN and the way back to patches; zero at initialisation (DiT).
 
   `hidden` above 0: a layer of that width beside it, which looks at token and noisy patch together
-  (DiT.hidden), the patch more or less by flow time. `local` above 0: a way of that width from what
-  each place of a patch shows, `places` (B, N, places, ·), as the token says (local.py).
+  (DiT.hidden), the patch more or less by flow time. `local` above 0: nothing of these, but layers of
+  that width from what each place of the grid shows, `seen` (B, T, H, W, ·), as the token of its
+  `patch` says (local.py).
   """
   width: int
   out: int
   hidden: int = 0
   local: int = 0
+  patch: tuple[int, ...] = ()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, tokens, time, patches, places=None):
+  def __call__(self, tokens, time, patches, seen=None):
     dense = functools.partial(nn.Dense, dtype=self.dtype)
     silent = functools.partial(dense, kernel_init=zeros)
     time = nn.silu(time)
     shift, scale = jnp.split(silent(2 * self.width, name='modulation')(time), 2, axis=-1)
     x = modulate(tokens, shift, scale)
+    if self.local:
+      out = local.Local(self.local, self.out // math.prod(self.patch), self.patch, self.dtype,
+                        name='local')
+      return out(seen, x, time).astype(jnp.float32)
     out = silent(self.out, name='out')(x)
     if self.hidden:
       seen = dense(self.hidden, name='seen')(patches)
       seen *= 1 + silent(self.hidden, name='gate')(time)[:, None]
       wide = nn.gelu(dense(self.hidden, name='wide')(x) + seen)
       out += silent(self.out, name='wide_out')(wide)
-    if self.local:
-      out += local.Local(self.local, self.out // places.shape[2], self.dtype, name='local')(
-          places, x, time)
     return out.astype(jnp.float32)
 
 
@@ -194,8 +197,8 @@ class DiT:
     hidden: width of a nonlinear way past the tower, for patches wider than it; 0: none. What
       one linear map to `width` numbers and back cannot carry, where in a patch a small thing is,
       goes through it from the noisy patch to the clean one, as the token says.
-    local: width of another one, for a tower with a guide: at each place of the grid stands what the
-      guide shows around it (local.py); 0: none.
+    local: width of another head, for a tower that names the residual: at each place of the grid
+      stands what the guide shows around it (local.py); 0: none.
     detail: deviation of what such a tower cannot carry of the data, and takes from its input
       instead, as far as that is clean (flow.add_detail).
     guide: channels of a second input on the data's grid, which stand before the data's own; 0:
@@ -244,7 +247,7 @@ class DiT:
   @property
   def header(self):
     return Head(self.width, math.prod(self.patch) * self.channels, self.hidden, self.local,
-                self.dtype)
+                self.patch, self.dtype)
 
   def grid(self, shape):
     """Tokens along each axis for data of `shape` (T, [H, W]); a last half patch counts."""
@@ -255,8 +258,8 @@ class DiT:
     keys = jax.random.split(key, 3)
     tokens, time = jnp.zeros((1, 2, self.width)), jnp.zeros((1, self.width))
     patches = jnp.zeros((1, 2, math.prod(self.patch) * (self.guide + self.channels)))
-    places = jnp.zeros((1, 2, math.prod(self.patch), local.neighbours(self._pictured)
-                        + self.guide - self._pictured + self.channels))
+    seen = jnp.zeros((1, 2 * self.patch[0], *self.patch[1:],
+                      local.neighbours(self._pictured) + self.channels))
     angles = jnp.zeros((2, self.width // self.heads // 2))
     ones = jnp.ones((1, 2), bool)
     block = lambda key: self.block.init(key, tokens, time, tokens, ones, angles, ones)['params']  # noqa: E731
@@ -265,7 +268,7 @@ class DiT:
             keys[0], patches, jnp.zeros(1), jnp.zeros((1, 2, self.text_width)),
             jnp.zeros(1) if self.guide else None)['params'],
         'blocks': jax.vmap(block)(jax.random.split(keys[1], self.depth)),
-        'head': self.header.init(keys[2], tokens, time, patches, places)['params'],
+        'head': self.header.init(keys[2], tokens, time, patches, seen)['params'],
     }
 
   def embed(self, params, inputs):
@@ -297,8 +300,8 @@ class DiT:
     """Stream -> velocity, shaped as the data, float32."""
     x, t = stream.input.x, stream.input.t
     patches = self._patches(self._looked_at(stream.input)) if self.hidden else None
-    places = self._places(stream.input) if self.local else None
-    out = self.header.apply({'params': params['head']}, stream.tokens, stream.time, patches, places)
+    seen = self._seen(stream.input) if self.local else None
+    out = self.header.apply({'params': params['head']}, stream.tokens, stream.time, patches, seen)
     out = self._unpatchify(out, x.shape[1:-1])
     if self.prediction == 'velocity':
       return out
@@ -345,11 +348,10 @@ class DiT:
       return inputs.x
     return jnp.concatenate([inputs.guide, self._data(inputs)], axis=-1)
 
-  def _places(self, inputs):
-    """What each place shows: (B, N, places, ·), the places of a patch in its numbers' order."""
+  def _seen(self, inputs):
+    """What each place shows, for `local`: (B, T, H, W, ·)."""
     around = local.around(inputs.guide[..., :self._pictured], inputs.mask)
-    seen = jnp.concatenate([around, self._looked_at(inputs)[..., self._pictured:]], axis=-1)
-    return rearrange(self._patches(seen), 'b n (p c) -> b n p c', p=math.prod(self.patch))
+    return jnp.concatenate([around, self._data(inputs)], axis=-1)
 
   def _unpatchify(self, tokens, shape):
     if len(self.patch) == 1:

@@ -1,15 +1,22 @@
-"""A way past a tower, place by place: what lies right around each place of the grid decides there.
+"""The head of a tower that names a residual, place by place: what lies right around each decides.
 
 For a tower with a guide on its data's own grid (the upsampler). Where an edge runs within a pixel
-of the small picture, and how it moves until the next one, the few pixels around say; a patch of
-many places in a narrow token has no room for that.
+of the small picture, and where a thing is between two of them, the few pixels around say; a patch
+of many places in a narrow token has no room for that.
+
+Where nothing changes around a place nothing is beyond its first guess, whatever its colour, and of
+half the contrast half as much is. So places see differences, through layers without biases: what is
+0 stays 0, and what is smooth stays smooth (Mohan et al., Robust and Interpretable Blind Image
+Denoising via Bias-Free Convolutional Neural Networks, Sec. 3).
 """
+
+import math
 
 import flax.linen as nn
 import jax.numpy as jnp
 from einops import rearrange
 
-REACH = 2  # pixels to every side
+REACH = 4  # pixels to every side
 INSTANTS = (-1, 0, 1, 2)  # pictures: latent n of the large video lies between those n and n + 1
 
 
@@ -19,9 +26,9 @@ def neighbours(channels):
 
 
 def around(guide, mask):
-  """The neighbourhood of every place: (B, T, H, W, G), (B, T) -> (B, T, H, W, neighbours(G)), by
-  instants, rows, columns. Beyond the edges, and after the last picture that `mask` calls real,
-  stands what is nearest to them."""
+  """The neighbourhood of every place, less the place itself: (B, T, H, W, G), (B, T) ->
+  (B, T, H, W, neighbours(G)), by instants, rows, columns. Beyond the edges, and after the last
+  picture that `mask` calls real, stands what is nearest to them."""
   frames, height, width = guide.shape[1:4]
   padded = jnp.pad(guide, [(0, 0), (0, 0), (REACH, REACH), (REACH, REACH), (0, 0)], mode='edge')
   last = jnp.maximum(mask.sum(1) - 1, 0)[:, None]
@@ -29,30 +36,40 @@ def around(guide, mask):
   for n in INSTANTS:
     at = jnp.clip(jnp.arange(frames) + n, 0, last)
     moment = jnp.take_along_axis(padded, at[:, :, None, None, None], axis=1)
-    shown += [moment[:, :, i:i + height, j:j + width]
+    shown += [moment[:, :, i:i + height, j:j + width] - guide
               for i in range(2 * REACH + 1) for j in range(2 * REACH + 1)]
   return jnp.concatenate(shown, axis=-1)
 
 
-class Local(nn.Module):
-  """Two layers of `width` for each place; 0 at initialisation.
+def by_patch(x, patch):
+  """(B, T, H, W, C) -> (B, N, places, C): a patch's places in its numbers' order; what ends within
+  a patch is padded."""
+  x = jnp.pad(x, [(0, 0), *((0, -n % p) for n, p in zip(x.shape[1:4], patch, strict=True)), (0, 0)])
+  p, q, r = patch
+  return rearrange(x, 'b (t p) (h q) (w r) c -> b (t h w) (p q r) c', p=p, q=q, r=r)
 
-  They look at the place's neighbourhood in the guide and at its own noisy data, more or less by
-  flow time, and at what the tower's token says to it.
+
+class Local(nn.Module):
+  """Two layers of `width` for each place, and the way to its numbers; 0 at initialisation.
+
+  They look at the place's neighbourhood in the guide and at what its noisy data show. Flow time and
+  the tower's token say how much each number of the first one counts.
   """
   width: int
   out: int
+  patch: tuple[int, int, int]
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, seen, tokens, time):
-    """seen (B, N, places, ·), tokens (B, N, C), silu(time) (B, C) -> (B, N, places · out)."""
+    """seen (B, T, H, W, ·), tokens (B, N, C), silu(time) (B, C) -> (B, N, places · out)."""
     dense = lambda width, **told: nn.Dense(width, dtype=self.dtype, **told)  # noqa: E731
+    linear = lambda width, **told: dense(width, use_bias=False, **told)  # noqa: E731
     silent = dict(kernel_init=nn.initializers.zeros)
-    places = seen.shape[2]
-    said = dense(places * self.width, **silent, name='token')(tokens)
-    x = dense(self.width, name='seen')(seen)
-    x *= 1 + dense(self.width, **silent, name='gate')(time)[:, None, None]
-    x = nn.gelu(x + rearrange(said, 'b n (p c) -> b n p c', p=places))
-    x = nn.gelu(dense(self.width, name='wide')(x))
-    return rearrange(dense(self.out, **silent, name='out')(x), 'b n p c -> b n (p c)')
+    places = math.prod(self.patch)
+    said = rearrange(dense(places * self.width, **silent, name='token')(tokens),
+                     'b n (p c) -> b n p c', p=places)
+    x = by_patch(nn.relu(linear(self.width, name='seen')(seen)), self.patch)
+    x *= (1 + dense(self.width, **silent, name='gate')(time)[:, None, None]) * (1 + said)
+    x = nn.relu(linear(self.width, name='wide')(x))
+    return rearrange(linear(self.out, **silent, name='out')(x), 'b n p c -> b n (p c)')

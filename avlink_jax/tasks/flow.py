@@ -225,13 +225,31 @@ class FlowTask:
     metrics = {
         f'mse_{name}': masked_mse(v, targets[name], part(counted[name]), counted[name])
         for name, v in velocities.items()}
-    weighted = [laws.loss_weight[name] * metrics[f'mse_{name}'] for name in velocities]
-    return sum(weighted), (metrics, stats)
+    loss = sum(laws.loss_weight[name] * metrics[f'mse_{name}'] for name in velocities)
+    key = jax.random.fold_in(key, len(self.modalities) + 1)
+    for name, v in velocities.items():
+      shown = self.shown_loss(frozen, name, inputs[name], v, targets[name], counted[name], part, key)
+      for figure, (weight, value) in shown.items():
+        metrics[figure] = value
+        loss += weight * value
+    return loss, (metrics, stats)
+
+  def shown_loss(self, frozen, name, inputs, velocity, target, counted, part, key):
+    """What else a velocity (B, T, …) costs, by what it leads to: {figure: (weight, value)}, values
+    as parts of a batch give them (`loss`), where `counted` (batch, T) is what is real in all of it.
+    """
+    del frozen, name, inputs, velocity, target, counted, part, key
+    return {}
 
 
 def masked_mse(x, y, mask, of=None):
-  """Mean of (x − y)² over the frames (axis 1) where mask (B, T) is True; 0 where none is. Where
-  these are a part of a batch, `of` is the mask of all of it: its mean's summand."""
+  """`masked_mean` of (x − y)²."""
+  return masked_mean((x - y) ** 2, mask, of)
+
+
+def masked_mean(x, mask, of=None):
+  """Mean of x over the frames (axis 1) where mask (B, T) is True; 0 where none is. Where these are
+  a part of a batch, `of` is the mask of all of it: its mean's summand."""
   weight = mask.reshape(mask.shape + (1,) * (x.ndim - 2)).astype(x.dtype)
   real = jnp.sum(mask if of is None else of, dtype=x.dtype)
-  return jnp.sum((x - y) ** 2 * weight) / (jnp.maximum(real, 1) * x[0, 0].size)
+  return jnp.sum(x * weight) / (jnp.maximum(real, 1) * x[0, 0].size)

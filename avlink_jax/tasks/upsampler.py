@@ -4,12 +4,16 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange, reduce
 
 from avlink_jax import flow
 from avlink_jax.errors import UserError
 from avlink_jax.noise import gaussian
-from avlink_jax.tasks.flow import FlowTask
+from avlink_jax.tasks.flow import FlowTask, masked_mean
+
+
+WINDOW = (3, 16, 16)  # latents, rows, columns that are decoded for the loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,10 @@ class UpsamplerTask(FlowTask):
           works, unit = [f'{n / layout.fps:.4g}' for n in works], f'frames at {layout.fps:g} fps'
         raise UserError(f'{key} makes {size} {unit}, and {stride} of them are one latent: '
                         f'{" or ".join(map(str, works))} works')
+
+  @property
+  def names_residual(self):
+    return self.models.towers['video'].prediction == 'residual'
 
   @property
   def given(self):
@@ -83,10 +91,10 @@ class UpsamplerTask(FlowTask):
     return reduce(shown, 'b t (h p) (w q) c -> b t h w c', 'mean',
                   p=codec.space_stride, q=codec.space_stride) / 127.5 - 1
 
-  def enlarged(self, frozen, low, mask):
-    """Latents (B, T, H, W, C) of the small video enlarged: bicubic in space, linear in time, where
-    the last picture stays that `mask` (B, T) calls real."""
-    codec, given = self.models.video_codec, frozen['video_codec']
+  def enlarged(self, low, mask):
+    """The small video (B, T, H, W, 3) enlarged to (B, stride · T, …, 3): bicubic in space, linear
+    in time, where the last picture stays that `mask` (B, T) calls real."""
+    codec = self.models.video_codec
     size, frames, height, width, _ = low.shape
     large = jax.image.resize(low, (size, frames, height * codec.space_stride,
                                    width * codec.space_stride, 3), 'cubic')
@@ -96,7 +104,45 @@ class UpsamplerTask(FlowTask):
     part = (jnp.arange(codec.time_stride) / codec.time_stride)[:, None, None, None]
     video = rearrange(large[:, :, None] * (1 - part) + after[:, :, None] * part,
                       'b t s h w c -> b (t s) h w c')
-    return codec.encode(given['params'], given['std'], jnp.clip(video, -1, 1))
+    return jnp.clip(video, -1, 1)
+
+  def pictures(self, frozen, latents, low):
+    """Latents (T, H, W, C) and the small video uint8 (T, H, W, 3) -> the large one (N, …, 3) in
+    [−1, 1]. Of a residual only what it changes is decoded: what the codec loses of the small video
+    enlarged is not lost."""
+    codec, given = self.models.video_codec, frozen['video_codec']
+    weights = given['params'], given['std']
+    made = codec.decode_in_parts(*weights, latents[None])
+    if self.names_residual:
+      plain = np.asarray(self.enlarged(self.low({'low': low[None]}), jnp.ones((1, len(low)), bool)))
+      made = made + plain - codec.decode_in_parts(*weights, codec.encode_in_parts(*weights, plain))
+    return made[0]
+
+  def shown_loss(self, frozen, name, inputs, velocity, target, counted, part, key):
+    """The mean absolute difference of what named and true latents decode to, and of its steps along
+    time, rows and columns: in a window of the grid, which is cheap, drawn for each batch. Equal
+    errors of latents show very differently; and what is open between them shall be smooth."""
+    weight = self.config.flow.pixel_weight
+    if not weight:
+      return {}
+    named, true = (flow.data_from_velocity(inputs.x, v, inputs.t) for v in (velocity, target))
+    size = [min(n, most) for n, most in zip(named.shape[1:4], WINDOW, strict=True)]
+    keys = jax.random.split(key, 3)
+    first = [jax.random.randint(k, (), 0, n - kept + 1)
+             for k, n, kept in zip(keys, named.shape[1:4], size, strict=True)]
+    codec, given = self.models.video_codec, frozen['video_codec']
+
+    def decoded(x):
+      window = jax.lax.dynamic_slice(x, (0, *first, 0), (len(x), *size, x.shape[-1]))
+      return codec.decode(given['params'], given['std'], window)
+
+    difference = decoded(named) - decoded(true)
+    real = jax.lax.dynamic_slice(counted, (0, first[0]), (len(counted), size[0]))
+    real = jnp.repeat(real, codec.time_stride, axis=1)
+    steps = [jnp.diff(difference, axis=axis, prepend=jax.lax.slice_in_dim(difference, 0, 1, axis=axis))
+             for axis in (1, 2, 3)]
+    value = sum(masked_mean(jnp.abs(x), part(real), real) for x in (difference, *steps))
+    return {'pixels': (weight, value)}
 
   def drawn_guide(self, frozen, batch, key, size, part):
     level, noise = jax.random.split(key)
@@ -111,7 +157,9 @@ class UpsamplerTask(FlowTask):
 
   def _guide(self, frozen, batch, low, noise, t):
     guide = flow.interpolate(low, noise, t)
-    if self.models.towers['video'].prediction == 'residual':
-      enlarged = self.enlarged(frozen, guide, self.mask(batch, 'video'))
+    if self.names_residual:
+      codec = frozen['video_codec']
+      enlarged = self.models.video_codec.encode(
+          codec['params'], codec['std'], self.enlarged(guide, self.mask(batch, 'video')))
       guide = jnp.concatenate([guide, enlarged], axis=-1)
     return {'guide': guide, 'guide_t': t}

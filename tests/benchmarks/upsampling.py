@@ -12,9 +12,11 @@ clip is an mp4, the baseline goes through the same codec, so that it costs both 
 A line a way of making the clip: mean over clips of
 
     PSNR, SSIM, flicker     metrics/pictures.py
+    looks                   how unlike single frames look to EfficientNet-lite0: LPIPS's distance
+                            of what its stages answer, all counting alike (codecs/perceptual.py)
     I3D                     distance between the classes' logits of the clip and of the truth, and
-    FVD                     Fréchet distance of the set, where weights are there (--networks, or
-                            the package that carries them); of few clips it is too large
+    FVD                     Fréchet distance of the set; of few clips it is too large. Of networks:
+                            where weights are there (--networks, or the packages that carry them)
     motion events           F1 of the peaks of motion against the exact times of contacts, where
                             they are known: at the clip's own rate within a frame of it (evaluate's
                             motion_event_f1), at its own rate within a sixth of a second, and of
@@ -25,25 +27,31 @@ A line a way of making the clip: mean over clips of
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import re
 import tempfile
+from typing import NamedTuple
 
 import cv2
+import jax
 import numpy as np
 
 from avlink_jax import clips_on_disk
 from avlink_jax.atomic import write_text
+from avlink_jax.codecs import perceptual
 from avlink_jax.data import media, mux
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.errors import UserError
 from avlink_jax.metrics import av_align, frechet, pictures
+from avlink_jax.metrics.networks import efficientnet_lite0
 from avlink_jax.metrics.networks.embedding import Embedder
-from avlink_jax.metrics.networks.registry import I3D
+from avlink_jax.metrics.networks.registry import EFFICIENTNET_LITE0, I3D
 
 FPS, EVERY, BOX = 24.0, 4, 8  # frames a second; low-resolution: of how many frames, of what pixels
-FIGURES = {'psnr': '.2f', 'ssim': '.4f', 'flicker': '.3f', 'i3d': '.3f', 'fvd': '.3f',
+LOOKED_AT = 13  # every so manyth frame: so each distance from the small clip's frames has its turn
+FIGURES = {'psnr': '.2f', 'ssim': '.4f', 'flicker': '.3f', 'looks': '.4f', 'i3d': '.3f', 'fvd': '.3f',
            'motion_f1': '.3f', 'motion_f1_sixth': '.3f', 'motion_f1_every_4th': '.3f'}
 
 
@@ -97,12 +105,34 @@ def embedded(embedder, frames):
   return embedder(I3D.prepare(frames[::every]))['embedding'][0]
 
 
-def measure(true, made, events, embedder, seen):
+class Looks:
+  """LPIPS's distance through EfficientNet-lite0, whose weights anybody can have."""
+  floor = 1e-10
+
+  def __init__(self, embedder):
+    self._weights = embedder.weights
+    shapes = jax.eval_shape(self.features, jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32))
+    self.heads = [np.full(shape.shape[-1], 1 / len(shapes), np.float32) for shape in shapes]
+    self._distance = jax.jit(functools.partial(perceptual.distance, self))
+
+  def features(self, image):
+    return efficientnet_lite0.maps(self._weights, 2 * image - 1)
+
+  def __call__(self, true, made):
+    """Mean over frames of uint8 (N, H, W, 3)."""
+    pairs = zip(true[2::LOOKED_AT], made[2::LOOKED_AT], strict=True)
+    return float(np.mean([self._distance(*(np.float32(frame[None]) / 255 for frame in pair))
+                          for pair in pairs]))
+
+
+def measure(true, made, events, networks, seen):
   """Figures of one clip; `seen` is the truth's embedding. Both are uint8 (N, H, W, 3)."""
   found = {name: getattr(pictures, name)(true, made) for name in ('psnr', 'ssim', 'flicker')}
   found |= motion_scores(made, FPS, events)
-  if embedder:
-    found['embedding'] = embedded(embedder, made)
+  if networks.looks:
+    found['looks'] = networks.looks(true, made)
+  if networks.i3d:
+    found['embedding'] = embedded(networks.i3d, made)
     found['i3d'] = float(np.linalg.norm(found['embedding'] - seen))
   return found
 
@@ -115,7 +145,7 @@ def compare(folder, reference=None, most=None, networks=None):
   files = read_folder(folder)[:most]
   given = (clips_on_disk.find(reference, '--reference'), clips_on_disk.exact_events(
       reference)) if reference else None
-  embedder = network(networks)
+  networks = Networks.found(networks)
   rows = {'reference': [], 'low resolution': [], 'baseline': [], 'upsampled': []}
   truths = []
   for path in files:
@@ -127,15 +157,15 @@ def compare(folder, reference=None, most=None, networks=None):
       raise UserError(f'{path}: pictures of {made.shape[2]}×{made.shape[1]} beside the truth\'s '
                       f'{true.shape[2]}×{true.shape[1]}, which must be a multiple of {BOX}')
     low = lowered(true)
-    seen = embedded(embedder, true) if embedder else None
+    seen = embedded(networks.i3d, true) if networks.i3d else None
     truths.append(seen)
     plain = blended(low, count)
     plain = plain if path.suffix == '.npy' else through_codec(plain)
     rows['reference'].append(motion_scores(true, FPS, events))
     rows['low resolution'].append(motion_scores(
         np.round(low).astype(np.uint8), FPS / EVERY, events))
-    rows['baseline'].append(measure(true, plain, events, embedder, seen))
-    rows['upsampled'].append(measure(true, made, events, embedder, seen))
+    rows['baseline'].append(measure(true, plain, events, networks, seen))
+    rows['upsampled'].append(measure(true, made, events, networks, seen))
     print(f'\r{len(truths)}/{len(files)} clips', end='', flush=True)
   print()
   return {'clips': len(files), **{way: means(found, truths) for way, found in rows.items()}}
@@ -183,13 +213,21 @@ def truth(path, given, size):
   return clip.frames, clip.events
 
 
-def network(folder):
-  """I3D, or None where its weights are not there, which is said."""
-  try:
-    return Embedder(I3D, folder)
-  except UserError as error:
-    print(f'left out: {error}')
-    return None
+class Networks(NamedTuple):
+  """I3D and EfficientNet-lite0; None where the weights of one are not there."""
+  i3d: Embedder | None = None
+  looks: Looks | None = None
+
+  @classmethod
+  def found(cls, folder):
+    """Those whose weights are there; of the others it is said."""
+    found = {}
+    for name, network, made in (('i3d', I3D, lambda x: x), ('looks', EFFICIENTNET_LITE0, Looks)):
+      try:
+        found[name] = made(Embedder(network, folder))
+      except UserError as error:
+        print(f'left out: {error}')
+    return cls(**found)
 
 
 def table(result):

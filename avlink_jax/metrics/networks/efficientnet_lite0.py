@@ -14,20 +14,33 @@ STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
 
 def forward(weights, x):
   """Pictures (B, 224, 224, 3) in [-1, 1] -> {'embedding': (B, 1280), 'logits': (B, 1000)}."""
-  def unit(conv_name, norm_name, x, stride=1, groups=1):
-    x = conv(weights, conv_name, x, stride, SAME, groups)
-    return batch_norm(weights, norm_name, x, NORM_EPS)
+  x = _unit(weights, '_conv_head', '_bn1', maps(weights, x)[-1])
+  embedding = relu6(x).mean((1, 2))
+  return {'embedding': embedding, 'logits': linear(weights, '_fc', embedding)}
 
-  x = relu6(unit('_conv_stem', '_bn0', x, 2))
-  number = 0
+
+def maps(weights, x):
+  """Pictures (B, H, W, 3) of any size in [-1, 1] -> what each of the seven stages answers: list of
+  (B, H_l, W_l, C_l), of 1/2 to 1/32 of the size."""
+  def unit(*names, x, stride=1, groups=1):
+    return _unit(weights, *names, x, stride, groups)
+
+  x = relu6(unit('_conv_stem', '_bn0', x=x, stride=2))
+  number, found = 0, []
   for repeats, first_stride in STAGES:
     for k in range(repeats):
       name, stride, given = f'_blocks.{number}', 1 if k else first_stride, x
       if f'{name}._expand_conv.weight' in weights:
-        x = relu6(unit(f'{name}._expand_conv', f'{name}._bn0', x))
-      x = relu6(unit(f'{name}._depthwise_conv', f'{name}._bn1', x, stride, x.shape[-1]))
-      x = unit(f'{name}._project_conv', f'{name}._bn2', x)
+        x = relu6(unit(f'{name}._expand_conv', f'{name}._bn0', x=x))
+      x = relu6(unit(f'{name}._depthwise_conv', f'{name}._bn1', x=x, stride=stride,
+                     groups=x.shape[-1]))
+      x = unit(f'{name}._project_conv', f'{name}._bn2', x=x)
       x = x + given if k else x
       number += 1
-  embedding = relu6(unit('_conv_head', '_bn1', x)).mean((1, 2))
-  return {'embedding': embedding, 'logits': linear(weights, '_fc', embedding)}
+    found.append(x)
+  return found
+
+
+def _unit(weights, conv_name, norm_name, x, stride=1, groups=1):
+  x = conv(weights, conv_name, x, stride, SAME, groups)
+  return batch_norm(weights, norm_name, x, NORM_EPS)

@@ -34,7 +34,7 @@ class Embedder:
     self.network = network
     self.path = loading.find(network, folder)
     self.checksum = loading.checksum(self.path)
-    self._weights = jax.device_put(loading.load(network, self.path))
+    self.weights = jax.device_put(loading.load(network, self.path))
     self._forward = jax.jit(network.forward)
 
   def __call__(self, rows) -> dict:
@@ -44,7 +44,7 @@ class Embedder:
     for first in range(0, len(rows), size):
       batch = rows[first:first + size]
       padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), 0)])
-      given = self._forward(self._weights, padded)
+      given = self._forward(self.weights, padded)
       found.append({name: np.asarray(array)[:len(batch)] for name, array in given.items()})
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
