@@ -1,6 +1,5 @@
 """The head that looks place by place: what it sees, and that it keeps the tower's promises."""
 
-import dataclasses
 import functools
 
 import jax

@@ -1,13 +1,16 @@
 """The upsampler's benchmark: its baseline in closed form, and who is judged best."""
 
 import json
+import types
 
+import cv2
 import numpy as np
 import pytest
 
 from avlink_jax.data import mux
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.errors import UserError
+from avlink_jax.metrics.networks import efficientnet_lite0
 from tests.benchmarks import upsampling
 
 
@@ -80,3 +83,44 @@ def test_a_clip_without_a_truth_is_told(tmp_path):
   np.save(tmp_path / 'mine.npy', np.zeros((4, 16, 16, 3), np.uint8))
   with pytest.raises(UserError, match='give --reference'):
     upsampling.compare(tmp_path)
+
+
+def efficientnet_weights():
+  """Random ones in EfficientNet-lite0's public layout."""
+  chance = np.random.default_rng(0)
+  weights = {}
+
+  def layer(conv, norm, out, size, inside):
+    weights[f'{conv}.weight'] = np.float32(
+        chance.standard_normal((out, inside, size, size)) * (2 / (inside * size ** 2)) ** 0.5)
+    for name, value in dict(weight=np.ones(out), bias=chance.normal(0, 0.1, out),
+                            running_mean=np.zeros(out), running_var=np.ones(out)).items():
+      weights[f'{norm}.{name}'] = np.float32(value)
+
+  layer('_conv_stem', '_bn0', 32, 3, 3)
+  before, number = 32, 0
+  for (repeats, _), size, out in zip(efficientnet_lite0.STAGES, (3, 3, 5, 3, 5, 5, 3),
+                                     (16, 24, 40, 80, 112, 192, 320), strict=True):
+    for _ in range(repeats):
+      name, wide = f'_blocks.{number}', before * (6 if number else 1)
+      if number:
+        layer(f'{name}._expand_conv', f'{name}._bn0', wide, 1, before)
+      layer(f'{name}._depthwise_conv', f'{name}._bn1', wide, size, 1)
+      layer(f'{name}._project_conv', f'{name}._bn2', out, 1, wide)
+      before, number = out, number + 1
+  return weights
+
+
+def test_how_a_clip_looks_is_lpips_of_some_of_its_frames():
+  looks = upsampling.Looks(types.SimpleNamespace(weights=efficientnet_weights()))
+  true = np.random.default_rng(0).integers(0, 256, (17, 64, 96, 3), np.uint8)
+  blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 1.0) for frame in true])
+  assert looks(true, true) < 1e-12
+  assert 0 < looks(true, (true // 2 + blurred // 2)) < looks(true, blurred)
+  # Of each stage the same part: the mean over places of the squared distance of unit vectors.
+  x, y = (looks.features(np.float32(clip[[2, 15]]) / 255) for clip in (true, blurred))
+  unit = lambda a: a / np.sqrt(np.sum(np.square(a), -1, keepdims=True) + looks.floor)  # noqa: E731
+  expected = np.mean([np.mean(np.sum((unit(a) - unit(b)) ** 2, -1))
+                      for a, b in zip(x, y, strict=True)])
+  assert len(x) == 7 and x[-1].shape == (2, 2, 3, 320)
+  assert looks(true, blurred) == pytest.approx(expected, rel=1e-4)

@@ -119,9 +119,9 @@ class Head(nn.Module):
   """Last adaLN and the way back to patches; zero at initialisation (DiT).
 
   `hidden` above 0: a layer of that width beside it, which looks at token and noisy patch together
-  (DiT.hidden), the patch more or less by flow time. `local` above 0: nothing of these, but layers of
-  that width from what each place of the grid shows, `seen` (B, T, H, W, ·), as the token of its
-  `patch` says (local.py).
+  (DiT.hidden), the patch more or less by flow time. `local` above 0: nothing of these, but layers
+  of that width from what each place of the grid shows, `places` (B, T, H, W, ·), as the token of
+  its `patch` says (local.py).
   """
   width: int
   out: int
@@ -131,7 +131,7 @@ class Head(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, tokens, time, patches, seen=None):
+  def __call__(self, tokens, time, patches, places=None):
     dense = functools.partial(nn.Dense, dtype=self.dtype)
     silent = functools.partial(dense, kernel_init=zeros)
     time = nn.silu(time)
@@ -140,7 +140,7 @@ class Head(nn.Module):
     if self.local:
       out = local.Local(self.local, self.out // math.prod(self.patch), self.patch, self.dtype,
                         name='local')
-      return out(seen, x, time).astype(jnp.float32)
+      return out(places, x, time).astype(jnp.float32)
     out = silent(self.out, name='out')(x)
     if self.hidden:
       seen = dense(self.hidden, name='seen')(patches)
@@ -258,8 +258,8 @@ class DiT:
     keys = jax.random.split(key, 3)
     tokens, time = jnp.zeros((1, 2, self.width)), jnp.zeros((1, self.width))
     patches = jnp.zeros((1, 2, math.prod(self.patch) * (self.guide + self.channels)))
-    seen = jnp.zeros((1, 2 * self.patch[0], *self.patch[1:],
-                      local.neighbours(self._pictured) + self.channels))
+    places = jnp.zeros((1, 2 * self.patch[0], *self.patch[1:],
+                        local.neighbours(self._pictured) + self.channels))
     angles = jnp.zeros((2, self.width // self.heads // 2))
     ones = jnp.ones((1, 2), bool)
     block = lambda key: self.block.init(key, tokens, time, tokens, ones, angles, ones)['params']  # noqa: E731
@@ -268,7 +268,7 @@ class DiT:
             keys[0], patches, jnp.zeros(1), jnp.zeros((1, 2, self.text_width)),
             jnp.zeros(1) if self.guide else None)['params'],
         'blocks': jax.vmap(block)(jax.random.split(keys[1], self.depth)),
-        'head': self.header.init(keys[2], tokens, time, patches, seen)['params'],
+        'head': self.header.init(keys[2], tokens, time, patches, places)['params'],
     }
 
   def embed(self, params, inputs):
@@ -300,8 +300,8 @@ class DiT:
     """Stream -> velocity, shaped as the data, float32."""
     x, t = stream.input.x, stream.input.t
     patches = self._patches(self._looked_at(stream.input)) if self.hidden else None
-    seen = self._seen(stream.input) if self.local else None
-    out = self.header.apply({'params': params['head']}, stream.tokens, stream.time, patches, seen)
+    places = self._places(stream.input) if self.local else None
+    out = self.header.apply({'params': params['head']}, stream.tokens, stream.time, patches, places)
     out = self._unpatchify(out, x.shape[1:-1])
     if self.prediction == 'velocity':
       return out
@@ -348,7 +348,7 @@ class DiT:
       return inputs.x
     return jnp.concatenate([inputs.guide, self._data(inputs)], axis=-1)
 
-  def _seen(self, inputs):
+  def _places(self, inputs):
     """What each place shows, for `local`: (B, T, H, W, ·)."""
     around = local.around(inputs.guide[..., :self._pictured], inputs.mask)
     return jnp.concatenate([around, self._data(inputs)], axis=-1)

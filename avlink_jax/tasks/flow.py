@@ -228,7 +228,8 @@ class FlowTask:
     loss = sum(laws.loss_weight[name] * metrics[f'mse_{name}'] for name in velocities)
     key = jax.random.fold_in(key, len(self.modalities) + 1)
     for name, v in velocities.items():
-      shown = self.shown_loss(frozen, name, inputs[name], v, targets[name], counted[name], part, key)
+      shown = self.shown_loss(
+          frozen, name, inputs[name], v, targets[name], counted[name], part, key)
       for figure, (weight, value) in shown.items():
         metrics[figure] = value
         loss += weight * value

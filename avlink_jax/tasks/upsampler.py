@@ -12,7 +12,6 @@ from avlink_jax.errors import UserError
 from avlink_jax.noise import gaussian
 from avlink_jax.tasks.flow import FlowTask, masked_mean
 
-
 WINDOW = (3, 16, 16)  # latents, rows, columns that are decoded for the loss
 
 
@@ -139,8 +138,8 @@ class UpsamplerTask(FlowTask):
     difference = decoded(named) - decoded(true)
     real = jax.lax.dynamic_slice(counted, (0, first[0]), (len(counted), size[0]))
     real = jnp.repeat(real, codec.time_stride, axis=1)
-    steps = [jnp.diff(difference, axis=axis, prepend=jax.lax.slice_in_dim(difference, 0, 1, axis=axis))
-             for axis in (1, 2, 3)]
+    first_of = lambda axis: jax.lax.slice_in_dim(difference, 0, 1, axis=axis)  # noqa: E731
+    steps = [jnp.diff(difference, axis=axis, prepend=first_of(axis)) for axis in (1, 2, 3)]
     value = sum(masked_mean(jnp.abs(x), part(real), real) for x in (difference, *steps))
     return {'pixels': (weight, value)}
 

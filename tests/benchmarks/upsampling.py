@@ -51,8 +51,8 @@ from avlink_jax.metrics.networks.registry import EFFICIENTNET_LITE0, I3D
 
 FPS, EVERY, BOX = 24.0, 4, 8  # frames a second; low-resolution: of how many frames, of what pixels
 LOOKED_AT = 13  # every so manyth frame: so each distance from the small clip's frames has its turn
-FIGURES = {'psnr': '.2f', 'ssim': '.4f', 'flicker': '.3f', 'looks': '.4f', 'i3d': '.3f', 'fvd': '.3f',
-           'motion_f1': '.3f', 'motion_f1_sixth': '.3f', 'motion_f1_every_4th': '.3f'}
+FIGURES = {'psnr': '.2f', 'ssim': '.4f', 'flicker': '.3f', 'looks': '.4f', 'i3d': '.3f',
+           'fvd': '.3f', 'motion_f1': '.3f', 'motion_f1_sixth': '.3f', 'motion_f1_every_4th': '.3f'}
 
 
 def lowered(frames):
