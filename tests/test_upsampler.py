@@ -31,6 +31,7 @@ from avlink_jax.errors import UserError
 from avlink_jax.model.dit import Input
 from avlink_jax.models import example_shapes
 from avlink_jax.sampler import Sampler
+from avlink_jax.tasks import upsampler as upsampler_task
 from configs import t2v as t2v_config
 from configs import upsampler as upsampler_config
 
@@ -256,6 +257,24 @@ def test_a_size_that_the_latents_do_not_divide_is_told_with_what_fits(key, value
 
 
 # The loss
+
+def test_of_a_residual_what_is_loud_stays_and_what_is_faint_goes():
+  quieted = functools.partial(upsampler_task.quieted, noise=0.5)
+  level = lambda value: np.full((1, 1, 32, 48, 3), value, np.float32)  # noqa: E731
+  for value in (0.1, 0.5, -8.0):  # e / (e + noise²), where all is alike
+    np.testing.assert_allclose(
+        quieted(level(value)), level(value * value**2 / (value**2 + 0.25)), rtol=1e-5)
+  np.testing.assert_array_equal(quieted(level(0)), level(0))
+  np.testing.assert_array_equal(upsampler_task.quieted(level(0.1), 0.0), level(0.1))
+  np.testing.assert_array_equal(upsampler_task.quieted(level(0), 0.0), level(0))
+  # What is loud in one place stays there, and lets nothing through far from it.
+  residual = 0.05 * np.random.default_rng(0).standard_normal((1, 2, 64, 96, 3)).astype(np.float32)
+  residual[0, 0, :, :8] += 10
+  made = quieted(residual)
+  np.testing.assert_allclose(made[0, 0, :, :8], residual[0, 0, :, :8], rtol=0.02)
+  assert np.abs(made[0, 0, :, 48:]).max() < 0.02 * np.abs(residual[0, 0, :, 48:]).max()
+  assert np.abs(made[0, 1]).max() < 0.02 * np.abs(residual[0, 1]).max()  # nor into another picture
+
 
 def test_the_loss_of_pixels_is_what_named_and_true_latents_decode_to():
   task, frozen, _ = upsampler()

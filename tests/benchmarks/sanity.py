@@ -1,16 +1,22 @@
 """Do metrics get worse as clips do? Real clips, spoilt step by step, against themselves.
 
     python -m tests.benchmarks.sanity --clips=FOLDER [--count=16] [--seconds=2] [--output=DIR]
-                                      [--fps=12] [--ways=late,quieter]
+                                      [--fps=12] [--ways=late,quieter] [--captioned=drum,hammer]
 
-Of each clip the first seconds, 144 pixels high, are written anew, and then once more with noise,
-blur, a time shift, another loudness or another clip's sound or picture, at rising strengths. Prints
-a line a way of spoiling and metric: its value at each strength, and whether it went the way it
-should: worse at every step, or, where only loudness changed, nowhere. With an output, `sanity.svg`
-there shows the same as curves. `--ways`: only those whose names begin so.
+Of each clip the first seconds (of a shorter one all), 144 pixels high, are written anew, and then
+once more with noise, blur, a time shift, another loudness or another clip's sound or picture, at
+rising strengths. Prints a line a way of spoiling and metric: its value at each strength, by how
+much it changed to the last one (95 % of it, bootstrap over clips, where a clip by itself has a
+value), and whether it went the way it should: worse at every step, or, where only loudness changed,
+nowhere. With an output, `sanity.svg` there shows the same as curves. `--ways`: only those whose
+names begin so; `--captioned`: only clips whose caption in FOLDER/captions.csv has one of the words.
+
+AV-Align needs many clips, whole, at the 6 frames a second of the paper's base model: --count=99
+--seconds=10 --fps=6 (why: avlink_jax/metrics/av_align.py).
 """
 
 import argparse
+import csv
 import functools
 import html
 import pathlib
@@ -23,10 +29,10 @@ import scipy.signal
 from avlink_jax.data import media, mux
 from avlink_jax.errors import MediaError
 from avlink_jax.evaluate import evaluate
-from avlink_jax.metrics import network_metrics
+from avlink_jax.metrics import bootstrap, network_metrics
 
 RATE, HEIGHT, WIDTH = 22050, 144, 256
-LONGER = 1.0  # seconds that are decoded beyond those compared, for what is shifted in
+SHORTEST = 2.0  # seconds
 HEARD = ('fad_yamnet', 'fad_aisfx', 'fd_soundnet', 'kl_yamnet', 'is_yamnet')
 SEEN = ('fid_efficientnet_lite0', 'fvd_i3d')
 RISING = ('fad_', 'fd_', 'kl_', 'fid_', 'fvd_')  # the larger, the worse
@@ -91,21 +97,31 @@ WAYS = {
 }
 
 
-def read(folder, count, seconds, fps=12):
+def read(folder, count, seconds, fps=12, words=()):
   """{name: {'sound': (S,), 'frames': (N, 144, 256, 3)}} of the first clips that are long enough."""
   clips = {}
+  told = captions(folder) if words else {}
   for path in sorted(pathlib.Path(folder).iterdir()):
     if len(clips) == count:
       break
+    if words and not any(word in told.get(path.name, '') for word in words):
+      continue
     try:
       clip = media.decode(path, height=HEIGHT, width=WIDTH, sample_rate=RATE, max_fps=fps,
-                          duration=seconds + LONGER)
+                          duration=seconds)
     except MediaError:
       continue
-    if clip.duration >= seconds and np.abs(clip.audio).max() > 0.02:
-      frames, _ = media.resample_frames(clip, 0.0, round(seconds * fps), fps)
-      clips[path.stem] = {'sound': clip.audio[:round(seconds * RATE)], 'frames': frames, 'fps': fps}
+    if clip.duration >= min(seconds, SHORTEST) - 1 / fps and np.abs(clip.audio).max() > 0.02:
+      kept = min(clip.duration, seconds)
+      frames, _ = media.resample_frames(clip, 0.0, round(kept * fps), fps)
+      clips[path.stem] = {'sound': clip.audio[:round(kept * RATE)], 'frames': frames, 'fps': fps}
   return clips
+
+
+def captions(folder):
+  """{file: caption, in small letters}."""
+  with pathlib.Path(folder, 'captions.csv').open(newline='') as file:
+    return {row['file']: row['caption'].lower() for row in csv.DictReader(file)}
 
 
 def spoilt(clips, way, strength):
@@ -145,11 +161,20 @@ def verdict(name, values, still):
   return 'worse' if (steps > 0).all() else 'NOT WORSE'
 
 
+def change(before, after, name):
+  """[low, high]: 95 % of what a metric changed by, paired by clip; None for a set's figure."""
+  rows = [{row['id']: row.get(name) for row in result['per_clip']} for result in (before, after)]
+  both = [(rows[0][clip], rows[1][clip]) for clip in rows[0]]
+  differences = [None if None in pair else pair[1] - pair[0] for pair in both]
+  return bootstrap.intervals({name: differences})[name]
+
+
 def table(clips, networks, ways):
   """[(way, strengths, metric, values, verdict)]; each printed as it comes."""
   rows = []
-  print(f'| {len(clips)} clips spoilt by | metric | as they are | with {"rising strength":24} | |')
-  print('|---|---|---|---|---|')
+  print(f'| {len(clips)} clips spoilt by | metric | as they are | with {"rising strength":24} '
+        '| changed by | |')
+  print('|---|---|---|---|---|---|')
   with tempfile.TemporaryDirectory() as reference:
     reference = pathlib.Path(reference)
     write(reference, clips)
@@ -166,7 +191,9 @@ def table(clips, networks, ways):
         shown = [number(value) for value in values]
         told = ', '.join(f'{value} ({strength})'
                          for value, strength in zip(shown[1:], strengths, strict=True))
-        print(f'| {way} | {name} | {shown[0]} | {told} | {rows[-1][-1]} |', flush=True)
+        changed = change(found[0], found[-1], name)
+        changed = '[{:+.3f}, {:+.3f}]'.format(*changed) if changed else '–'
+        print(f'| {way} | {name} | {shown[0]} | {told} | {changed} | {rows[-1][-1]} |', flush=True)
   return rows
 
 
@@ -207,15 +234,17 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--clips', required=True, help='folder of real clips with sound')
   parser.add_argument('--count', type=int, default=16)
-  parser.add_argument('--seconds', type=float, default=2.0)
+  parser.add_argument('--seconds', type=float, default=2.0, help='of each clip at most')
   parser.add_argument('--fps', type=int, default=12, help='of the pictures')
   parser.add_argument('--networks', help='folder with weights')
   parser.add_argument('--output', help='folder for sanity.svg')
   parser.add_argument('--ways', default='', help='what their names begin with, with commas')
+  parser.add_argument('--captioned', default='', help='words of captions, with commas')
   flags = parser.parse_args()
   remember()
-  rows = table(read(flags.clips, flags.count, flags.seconds, flags.fps), flags.networks,
-               tuple(flags.ways.split(',')))
+  words = tuple(filter(None, flags.captioned.lower().split(',')))
+  clips = read(flags.clips, flags.count, flags.seconds, flags.fps, words)
+  rows = table(clips, flags.networks, tuple(flags.ways.split(',')))
   good = sum(not row[-1].isupper() for row in rows)
   print(f'{good} of {len(rows)} as they should be')
   if flags.output:
