@@ -48,6 +48,37 @@ def test_real_networks_tell_noise_by_steps(clips, reference):
     assert values[0] < 0.01 * values[1] and (np.diff(values) > 0).all()
 
 
+def test_every_turn_exchanges_so_many_and_each_of_those():
+  clips = {str(n): {'sound': n, 'frames': -n} for n in range(16)}
+  for strength in (0.25, 0.5, 1.0):
+    turns = [sanity.spoilt(clips, 'sound', strength, turn) for turn in range(sanity.TURNS)]
+    for made in turns:
+      assert sum(made[name]['sound'] != clip['sound'] for name, clip in clips.items()) == (
+          16 * strength)
+      assert sorted(clip['sound'] for clip in made.values()) == list(range(16))
+      assert all(made[name]['frames'] == clip['frames'] for name, clip in clips.items())
+    assert len({tuple(clip['sound'] for clip in made.values()) for made in turns}) == sanity.TURNS
+
+
+def test_clips_are_chosen_by_their_captions(shared_clips):
+  drums = sanity.read(shared_clips, 3, 2.0, 6, ('drum', 'bongo'))
+  told = sanity.captions(shared_clips)
+  assert len(drums) == 3
+  assert all('drum' in told[f'{name}.mp4'] or 'bongo' in told[f'{name}.mp4'] for name in drums)
+  assert list(sanity.read(shared_clips, 3, 2.0, 6)) != list(drums)
+
+
+def test_a_change_is_paired_by_clip():
+  rows = lambda *values: {'per_clip': [  # noqa: E731
+      {'id': str(n), 'av_align': value} for n, value in enumerate(values)]}
+  assert sanity.change(rows(0.5, 0.9, None), rows(0.3, 0.7, 0.1), 'av_align') == pytest.approx(
+      [-0.2, -0.2])
+  assert sanity.change(rows(0.5, 0.9), rows(0.3, 0.7), 'fad_yamnet') is None
+  both = sanity.mean([rows(0.5, None), rows(0.3, None)], ('av_align', 'onset_f1'))
+  assert both['per_clip'] == [{'id': '0', 'av_align': pytest.approx(0.4), 'onset_f1': None},
+                              {'id': '1', 'av_align': None, 'onset_f1': None}]
+
+
 def test_a_verdict_is_about_every_step():
   assert sanity.verdict('fad_x', [0, 1, 2], still=False) == 'worse'
   assert sanity.verdict('fad_x', [0, 2, 1], still=False) == 'NOT WORSE'

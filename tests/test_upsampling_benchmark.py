@@ -58,6 +58,12 @@ def test_the_truth_is_beyond_the_baseline_in_everything(folder, tmp_path, capsys
     assert best[name] == result['reference'][name]
   low = result['low resolution']
   assert low['motion_f1'] == low['motion_f1_sixth'] == low['motion_f1_every_4th']
+  intervals = result['intervals']
+  assert intervals['baseline']['psnr'] is None and written['intervals'] == intervals
+  assert 0 < intervals['baseline']['ssim'][0] <= intervals['baseline']['ssim'][1]
+  low_high = intervals['low resolution']['motion_f1_every_4th']
+  assert low_high[0] - 1e-6 <= (best['motion_f1_every_4th'] - low['motion_f1_every_4th']
+                                ) <= low_high[1] + 1e-6
   printed = capsys.readouterr().out
   assert '2 clips' in printed and 'upsampled' in printed
 
