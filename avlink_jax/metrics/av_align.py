@@ -42,8 +42,8 @@ the sound shifted against the picture or the pictures exchanged (`tests/benchmar
     31 whose caption names a visible act 0.325   0.313    0.294    0.281    0.293
     all 69 (--acts=)                     0.275   0.271    0.270    0.262    0.260
 
-Over clips the last difference is uncertain by 0.04 and 0.03: some hundred clips are needed for
-0.01. At 15 to 60 fps, the files' own, true and exchanged sounds are not apart (0.194 and 0.192).
+Over clips the last differences are uncertain by 0.04 and 0.03; for 0.01 it takes some 500 of them.
+At 15 to 60 fps, the files' own, true and exchanged sounds are not apart (0.194 and 0.192).
 
 Compare figures at one frame rate only: at 24 fps a contact has two peaks, before and after, and a
 frame is a quarter as long. F1 of the peaks of 64 clips of `impacts` against the exact events:
