@@ -172,6 +172,10 @@ def quieted(residual, noise):
   around it: Wiener's gain for what is expected to hold noise of that deviation (Lee, Digital Image
   Enhancement and Noise Filtering by Use of Local Statistics, 1980). On flat ground a codec makes
   faint blotches of next to nothing, which cost little in a mean square and are plain to see."""
-  loud = scipy.ndimage.gaussian_filter(
-      np.mean(np.square(residual), axis=-1), (0, 0, AROUND, AROUND))
-  return residual * (loud / np.maximum(loud + noise**2, np.finfo(loud.dtype).tiny))[..., None]
+  quiet = np.empty_like(residual)
+  for index in np.ndindex(residual.shape[:2]):  # one picture at a time: a clip may be long
+    picture = residual[index]
+    loud = scipy.ndimage.gaussian_filter(np.mean(np.square(picture), axis=-1), AROUND)
+    quiet[index] = picture * (loud / np.maximum(loud + noise**2, np.finfo(loud.dtype).tiny))[
+        ..., None]
+  return quiet
