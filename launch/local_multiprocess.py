@@ -19,6 +19,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FINE = (0, 75)  # done; asked to leave, saved (avlink_jax/errors.py)
+LOST = 70  # another one is gone (the same): what came of a failure, not the failure
 GRACE = 30  # seconds that the others have to end by themselves, then again before they are killed
 
 
@@ -58,7 +59,7 @@ def follow(processes):
       for line in lines:
         print(f'[{number}] {line.decode(errors="replace")}', flush=True)
     bad = [p.returncode for p in processes if p.poll() is not None and p.returncode not in FINE]
-    failed = failed or next(iter(bad), 0)
+    failed = failed or min(bad, key=lambda code: code == LOST, default=0)
     if failed and (deadline is None or time.monotonic() > deadline):
       if deadline is not None:  # they did not find out by themselves
         pass_on(processes, signal.SIGKILL if killing else signal.SIGTERM)

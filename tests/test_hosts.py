@@ -13,6 +13,7 @@ import pytest
 import runs
 
 from avlink_jax.errors import LOST
+from launch import local_multiprocess
 
 # Notes each file that a process opens for writing: Python imports it by itself at its start.
 WATCH = '''
@@ -120,6 +121,19 @@ def test_a_process_that_is_killed_ends_the_run_with_a_line(two, folder):
   assert process.wait(60) == 128 + signal.SIGKILL, ''.join(said)
   gone = f'[0] avlink_jax: process 1 on {socket.gethostname()} is gone: this run ends\n'
   assert gone in said and not any('Traceback' in line for line in said)
+
+
+def test_of_those_that_failed_together_the_one_that_only_noticed_is_not_the_cause():
+  def ended(*commands):
+    processes = [subprocess.Popen(['sh', '-c', command], stdout=subprocess.PIPE)
+                 for command in commands]
+    for process in processes:
+      process.wait(60)
+    return local_multiprocess.follow(processes)
+
+  assert local_multiprocess.LOST == LOST
+  assert ended(f'exit {LOST}', 'kill -9 $$') == ended('kill -9 $$', f'exit {LOST}') == 137
+  assert ended('exit 0', f'exit {LOST}') == LOST and ended('exit 0', 'exit 75') == 75
 
 
 def child(parent, number):

@@ -16,7 +16,9 @@ from avlink_jax.models import example_shapes
 from avlink_jax.training import sharding
 from avlink_jax.training.placed import place
 
-config = micro_config('upsampler', **{'train.warmup_steps': 0, 'train.learning_rate': 1e-3,
+# Adam's first step is as long for a gradient of nearly nothing, whose rounding it shows. So a step
+# is ten times what is compared to; the gradients themselves are in the moments of the state.
+config = micro_config('upsampler', **{'train.warmup_steps': 0, 'train.learning_rate': 1e-4,
                                       'sample.steps': 2})
 models, task = build(config)
 frozen, batch, noise = frozen_of(models), batch_of(models, size=4), noise_of(task, 4)
