@@ -4,14 +4,22 @@ import json
 import types
 
 import cv2
+import jax
 import numpy as np
 import pytest
+import runs
 
 from avlink_jax.data import mux
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.errors import UserError
 from avlink_jax.metrics.networks import efficientnet_lite0
 from tests.benchmarks import upsampling
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quickly_compiled():
+  with runs.quickly_compiled():
+    yield
 
 
 def test_the_low_resolution_clip_is_the_mean_over_boxes_of_every_fourth_frame():
@@ -124,7 +132,8 @@ def test_how_a_clip_looks_is_lpips_of_some_of_its_frames():
   assert looks(true, true) < 1e-12
   assert 0 < looks(true, (true // 2 + blurred // 2)) < looks(true, blurred)
   # Of each stage the same part: the mean over places of the squared distance of unit vectors.
-  x, y = (looks.features(np.float32(clip[[2, 15]]) / 255) for clip in (true, blurred))
+  features = jax.jit(looks.features)
+  x, y = (features(np.float32(clip[[2, 15]]) / 255) for clip in (true, blurred))
   unit = lambda a: a / np.sqrt(np.sum(np.square(a), -1, keepdims=True) + looks.floor)  # noqa: E731
   expected = np.mean([np.mean(np.sum((unit(a) - unit(b)) ** 2, -1))
                       for a, b in zip(x, y, strict=True)])
