@@ -43,7 +43,7 @@ def start(count, devices, flags):
 
 def follow(processes):
   """Prints what they say until all have ended; gives the exit status."""
-  selector, failed, deadline, killing = selectors.DefaultSelector(), 0, None, False
+  selector, failed, deadline, ending = selectors.DefaultSelector(), 0, None, False
   for number, process in enumerate(processes):
     selector.register(process.stdout, selectors.EVENT_READ, (number, bytearray()))
   while selector.get_map():
@@ -58,15 +58,29 @@ def follow(processes):
       said[:] = rest
       for line in lines:
         print(f'[{number}] {line.decode(errors="replace")}', flush=True)
-    bad = [p.returncode for p in processes if p.poll() is not None and p.returncode not in FINE]
-    failed = failed or min(bad, key=lambda code: code == LOST, default=0)
+    if not ending:
+      failed = cause(failed, processes)
     if failed and (deadline is None or time.monotonic() > deadline):
       if deadline is not None:  # they did not find out by themselves
-        pass_on(processes, signal.SIGKILL if killing else signal.SIGTERM)
-        killing = True
+        pass_on(processes, signal.SIGKILL if ending else signal.SIGTERM)
+        ending = True
       deadline = time.monotonic() + GRACE
   worst = max(process.wait() for process in processes)
+  if not ending:  # a pipe closes before its process has an exit status
+    failed = cause(failed, processes)
   return 128 - failed if failed < 0 else failed or worst
+
+
+def cause(known, processes):
+  """The exit status of what failed: `known`, unless that is 0 or LOST and another one failed.
+
+  A process that is killed closes its sockets before it can be waited for, so the one that notices
+  may well have ended earlier.
+  """
+  if known not in (0, LOST):
+    return known
+  bad = [p.returncode for p in processes if p.poll() is not None and p.returncode not in FINE]
+  return min(bad, key=lambda code: code == LOST, default=known)
 
 
 def pass_on(processes, number):

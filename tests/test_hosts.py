@@ -123,17 +123,27 @@ def test_a_process_that_is_killed_ends_the_run_with_a_line(two, folder):
   assert gone in said and not any('Traceback' in line for line in said)
 
 
-def test_of_those_that_failed_together_the_one_that_only_noticed_is_not_the_cause():
+@pytest.mark.parametrize('together', [True, False])
+def test_of_those_that_failed_the_one_that_only_noticed_is_not_the_cause(together):
   def ended(*commands):
     processes = [subprocess.Popen(['sh', '-c', command], stdout=subprocess.PIPE)
                  for command in commands]
-    for process in processes:
+    for process in processes if together else ():
       process.wait(60)
     return local_multiprocess.follow(processes)
 
   assert local_multiprocess.LOST == LOST
   assert ended(f'exit {LOST}', 'kill -9 $$') == ended('kill -9 $$', f'exit {LOST}') == 137
+  assert ended(f'exit {LOST}', 'sleep 0.5; kill -9 $$') == 137  # the cause is seen to end later
+  assert ended(f'exit {LOST}', 'exec >&-; sleep 0.5; kill -9 $$') == 137  # its pipe is shut first
   assert ended('exit 0', f'exit {LOST}') == LOST and ended('exit 0', 'exit 75') == 75
+
+
+def test_how_a_process_ends_that_was_told_to_end_is_not_the_cause(monkeypatch):
+  monkeypatch.setattr(local_multiprocess, 'GRACE', 0)
+  processes = [subprocess.Popen(['sh', '-c', command], stdout=subprocess.PIPE)
+               for command in (f'exit {LOST}', 'exec sleep 60')]
+  assert local_multiprocess.follow(processes) == LOST
 
 
 def child(parent, number):
