@@ -1,5 +1,6 @@
 """What every test gets: the CPU unless told otherwise, and the real clips where they are."""
 
+import collections
 import os
 import pathlib
 
@@ -32,3 +33,9 @@ def shared_clips():
 def shared_clips_bad():
   """Folder of broken clips, each in its own way."""
   return _shared('clips_bad')
+
+
+def pytest_collection_modifyitems(items):
+  """Files with slow tests come first, so that no worker is alone with one of them at the end."""
+  slow = collections.Counter(item.path for item in items if item.get_closest_marker('slow'))
+  items.sort(key=lambda item: -slow[item.path])

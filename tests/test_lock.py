@@ -69,7 +69,7 @@ def test_another_hosts_lock_counts_while_that_host_keeps_touching_it(tmp_path, a
   try:
     if alive:
       with pytest.raises(UserError, match='process 7 on elsewhere'):
-        Lock(tmp_path, heartbeat=0.2)
+        Lock(tmp_path, heartbeat=1)
     else:
       Lock(tmp_path, heartbeat=0.2).release()
   finally:

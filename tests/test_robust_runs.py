@@ -235,7 +235,7 @@ sys.exit(main(['avlink_jax', *sys.argv[1:]]))
 
 def test_a_training_run_that_hangs_exits_and_can_be_started_again(compiled_once, tmp_path):
   """Compiling takes longer than the watchdog waits, and so does sampling at step 2."""
-  short = config(**{'train.sample_every': 2, 'sample.count': 1, 'train.watchdog_seconds': 1})
+  short = config(**{'train.sample_every': 2, 'sample.count': 1, 'train.watchdog_seconds': 2})
   run = tmp_path / 'run'
   done = subprocess.run([sys.executable, '-c', HANGS, *runs.flags(short), f'--workdir={run}'],
                         cwd=runs.ROOT, env=runs.environment(compiled_once),

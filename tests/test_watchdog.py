@@ -48,13 +48,13 @@ ctypes.PyDLL(None).sleep(60)''')
 def test_compiling_and_sampling_do_not_trip_it(tmp_path):
   """Nothing does before the first step has ended, nor within `paused`; slow steps do not."""
   status, said, written = watched(tmp_path, '''\
-time.sleep(1.2)
+time.sleep(2.2)
 dog.step_ended(1)
 with dog.paused():
-  time.sleep(1.2)
-for step in range(2, 5):
+  time.sleep(2.2)
+for step in range(2, 9):
   time.sleep(0.3)
-  dog.step_ended(step)''')
+  dog.step_ended(step)''', seconds=2)  # far from a step's 0.3 s: other work may be running
   assert (status, said, written) == (0, '', None)
 
 
