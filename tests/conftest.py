@@ -6,6 +6,7 @@ import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # before anything imports jax
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
@@ -14,6 +15,15 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 # The first example of a property compiles, and other work may be running: time proves nothing.
 settings.register_profile('avlink', deadline=None)
 settings.load_profile('avlink')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def compiled_once(tmp_path_factory):
+  """A folder that keeps compiled programs: a run that resumes another's is not compiled anew."""
+  folder = str(tmp_path_factory.mktemp('compiled'))
+  jax.config.update('jax_compilation_cache_dir', folder)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+  return folder
 
 
 def _shared(name):

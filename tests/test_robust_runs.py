@@ -8,10 +8,8 @@ import signal
 import subprocess
 import sys
 
-import jax
 import pytest
 import runs
-from jax.experimental.compilation_cache import compilation_cache
 from killed import final, rows, weights
 
 from avlink_jax import train as training_loop
@@ -25,19 +23,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module', autouse=True)
-def compiled_once(tmp_path_factory):
-  """All runs here are one program, kept in the folder that this gives."""
-  cache = str(tmp_path_factory.mktemp('cache'))
-  names = 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs'
-  before = [jax.config.values[name] for name in names]
-  for name, value in zip(names, (cache, 0.3), strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
+def quickly_compiled():
   with runs.quickly_compiled():
-    yield cache
-  for name, value in zip(names, before, strict=True):
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
+    yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runs
 import soundfile
-from micro import build
+from micro import build, quick_jit
 from runs import config_of, finished, manifest, parts
 
 from avlink_jax import weights
@@ -317,7 +317,7 @@ def test_both_are_made_for_a_data_sets_captions_and_scored(run, tmp_path):
   models, task = build(config)
   built = weights.load_frozen(config, models, task.frozen_parts)
   log = Log(tmp_path, 1, 0)
-  params = jax.tree.map(np.asarray, task.init(jax.random.key(0), built))
+  params = jax.tree.map(np.asarray, quick_jit(task.init)(jax.random.key(0), built))
   scores = export_samples(task, params, {}, built, config, tmp_path, 1, log)
   log.close()
   folder = tmp_path / 'samples' / 'step_1'

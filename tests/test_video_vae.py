@@ -195,7 +195,7 @@ def test_tiles_cover_a_grid_once_and_are_all_of_one_size(size, tile, halo):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('scale, size', [('nano', (48, 64)), ('paper', (16, 24))])
+@pytest.mark.parametrize('scale, size', [('nano', (48, 64)), ('paper', (8, 16))])
 def test_parts_are_the_whole_at_shipped_sizes(scale, size):
   config = video_vae.get_config(scale)
   config.video_codec.blocks = config.video_codec.decoder_blocks = 1  # all channels, fewer layers
@@ -312,15 +312,15 @@ def test_decoding_takes_the_scale_out_again(vae):
 
 def test_the_linear_path_begins_as_a_projection():
   """With convolutions that say nothing a code is x·Q and comes back as x·Q·Qᵀ, of 4 × 8 × 8."""
-  given = CELLS.init(jax.random.key(0))
+  given = plain_jit(CELLS.init)(jax.random.key(0, impl='unsafe_rbg'))
   q = np.asarray(given['linear']['encode'])
   given = {**jax.tree.map(jnp.zeros_like, given), 'linear': given['linear']}
   np.testing.assert_allclose(q.T @ q, np.eye(3), atol=1e-6)
   x = video(4, 8, 8)
-  z = CELLS.encode(given, 1.0, x)
+  z = plain_jit(CELLS.encode)(given, 1.0, x)
   np.testing.assert_allclose(z.reshape(3), x.reshape(-1) @ q, atol=1e-5)
-  np.testing.assert_allclose(CELLS.decode(given, 1.0, z).reshape(-1), x.reshape(-1) @ q @ q.T,
-                             atol=1e-5)
+  np.testing.assert_allclose(plain_jit(CELLS.decode)(given, 1.0, z).reshape(-1),
+                             x.reshape(-1) @ q @ q.T, atol=1e-5)
 
 
 @KINDS
