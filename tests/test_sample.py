@@ -167,8 +167,9 @@ def test_several_prompts_for_given_clips_are_told(run, tmp_path):
 
 
 def test_a_workdir_without_weights_is_told(run, tmp_path):
-  config, _ = run('av')
-  assert 'no weights for av at scale nano are bundled' in told(
+  config = run('av')[0].copy_and_resolve_references()
+  config.scale = 'small'
+  assert 'no weights for av at scale small are bundled' in told(
       sample, config, tmp_path / 'nothing', output=tmp_path / 'out')
 
 
