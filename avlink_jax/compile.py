@@ -15,14 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from avlink_jax import chips, collectives, flops, sampler, tasks, topology, weights
-from avlink_jax import models as model_builder
+from avlink_jax import build as model_builder
+from avlink_jax import tasks
 from avlink_jax.codecs.t5_text import Pretrained
+from avlink_jax.hardware import chips, collectives, flops, topology
 from avlink_jax.model import attention
 from avlink_jax.sample import one_way
+from avlink_jax.sampling import sampler
+from avlink_jax.storage import weights
 from avlink_jax.training import memory, sharding
 from avlink_jax.training import step as training
-from avlink_jax.training.placed import place
+from avlink_jax.training.programs import place
 
 GIB = 2**30
 CONTRACT = ('fits', 'peak_bytes_per_chip', 'flops_per_step', 'collective_bytes', 'compile_seconds')

@@ -2,9 +2,9 @@
 statuses that a scheduler reads."""
 
 MISTAKE = 2  # told in one line; the same command would fail again
-HANG = 70  # no step ended in time (training/watchdog.py): start again
-LOST = HANG  # a process of the run never came, or is gone (training/roll_call.py): start again
-PREEMPTED = 75  # everything is saved (training/preemption.py): start again
+HANG = 70  # no step ended in time (training/resilience/watchdog.py): start again
+LOST = HANG  # a process of the run never came, or is gone: start again
+PREEMPTED = 75  # everything is saved (training/resilience/preemption.py): start again
 
 
 class UserError(Exception):

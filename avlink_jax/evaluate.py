@@ -24,12 +24,13 @@ import math
 import os
 import pathlib
 
-from avlink_jax import clips_on_disk, observed
-from avlink_jax.atomic import write_text
 from avlink_jax.errors import UserError
+from avlink_jax.evaluation import journal as observed
+from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.metrics import av_align, bootstrap, network_metrics, onset
 from avlink_jax.metrics.networks import loading
 from avlink_jax.metrics.networks.embedding import Kept
+from avlink_jax.storage.atomic import write_text
 
 CONTROL_SHIFTS = 5
 CONTROL, REFERENCE = 'control_', 'reference_'

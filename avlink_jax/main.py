@@ -12,9 +12,9 @@ import traceback
 from absl import flags
 from ml_collections import config_flags
 
-from avlink_jax import huge_pages
 from avlink_jax.errors import LOST, MISTAKE, PREEMPTED, Lost, MediaError, Preempted, UserError
-from avlink_jax.training import cluster
+from avlink_jax.hardware import huge_pages
+from avlink_jax.training.resilience import cluster
 
 MODES = ('train', 'sample', 'evaluate', 'compile')
 
@@ -29,7 +29,7 @@ SEED = flags.DEFINE_integer('seed', 0, 'sample: of the noise')
 GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generated clips')
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', None, 'one of several processes; without the flag it is found out '
-    '(training/cluster.py)')
+    '(training/resilience/cluster.py)')
 METRICS = flags.DEFINE_string(
     'metrics', '', 'evaluate: metrics through networks besides the others, with commas, or all')
 NETWORKS = flags.DEFINE_string(
@@ -49,8 +49,8 @@ def need(flag, mode):
 
 
 def check_folders():
-  """A run's folder and its samples may be in a bucket of Cloud Storage (storage.py); everything
-  else is read and written where it is mounted."""
+  """A run's folder and its samples may be in a bucket of Cloud Storage (storage/bucket.py);
+  everything else is read and written where it is mounted."""
   for flag in (WORKDIR, OUTPUT, GENERATED, REFERENCE):
     direct = flag.name in ('workdir', 'output') and MODE.value != 'evaluate'
     if '://' in (flag.value or '') and not (direct and re.match(r'gs://[^/]+/[^/]', flag.value)):
@@ -119,7 +119,7 @@ def parse(argv):
 
 def main(argv=None):
   """Exit status: 0 done, 2 a mistake of the user's, 70 others are gone or never came, 75 preempted
-  and saved; told in one line on stderr. (70 also a hang: training/watchdog.py.)"""
+  and saved; told in one line on stderr. (70 also a hang: training/resilience/watchdog.py.)"""
   roll_call, status = None, 1
   try:
     parse(argv or sys.argv)

@@ -13,23 +13,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax import compile_cache, fingerprint, storage, tasks, upsampling, weights
-from avlink_jax import models as model_builder
-from avlink_jax.atomic import sweep, write_text
+from avlink_jax import build as model_builder
+from avlink_jax import tasks
 from avlink_jax.codecs import vocoder
 from avlink_jax.codecs.mel import log_mel, normalise
 from avlink_jax.codecs.video_vae import as_uint8
 from avlink_jax.data import batch as batches
-from avlink_jax.data import media, pipeline
+from avlink_jax.data import pipeline
 from avlink_jax.data.clip import Clip
-from avlink_jax.data.folder import LONGEST_CAPTION, Folder, clean_caption
+from avlink_jax.data.media import decode as media
+from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.evaluate import evaluate, summary
-from avlink_jax.export import file_stem, make_folder, whole, write_sample
-from avlink_jax.gallery import write_gallery
+from avlink_jax.hardware import compile_cache
 from avlink_jax.model import attention
-from avlink_jax.sampler import Sampler
-from avlink_jax.spectrogram import spectrogram_image
+from avlink_jax.samples.folder import file_stem, make_folder, whole, write_sample
+from avlink_jax.samples.gallery import write_gallery
+from avlink_jax.samples.spectrogram import spectrogram_image
+from avlink_jax.sampling import resume as fingerprint
+from avlink_jax.sampling import upsampling
+from avlink_jax.sampling.sampler import Sampler
+from avlink_jax.storage import bucket as storage
+from avlink_jax.storage import weights
+from avlink_jax.storage.atomic import sweep, write_text
 from avlink_jax.training import checkpoint, hosts, memory, sharding
 from avlink_jax.training import step as training
 from avlink_jax.training.log import Progress
@@ -38,7 +44,7 @@ from avlink_jax.training.log import Progress
 def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
   """Generates for the user's own clips or prompts, or for clips of the data source's test split.
 
-  `workdir` and `output` may be in a bucket (storage.py).
+  `workdir` and `output` may be in a bucket (storage/bucket.py).
   """
   with storage.Mirror(workdir) as run, storage.Mirror(output) as made:
     run.pull('frozen')
@@ -231,8 +237,8 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
   Of the user's own clips what was given is kept as it is, picture or sound. The references of a
   data set's clips are written to `output/reference/` too. With an `upsampling.Upsampler` pictures
   are written as it enlarges them, the small ones beside. Clips that are there already, whole and
-  made of the same (`fingerprint.py`), are kept, so that what was interrupted goes on. Returns the
-  ids of all. Of several processes all sample and the first one writes.
+  made of the same (`sampling/resume.py`), are kept, so that what was interrupted goes on. Returns
+  the ids of all. Of several processes all sample and the first one writes.
   """
   layout, generate = task.models.layout, task.generate
   folders = [output] if own else [output, output / 'reference']

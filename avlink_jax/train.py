@@ -14,23 +14,27 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
-from avlink_jax import compile_cache, storage, tasks, weights
-from avlink_jax import models as model_builder
-from avlink_jax.atomic import write_text
+from avlink_jax import build as model_builder
+from avlink_jax import tasks
 from avlink_jax.codecs import vocoder
 from avlink_jax.data import pipeline
 from avlink_jax.errors import Preempted, UserError
+from avlink_jax.hardware import compile_cache
 from avlink_jax.model import attention
 from avlink_jax.sample import export_samples
-from avlink_jax.training import drift, hosts, memory, mfu, sharding
-from avlink_jax.training.bad_numbers import BadNumbers, file_name
+from avlink_jax.storage import bucket as storage
+from avlink_jax.storage import weights
+from avlink_jax.storage.atomic import write_text
+from avlink_jax.training import hosts, memory, mfu, sharding
 from avlink_jax.training.checkpoint import Checkpoints
-from avlink_jax.training.lock import only_run
 from avlink_jax.training.log import Log, clock
-from avlink_jax.training.placed import place
-from avlink_jax.training.preemption import Preemption
 from avlink_jax.training.profile import Profile
-from avlink_jax.training.watchdog import Watchdog
+from avlink_jax.training.programs import place
+from avlink_jax.training.resilience import config_drift as drift
+from avlink_jax.training.resilience.bad_numbers import BadNumbers, file_name
+from avlink_jax.training.resilience.lock import only_run
+from avlink_jax.training.resilience.preemption import Preemption
+from avlink_jax.training.resilience.watchdog import Watchdog
 
 
 def train(config, workdir):

@@ -43,7 +43,7 @@ def base(task, scale):
 
   c.data = ConfigDict(dict(
       # impacts, a folder of clips or a list of them, prepared records, tfds:NAME, or a mixture:
-      # SOURCE*WEIGHT,SOURCE*WEIGHT (data/mixture.py)
+      # SOURCE*WEIGHT,SOURCE*WEIGHT (data/sources/mixture.py)
       source=by_scale('', 'impacts', 'impacts'),
       tfds_dir='',  # where tfds keeps its data sets; '': ~/tensorflow_datasets
       seed=0, impacts_clips=by_scale(1_000_000, 1_000_000, 4096),

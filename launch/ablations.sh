@@ -3,4 +3,4 @@
 # them. Start it again to go on; what is done is kept. Options: launch/ablations.sh --help
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-exec python -m launch.ablations "$@"
+exec python -m avlink_jax.studies.ablations "$@"

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from avlink_jax.data import mux
+from avlink_jax.data.media import mux
 
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
 TICKS = 90000  # time base of the made clips' picture

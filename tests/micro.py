@@ -6,9 +6,11 @@ import importlib
 import jax
 import numpy as np
 
-from avlink_jax import models as model_builder
-from avlink_jax import sampler, tasks, weights, windows
-from avlink_jax.models import example_shapes
+from avlink_jax import build as model_builder
+from avlink_jax import tasks
+from avlink_jax.build import example_shapes
+from avlink_jax.sampling import sampler, windows
+from avlink_jax.storage import weights
 from avlink_jax.training import step as training
 
 # As the program is written, without what LLVM makes of it: compiles in half the time, and a sum

@@ -13,7 +13,7 @@ import numpy as np
 from micro import build, frozen_of, micro_config, random_like
 from ml_collections import ConfigDict
 
-from avlink_jax import weights
+from avlink_jax.storage import weights
 from avlink_jax.training import checkpoint
 from avlink_jax.training import step as training
 

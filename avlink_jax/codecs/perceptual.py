@@ -21,8 +21,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from avlink_jax import weights
 from avlink_jax.errors import UserError
+from avlink_jax.storage import weights
 
 BUNDLED = weights.BUNDLED / 'nano' / 'mel_features.safetensors'
 

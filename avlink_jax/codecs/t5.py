@@ -24,8 +24,8 @@ import numpy as np
 import safetensors
 from einops import rearrange
 
-from avlink_jax import weights
 from avlink_jax.errors import UserError
+from avlink_jax.storage import weights
 
 EOS = '</s>'
 TOKENIZERS = {'tokenizer.json': 'tokenizers', 'spiece.model': 'sentencepiece'}  # and what reads it

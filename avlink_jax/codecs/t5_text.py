@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax.atomic import write_bytes
 from avlink_jax.codecs import t5
 from avlink_jax.codecs.t5 import told
 from avlink_jax.errors import UserError
+from avlink_jax.storage.atomic import write_bytes
 
 ROWS = 8  # captions embedded at a time, always: another shape might round another way
 SHORTEST = 16  # tokens; a caption is padded to a power of two from here on
@@ -187,7 +187,7 @@ class Pretrained:
 
   Attributes: as `load`'s arguments; `width` must be that of the weights. `prepared` holds rows of
   captions that were embedded beforehand, `get(text)` -> (n, width) or None, and the `fingerprint`
-  of the T5 that made them (data/embeddings.py): with all captions there, no T5 is needed.
+  of the T5 that made them (data/prepare/embeddings.py): with all captions there, no T5 is needed.
   """
   source: str
   width: int

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from avlink_jax import weights
 from avlink_jax.codecs import hifigan, hifigan_import
 from avlink_jax.codecs.griffin_lim import griffin_lim
 from avlink_jax.codecs.mel import frames_in_jax
 from avlink_jax.errors import UserError
+from avlink_jax.storage import weights
 
 LENGTHS = 128  # mels are filled up to multiples of this many frames: few shapes are compiled
 SMALLEST = 1e-7  # of a mel magnitude, so that nothing is divided by 0; a hundredth of the floor

@@ -24,7 +24,7 @@ import numpy as np
 
 from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
 from avlink_jax.data.clip import Clip
-from avlink_jax.data.media import crop_audio, resample_frames
+from avlink_jax.data.media.decode import crop_audio, resample_frames
 from avlink_jax.errors import MediaError, UserError
 
 

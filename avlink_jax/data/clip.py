@@ -39,7 +39,7 @@ class Clip:
     events: float64 (E,) exact times in seconds of what makes a sound, None where unknown.
     features: float32 (N, C) vectors from outside, `features_rate` a second, None where not read.
     latents: float32 (T, C), the 1D-VAE's scaled latents of the clip's normalised sound,
-      `latents_rate` a second, where it was prepared with them (data/records.py); else None.
+      `latents_rate` a second, where it was prepared with them (data/sources/records.py); else None.
     source: where it came from (a path, or `impacts`).
     start: seconds of its source at which the clip begins.
     source_fps, source_rate: frames a second and Hz of the source itself; 0 where unknown.

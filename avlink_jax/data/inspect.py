@@ -14,15 +14,16 @@ import sys
 
 import numpy as np
 
-from avlink_jax import models as model_builder
-from avlink_jax.atomic import write_text
+from avlink_jax import build as model_builder
 from avlink_jax.codecs.griffin_lim import griffin_lim
 from avlink_jax.codecs.mel import normalise
 from avlink_jax.data import batch as batches
-from avlink_jax.data import convert, pipeline
+from avlink_jax.data import pipeline
+from avlink_jax.data.prepare import convert
 from avlink_jax.errors import MISTAKE, MediaError, UserError
-from avlink_jax.export import make_folder, write_sample
-from avlink_jax.gallery import write_gallery
+from avlink_jax.samples.folder import make_folder, write_sample
+from avlink_jax.samples.gallery import write_gallery
+from avlink_jax.storage.atomic import write_text
 
 PAGE = 'index.html'
 BARS = 24  # of a plot

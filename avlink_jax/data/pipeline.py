@@ -12,11 +12,11 @@ import grain
 import numpy as np
 
 from avlink_jax.data import batch as batches
-from avlink_jax.data import mixture
-from avlink_jax.data.datasets.source import TfdsSource
-from avlink_jax.data.folder import Folder
 from avlink_jax.data.impacts import Impacts
-from avlink_jax.data.records import Records, is_records
+from avlink_jax.data.sources import mixture
+from avlink_jax.data.sources.folder import Folder
+from avlink_jax.data.sources.records import Records, is_records
+from avlink_jax.data.sources.tfds import TfdsSource
 from avlink_jax.errors import MediaError, UserError
 
 TFDS = 'tfds:'

@@ -14,7 +14,7 @@ Where this departs from the public code, and why:
 - Flow is computed on pictures 72 high with a window of 5, whatever the file's size: there at the
   file's own size with a window of 15, which on its 256-pixel clips is the same part of the
   picture. Measured on 64 held-out clips of `impacts` (36 x 64 at 6 fps, enlarged to 144 x 256 as
-  `export.py` writes them; in brackets the sounds of other clips):
+  `samples/folder.py` writes them; in brackets the sounds of other clips):
 
       height, window   AV-Align        F1 of the peaks against the exact events
       72, 5            0.538 (0.360)   0.676 (0.528)

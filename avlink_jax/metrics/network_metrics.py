@@ -46,7 +46,7 @@ class Clip(typing.NamedTuple):
 
   Attributes:
     id: file stem.
-    generated, reference: their Files (clips_on_disk.py).
+    generated, reference: their Files (evaluation/pairs.py).
     together: Files of the generated sound and picture; where only one of them was generated and
       stands alone, the other is the reference's.
     seconds: that are compared.

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from avlink_jax.errors import UserError
-from avlink_jax.model import flash, rope, spread
+from avlink_jax.model import axes as spread
+from avlink_jax.model import flash, rope
 
 TILE_LOGITS = 1 << 19  # 2 MiB of float32: what a core's own cache holds
 

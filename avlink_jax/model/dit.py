@@ -18,7 +18,8 @@ import numpy as np
 from einops import rearrange
 
 from avlink_jax import flow
-from avlink_jax.model import local, rope, spread
+from avlink_jax.model import axes as spread
+from avlink_jax.model import local, rope
 from avlink_jax.model.attention import Attention
 
 zeros = nn.initializers.zeros

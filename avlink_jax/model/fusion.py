@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax.model import rope, spread
+from avlink_jax.model import axes as spread
+from avlink_jax.model import rope
 from avlink_jax.model.attention import Attention
 from avlink_jax.model.dit import MLP, modulate, time_features
 

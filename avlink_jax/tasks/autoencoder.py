@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from avlink_jax.build import Models
 from avlink_jax.codecs import mel_vae, patchgan, perceptual
-from avlink_jax.models import Models
-from avlink_jax.noise import gaussian
+from avlink_jax.model.noise import gaussian
 
 
 @dataclasses.dataclass(frozen=True)

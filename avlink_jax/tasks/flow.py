@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from avlink_jax import flow
+from avlink_jax.build import Models
 from avlink_jax.codecs import text
 from avlink_jax.errors import UserError
 from avlink_jax.model.dit import Input
 from avlink_jax.model.features import Features
-from avlink_jax.models import Models
-from avlink_jax.noise import gaussian
+from avlink_jax.model.noise import gaussian
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from einops import rearrange, reduce
 
 from avlink_jax import flow
 from avlink_jax.errors import UserError
-from avlink_jax.noise import gaussian
+from avlink_jax.model.noise import gaussian
 from avlink_jax.tasks.flow import FlowTask, masked_mean
 
 WINDOW = (3, 16, 16)  # latents, rows, columns that are decoded for the loss

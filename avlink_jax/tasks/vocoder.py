@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from avlink_jax.build import Models
 from avlink_jax.codecs import hifigan, hifigan_losses
 from avlink_jax.codecs.mel import log_mel_in_jax
-from avlink_jax.models import Models
-from avlink_jax.noise import gaussian
+from avlink_jax.model.noise import gaussian
 
 FASTEST = 1.25  # times the speed, at most, by which `augment` plays a sound
 

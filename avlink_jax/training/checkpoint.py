@@ -24,9 +24,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from avlink_jax import storage
 from avlink_jax.errors import UserError
-from avlink_jax.training import manifest
+from avlink_jax.storage import bucket as storage
+from avlink_jax.training.resilience import manifest
 
 
 class Checkpoints:

@@ -7,7 +7,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from avlink_jax.errors import UserError
-from avlink_jax.training.roll_call import RollCall
+from avlink_jax.training.resilience.rendezvous import RollCall
 
 
 def connect(config, place=None):

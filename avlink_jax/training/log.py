@@ -8,7 +8,7 @@ import time
 
 import tensorboardX
 
-from avlink_jax.atomic import write_text
+from avlink_jax.storage.atomic import write_text
 
 
 class Log:

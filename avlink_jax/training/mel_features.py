@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from avlink_jax import weights
 from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
 from avlink_jax.codecs.perceptual import MelFeatures
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.impacts.kinds import KINDS
 from avlink_jax.data.impacts.materials import MATERIALS
+from avlink_jax.storage import weights
 
 CLIPS, VALIDATION = 2048, 256
 STEPS, BATCH, FRAMES = 1200, 32, 192  # about two contacts a crop

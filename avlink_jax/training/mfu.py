@@ -9,8 +9,9 @@ import dataclasses
 import jax
 from ml_collections import ConfigDict
 
-from avlink_jax import chips, flops, tasks
-from avlink_jax import models as model_builder
+from avlink_jax import build as model_builder
+from avlink_jax import tasks
+from avlink_jax.hardware import chips, flops
 from avlink_jax.training import step as training
 
 

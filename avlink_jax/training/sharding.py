@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from avlink_jax.build import example_shapes
 from avlink_jax.errors import UserError
-from avlink_jax.model.spread import BATCH
-from avlink_jax.models import example_shapes
+from avlink_jax.model.axes import BATCH
 
 AXES = ('data', 'fsdp', 'sequence')
 # First match wins. Stacked blocks have their depth first, which the scan runs over and which

@@ -11,7 +11,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from avlink_jax import huge_pages
+from avlink_jax.hardware import huge_pages
 from avlink_jax.model.dit import Block
 
 

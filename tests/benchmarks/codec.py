@@ -17,13 +17,14 @@ import time
 import jax
 import numpy as np
 
-from avlink_jax import models as model_builder
-from avlink_jax import tasks, weights
+from avlink_jax import build as model_builder
+from avlink_jax import tasks
 from avlink_jax.data import batch as batches
-from avlink_jax.data.folder import Folder
 from avlink_jax.data.impacts import Impacts
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics import modulation
+from avlink_jax.storage import weights
 from avlink_jax.training import step as training
 from configs import mel_vae
 from tests.benchmarks.step import median_seconds

@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from avlink_jax import flops, flow, models, sampler, tasks
-from avlink_jax.noise import gaussian
+from avlink_jax import build as models
+from avlink_jax import flow, tasks
+from avlink_jax.hardware import flops
+from avlink_jax.model.noise import gaussian
+from avlink_jax.sampling import sampler
 from avlink_jax.training import step as training
 from tests import micro
 from tests.benchmarks import contest, torch_training

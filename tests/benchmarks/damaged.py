@@ -26,11 +26,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from avlink_jax.codecs.text import WordEncoder
-from avlink_jax.data import media
-from avlink_jax.data.folder import LONGEST_CAPTION, Folder
+from avlink_jax.data.media import decode as media
+from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder
 from avlink_jax.errors import MediaError
-from avlink_jax.export import MANIFEST
-from avlink_jax.gallery import write_gallery
+from avlink_jax.samples.folder import MANIFEST
+from avlink_jax.samples.gallery import write_gallery
 from tests.damage import caption, damaged, damages
 
 GIVEN_UP, KILLED = 30.0, 120.0  # seconds: the limit that decode is to keep, and the hard one

@@ -5,7 +5,7 @@
 
 import jax
 
-from avlink_jax.noise import gaussian
+from avlink_jax.model.noise import gaussian
 from tests.benchmarks.attention import milliseconds
 
 SHAPE = (32, 31, 36, 64, 3)

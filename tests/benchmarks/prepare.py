@@ -17,9 +17,12 @@ import subprocess
 import tempfile
 import time
 
-from avlink_jax.data import convert, media, records, shards, shots, sound
 from avlink_jax.data.batch import Layout
-from avlink_jax.data.folder import Folder
+from avlink_jax.data.media import audio as sound
+from avlink_jax.data.media import decode as media
+from avlink_jax.data.prepare import convert, shots
+from avlink_jax.data.sources import records, shards
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError
 
 FILTER = 'fps=6,scale=64:36:force_original_aspect_ratio=increase:flags=area,crop=64:36'

@@ -28,12 +28,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from avlink_jax import weights
 from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
-from avlink_jax.data import media
 from avlink_jax.data.impacts import Impacts
-from avlink_jax.export import read_manifest
+from avlink_jax.data.media import decode as media
 from avlink_jax.metrics import bootstrap
+from avlink_jax.samples.folder import read_manifest
+from avlink_jax.storage import weights
 from tests.benchmarks.codec import read
 
 SPEC = MelSpec()

@@ -19,9 +19,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avlink_jax.codecs import t5_text
-from avlink_jax.data import embeddings, pipeline, records
+from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
+from avlink_jax.data.prepare import embeddings
+from avlink_jax.data.sources import records
 
 # DESIGN's count of one V2A pass, TFLOP: 64 of them are 3750. A training step goes forward, back
 # through activations (frozen weights have no gradient) and, with remat, forward again; the Fusion

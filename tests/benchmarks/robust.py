@@ -36,8 +36,8 @@ import runs  # noqa: E402
 from killed import rows  # noqa: E402
 
 from avlink_jax.errors import PREEMPTED, UserError  # noqa: E402
-from avlink_jax.training import manifest  # noqa: E402
 from avlink_jax.training.checkpoint import Checkpoints  # noqa: E402
+from avlink_jax.training.resilience import manifest  # noqa: E402
 
 
 def config(args, **changes):

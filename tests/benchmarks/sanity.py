@@ -27,7 +27,8 @@ import cv2
 import numpy as np
 import scipy.signal
 
-from avlink_jax.data import media, mux
+from avlink_jax.data.media import decode as media
+from avlink_jax.data.media import mux
 from avlink_jax.errors import MediaError
 from avlink_jax.evaluate import evaluate
 from avlink_jax.metrics import bootstrap, network_metrics

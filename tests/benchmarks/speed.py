@@ -25,7 +25,7 @@ import sys
 
 import numpy as np
 
-from avlink_jax import huge_pages
+from avlink_jax.hardware import huge_pages
 from tests.benchmarks import contest
 from tests.benchmarks.contenders import jax_process, torch_process
 from tests.benchmarks.step import config_of

@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax import models, sampler, tasks
+from avlink_jax import build as models
+from avlink_jax import tasks
+from avlink_jax.sampling import sampler
 from avlink_jax.training import step as training
 
 

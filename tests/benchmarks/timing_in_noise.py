@@ -15,9 +15,10 @@ import jax
 import mir_eval
 import numpy as np
 
-from avlink_jax import models, weights
+from avlink_jax import build as models
 from avlink_jax.data import batch
 from avlink_jax.data.impacts import Impacts
+from avlink_jax.storage import weights
 from configs import t2a
 
 REACH = 3  # latents on either side that the detector sees

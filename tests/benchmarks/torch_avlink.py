@@ -4,7 +4,7 @@ Towers, Fusion Blocks, the word encoder, the 1D-VAE's encoder, a training step a
 one would write them for speed in PyTorch: fused attention, norms and AdamW, nothing computed or
 differentiated that is not needed. Modules are called as in the JAX model, so that `state_dict` of
 its weights loads as it is. Sizes, patches and positions are read from the JAX model's description
-(avlink_jax.models.Models); no JAX runs here.
+(avlink_jax.build.Models); no JAX runs here.
 
 Tokens (B, N, C), attention heads first, key masks bool (B, 1, 1, S), True where a key may be seen.
 """

@@ -1,5 +1,5 @@
 """A training step and the sampler of the PyTorch model (torch_avlink.py): what avlink_jax's
-tasks/flow.py, training/step.py and sampler.py do, for tasks that generate one modality.
+tasks/flow.py, training/step.py and sampling/sampler.py do, for tasks that generate one modality.
 
 Data are encoded inside the step, as there: pictures scaled, mels through the frozen 1D-VAE, words
 through the frozen encoder. What a step of the trainer has beyond this is left out here, in
@@ -141,7 +141,7 @@ class Given(nn.Module):
 
 class Model(nn.Module):
   """Everything that `task` (avlink_jax.tasks.FlowTask) runs, in `dtype`; `shapes` are of its data
-  (avlink_jax.models.example_shapes). What is frozen takes no gradient and lies in `dtype`."""
+  (avlink_jax.build.example_shapes). What is frozen takes no gradient and lies in `dtype`."""
 
   def __init__(self, task, shapes, dtype=torch.float32):
     super().__init__()

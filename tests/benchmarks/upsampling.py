@@ -41,16 +41,17 @@ import cv2
 import jax
 import numpy as np
 
-from avlink_jax import clips_on_disk
-from avlink_jax.atomic import write_text
 from avlink_jax.codecs import perceptual
-from avlink_jax.data import media, mux
 from avlink_jax.data.impacts import Impacts
+from avlink_jax.data.media import decode as media
+from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
+from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.metrics import av_align, bootstrap, frechet, pictures
 from avlink_jax.metrics.networks import efficientnet_lite0
 from avlink_jax.metrics.networks.embedding import Embedder
 from avlink_jax.metrics.networks.registry import EFFICIENTNET_LITE0, I3D
+from avlink_jax.storage.atomic import write_text
 
 FPS, EVERY, BOX = 24.0, 4, 8  # frames a second; low-resolution: of how many frames, of what pixels
 LOOKED_AT = 13  # every so manyth frame: so each distance from the small clip's frames has its turn

@@ -17,13 +17,13 @@ import cv2
 import jax
 import numpy as np
 
-from avlink_jax import models as model_builder
-from avlink_jax import weights
+from avlink_jax import build as model_builder
 from avlink_jax.codecs.video_vae import as_uint8
-from avlink_jax.data.folder import Folder
 from avlink_jax.data.impacts import Impacts
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.metrics import pictures
 from avlink_jax.sample import cut, shown_frames
+from avlink_jax.storage import weights
 from configs import video_vae
 
 STRIDES = 4, 8  # frames and pixels of plain enlargement

@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax import weights
 from avlink_jax.codecs import hifigan, hifigan_losses
 from avlink_jax.codecs.griffin_lim import griffin_lim
 from avlink_jax.codecs.mel import MelSpec, frames_in_jax, log_mel, log_mel_in_jax, normalise
 from avlink_jax.codecs.vocoder import HiFiGANVocoder, fit_to_mel
-from avlink_jax.data import media
 from avlink_jax.data.impacts import Impacts
+from avlink_jax.data.media import decode as media
+from avlink_jax.storage import weights
 from configs import vocoder as config
 from tests.benchmarks.attention import milliseconds
 

@@ -19,7 +19,7 @@ from avlink_jax.data.datasets.check import Examiner, Job, Needs
 from avlink_jax.data.datasets.files import Files
 from avlink_jax.data.datasets.report import Report
 from avlink_jax.data.datasets.rows import Malformed
-from avlink_jax.data.folder import LONGEST_CAPTION
+from avlink_jax.data.sources.folder import LONGEST_CAPTION
 from avlink_jax.errors import UserError
 
 SHARD_BYTES = 128 << 20  # of media; tfds keeps one shard's in memory while it is written

@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 import av
 import numpy as np
 
-from avlink_jax.data import media
-from avlink_jax.data.container import Held, main_stream, opened
+from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.container import Held, main_stream, opened
 from avlink_jax.errors import MediaError
 
 SILENCE = 1e-3  # peak of [-1, 1] below which a sound counts as none: -60 dB

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from avlink_jax.data.folder import EXTENSIONS, SOUND_EXTENSIONS
+from avlink_jax.data.sources.folder import EXTENSIONS, SOUND_EXTENSIONS
 from avlink_jax.errors import UserError
 
 

@@ -5,7 +5,7 @@ import json
 import pathlib
 from collections import Counter
 
-from avlink_jax import atomic
+from avlink_jax.storage import atomic
 
 NAME, LIST = 'report.json', 'left_out.csv'
 KINDS = {'missing': 'no file for it', 'short': 'shorter than asked', 'silent': 'without sound',

@@ -15,10 +15,10 @@ import zipfile
 import jax
 import numpy as np
 
-from avlink_jax.atomic import write_bytes
-from avlink_jax.data import media
+from avlink_jax.data.media import decode as media
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics.networks import loading
+from avlink_jax.storage.atomic import write_bytes
 
 FORMAT = 1  # to be raised when the same clip begins to give other rows
 BATCH = 8  # rows at a time: always as many, so that it is compiled once

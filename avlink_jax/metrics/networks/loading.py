@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from avlink_jax.errors import UserError
-from avlink_jax.metrics.networks import onnx_file, unpickled
+from avlink_jax.storage import onnx_file
+from avlink_jax.storage import safe_pickle as unpickled
 
 VARIABLE = 'AVLINK_WEIGHTS'
 

@@ -1,0 +1,118 @@
+"""The sound of a file: pieces at the times the decoder gives them, laid onto one clock."""
+
+import math
+
+import av
+import numpy as np
+import scipy.ndimage
+import soxr
+
+from avlink_jax.data.media.container import Lost, jumps
+from avlink_jax.data.media.limits import Unusable, check_rate
+
+DRIFT = 0.005  # seconds sound may stray from its timestamps before it is placed anew
+
+
+class Sound:
+  """The whole sound at its own rate, as `mix` makes it of each AVFrame.
+
+  `zero` and `end` are on the file's own clock: when the first sample sounds, the last ends.
+  Everything raises Unusable where the file cannot be used.
+  """
+
+  decodes = True
+
+  def __init__(self, stream, mix, allowance):
+    self.stream, self.zero, self.end = stream, None, None
+    self.pieces, self._times, self._rate, self._mix = [], [], None, mix
+    self._allowance, self._sought = allowance, None
+
+  @property
+  def rate(self) -> int:
+    """Hz of the sound as it is in the file; 0 where there is none."""
+    return self._rate or 0
+
+  def begin_anew(self, start):
+    """After a seek to before `start`, on the file's clock: what comes does not follow what came."""
+    self.pieces, self._times, self.end, self._sought = [], [], None, start
+
+  def add(self, frame):
+    check_rate(frame.sample_rate)
+    self._rate = self._rate or frame.sample_rate
+    piece = self._mix(frame)
+    self._allowance.take(math.ceil(piece.nbytes * self._rate / frame.sample_rate))
+    if frame.sample_rate != self._rate:
+      piece = soxr.resample(piece, frame.sample_rate, self._rate)
+    time = frame.time if frame.time is not None else self.end or 0.0
+    if self._sought is not None and time > self._sought:
+      raise Lost
+    self._sought = None
+    if self.zero is None:
+      self.zero = time
+    elif self.end is not None and jumps(time - self.end):
+      raise Unusable('timestamps jump')
+    self.pieces.append(piece)
+    self._times.append(time)
+    self.end = time + len(piece) / self._rate
+
+  def place(self, zero: float, length: float, sample_rate: int, samples: int,
+            lead: int = 0) -> np.ndarray:
+    """float32 (samples, ...) of sound from file time `zero` on, `length` seconds at sample_rate.
+
+    `lead`: whole seconds before that which are the clip's too, and not asked for."""
+    # Some more than asked, so that the resampler's edges lie outside.
+    channels, zero = self.pieces[0].shape[1:], zero - lead
+    shape = (math.ceil((lead + length + 0.1) * self._rate), *channels)
+    # Before it is there: what a file says of its length may be wrong.
+    self._allowance.take(4 * math.prod(shape) + 4 * math.prod((samples, *channels)))
+    native = np.zeros(shape, np.float32)
+    counted = np.cumsum([0] + [len(piece) for piece in self.pieces[:-1]]) / self._rate
+    # Timestamps against the count of samples: holes are steps in it and stay where they are
+    # under a median, while jitter (Matroska rounds to 1 ms, recorders are worse) goes away.
+    offsets = scipy.ndimage.median_filter(np.array(self._times) - counted, 11, mode='nearest')
+    anchor = offsets[0]
+    for piece, count, offset in zip(self.pieces, counted, offsets, strict=True):
+      if abs(offset - anchor) > DRIFT:
+        anchor = offset
+      _paste(native, round((anchor + count - zero) * self._rate), piece)
+    audio = soxr.resample(native, self._rate, sample_rate)[lead * sample_rate:][:samples]
+    rest = np.zeros((samples - len(audio), *channels), np.float32)
+    audio = np.concatenate([audio, rest])
+    if not np.isfinite(audio).all():
+      raise Unusable('its sound holds values that are not finite')
+    return np.clip(audio, -1, 1)
+
+
+def _paste(target: np.ndarray, at: int, piece: np.ndarray):
+  """target[at:at + len(piece)] = piece, for the part that lies inside."""
+  piece = piece[max(0, -at):]
+  at = max(0, at)
+  target[at:at + len(piece)] = piece[:max(0, len(target) - at)]
+
+
+def mono(frame) -> np.ndarray:
+  """AudioFrame -> float32 (samples,) in [-1, 1], the mean of its channels."""
+  return _channels(frame).mean(axis=0, dtype=np.float32)
+
+
+def mono_or_stereo(frame) -> np.ndarray:
+  """AudioFrame -> float32 (samples, 1 or 2) in [-1, 1]: more channels become their mean."""
+  data = _channels(frame)
+  return np.ascontiguousarray((data if len(data) <= 2 else data.mean(axis=0)[None]).T, np.float32)
+
+
+def _channels(frame) -> np.ndarray:
+  """AudioFrame -> float (channels, samples) in [-1, 1]."""
+  if frame.format.is_planar and frame.layout.nb_channels >= 8:
+    # PyAV 18 finds a frame's planes by reading on to a null pointer, which there is none of
+    # from 8 channels on: it crashes. Interleaved sound is a single plane.
+    frame, = av.AudioResampler(format='flt', layout=frame.layout,
+                               rate=frame.sample_rate).resample(frame)
+  data = frame.to_ndarray()
+  if not frame.format.is_planar:
+    data = data.reshape(-1, frame.layout.nb_channels).T
+  if data.dtype == np.uint8:
+    data = (data.astype(np.float32) - 128) / 128
+  elif data.dtype.kind == 'i':
+    data = data / np.float32(-float(np.iinfo(data.dtype).min))
+  return data

@@ -1,0 +1,226 @@
+"""Opening a media file: what it is, whether all of it is there, which streams count."""
+
+import contextlib
+import dataclasses
+import io
+from pathlib import Path
+
+import av
+from av.video.reformatter import Colorspace
+
+from avlink_jax.data.media.limits import DECODE_SECONDS, MAX_PIXELS
+from avlink_jax.errors import MediaError
+
+MP4_BOXES = frozenset((b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip'))
+EBML, SEGMENT = b'\x1aE\xdf\xa3', b'\x18\x53\x80\x67'  # Matroska and WebM begin with these
+MAGIC = (b'RIFF', EBML, b'OggS', b'fLaC')
+# Containers whose header states a length; the others estimate one from the bit rate.
+DECLARING = ('mov', 'matroska', 'avi', 'wav', 'flac')
+SHORT = 0.5  # seconds a stream may lack of its declared length (headers round, players pad)
+IMAGE_FORMATS = frozenset(('image2', 'gif', 'apng', 'ico'))
+IMAGE_BRANDS = frozenset(('avif', 'heic', 'mif1'))
+# Formats that are lists of other files: a clip is one file, and reads none that it names.
+LISTS = frozenset(('concat', 'concatf', 'dash', 'hls', 'imf', 'rtp', 'rtsp', 'sap', 'sdp', 'vobsub',
+                   'webm_dash_manifest'))
+OPTIONS = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS),
+           'format_whitelist': ','.join(sorted(av.formats_available - LISTS))}
+# What PyAV, soxr and NumPy raise at numbers that damage has made up.
+DAMAGE = (av.error.FFmpegError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
+
+
+class Lost(Exception):
+  """A seek led to where the span cannot be told from: it is to be read from the beginning."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+  """A media file that is held in memory, to be opened in a path's place; `stem` names it."""
+  stem: str
+  content: bytes
+
+  def __str__(self):
+    return self.stem
+
+  def open(self):
+    """Its bytes as a file that can be read and sought."""
+    return io.BytesIO(self.content)
+
+
+@contextlib.contextmanager
+def opened(path, seconds=DECODE_SECONDS):
+  """The file (a path, or Held) as a PyAV container, closed at the end. No other is looked at.
+
+  FFmpeg gives up reading it after `seconds`, for what comes before the first packet and then for
+  each packet.
+
+  Raises:
+    MediaError: missing, unreadable, empty, not media, an image, or cut: fewer bytes than the
+      container says it has; or reading took too long.
+  """
+  path = path if isinstance(path, Held) else Path(path)
+  try:
+    with path.open() if isinstance(path, Held) else open(path, 'rb') as file:
+      head = file.read(16)
+      cut = _is_cut(file, head)
+  except FileNotFoundError:
+    raise MediaError(path, 'no such file') from None
+  except IsADirectoryError:
+    raise MediaError(path, 'is a folder') from None
+  except OSError as error:
+    raise MediaError(path, f'cannot be read ({error.strerror})') from None
+  if not head:
+    raise MediaError(path, 'empty file')
+  if cut:
+    raise MediaError(path, 'truncated')
+  try:
+    container = av.open(path.open() if isinstance(path, Held) else f'file:{path}',
+                        options=OPTIONS, metadata_errors='replace', timeout=seconds)
+  except av.error.ExitError:
+    raise MediaError(path, f'opening takes more than {seconds:g} s') from None
+  except DAMAGE:
+    known = head.startswith(MAGIC) or head[4:8] in MP4_BOXES
+    raise MediaError(path, 'corrupt stream' if known else 'not a media file') from None
+  with container:
+    name = container.format.name
+    if (name.endswith('_pipe') or name in IMAGE_FORMATS
+        or container.metadata.get('major_brand') in IMAGE_BRANDS):
+      raise MediaError(path, 'is an image')
+    # FFmpeg plays text (tty) as a video of a terminal.
+    if not (container.streams.video or container.streams.audio) or name == 'tty':
+      raise MediaError(path, 'not a media file')
+    yield container
+
+
+def main_stream(streams):
+  """The stream a player would pick, None where there is none. Cover art is not a picture."""
+  streams = [s for s in streams if s.codec_context
+             and not s.disposition & av.stream.Disposition.attached_pic]
+  default = [s for s in streams if s.disposition & av.stream.Disposition.default]
+  return (default or streams or [None])[0]
+
+
+def packets_of(container, *streams):
+  """The packets of the streams, the empty ones that flush a decoder included.
+
+  Where the container breaks off, None is the last item.
+  """
+  packets = container.demux(*streams)
+  while True:
+    try:
+      packet = next(packets, None)
+    # IndexError: damage made FFmpeg find a new stream, which PyAV does not know.
+    except (av.error.FFmpegError, IndexError):
+      yield None
+      return
+    if packet is None:
+      return
+    yield packet
+
+
+class FrameClock:
+  """Tells when each decoded frame of a stream shows, in units of its time base.
+
+  Frames are asked for in the order in which the decoder gives them. A frame without a
+  timestamp shows one usual period after the one before it.
+  """
+
+  def __init__(self, stream):
+    self._start, self._avi = stream.start_time or 0, _is_avi(stream)
+    self.period = round(1 / (stream.average_rate or 25) / stream.time_base)
+    self._last, self._lag = None, 0
+
+  def __call__(self, frame) -> int:
+    ticks = frame.dts if self._avi or frame.pts is None else frame.pts
+    if ticks is None:
+      ticks = self._start if self._last is None else self._last + self.period
+    else:
+      # AVI keeps no presentation times, and where frames are reordered FFmpeg's guess at them
+      # is out of order. Decoding times come out in order, late by what reordering takes.
+      if self._avi and self._last is None:
+        self._lag = ticks - self._start
+      ticks -= self._lag
+    self._last = ticks
+    return ticks
+
+
+def shown_at(packet):
+  """When the frame in a packet shows, in time-base units. None: unknown.
+
+  In AVI it is a time at which some frame shows, not always this one.
+  """
+  return packet.dts if packet.pts is None or _is_avi(packet.stream) else packet.pts
+
+
+def jumps(seconds: float) -> bool:
+  """Whether a step between neighbouring timestamps is beyond belief."""
+  return not -1 < seconds < 600
+
+
+def declared_end(stream) -> int | None:
+  """When a stream ends by its header, in time-base units; None where none says so."""
+  if stream.duration and stream.container.format.name.startswith(DECLARING):
+    return (stream.start_time or 0) + stream.duration
+  return None
+
+
+def picture_end(stream, last: int, duration: int) -> int:
+  """When the frame that shows at `last` and should last `duration` ends, if it is the last.
+
+  The header is believed first: mp4 has no durations of showing, only gaps between decoding
+  times, which are something else where the frame rate varies. All in time-base units.
+  """
+  declared = declared_end(stream)
+  if declared is not None and 0 < (declared - last) * stream.time_base <= SHORT:
+    return declared
+  return last + duration
+
+
+def _is_avi(stream) -> bool:
+  return stream.container.format.name == 'avi'
+
+
+def untagged_colours(frame):
+  """The colour matrix to assume where a frame names none; None leaves it to swscale."""
+  # Untagged HD is BT.709 by custom, while swscale would take it for BT.601.
+  return Colorspace.ITU709 if frame.colorspace == 2 and frame.height >= 720 else None
+
+
+def _is_cut(file, head: bytes) -> bool:
+  """Whether the file has fewer bytes than its container says (mp4, Matroska, AVI, wav)."""
+  size = file.seek(0, 2)
+  if head[4:8] in MP4_BOXES:
+    return _is_cut_mp4(file, size)
+  if head[:4] == b'RIFF':
+    length = int.from_bytes(head[4:8], 'little')  # 0 or the largest number: unknown
+    return 0 < length < 2 ** 32 - 1 and length > size
+  if head[:4] == EBML:
+    return _is_cut_matroska(file, size)
+  return False
+
+
+def _is_cut_mp4(file, size: int) -> bool:
+  """Walks the top-level boxes, each [size, kind, content]; the index is one called moov."""
+  at, kinds = 0, set()
+  while at + 8 <= size:
+    file.seek(at)
+    header = file.read(16)
+    length, kind = int.from_bytes(header[:4], 'big'), header[4:8]
+    if length == 1:  # a 64-bit size follows
+      length = int.from_bytes(header[8:16], 'big')
+    kinds.add(kind)
+    # 0 is 'up to the end of the file', and padding; other sizes below 8 are damage.
+    at = at + length if length >= 8 else size
+  return at > size or b'moov' not in kinds
+
+
+def _is_cut_matroska(file, size: int) -> bool:
+  """Compares the size of the Segment, which holds everything, to what is there."""
+  file.seek(0)
+  head = file.read(4096)
+  at = head.find(SEGMENT) + len(SEGMENT)
+  if at < len(SEGMENT) or at >= len(head):
+    return False
+  width = 9 - head[at].bit_length()  # a variable-length number: leading zeros tell its width
+  length = int.from_bytes(head[at:at + width], 'big') - (1 << 7 * width)
+  unknown = (1 << 7 * width) - 1
+  return length != unknown and at + width + length > size

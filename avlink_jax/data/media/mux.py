@@ -1,0 +1,359 @@
+"""Frames and sound become files people can play: H.264 + AAC in mp4, PCM in wav.
+
+Each file takes its name when it is whole (`storage/atomic.py`), so what has its final name can be
+read.
+"""
+
+import bisect
+import contextlib
+import heapq
+import io
+import itertools
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+import soxr
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.container import (
+  FrameClock,
+  jumps,
+  main_stream,
+  opened,
+  packets_of,
+  picture_end,
+  shown_at,
+  untagged_colours,
+)
+from avlink_jax.errors import MediaError
+from avlink_jax.storage.atomic import replacing, write_bytes
+
+# Sound goes to AAC at 48 kHz whatever its rate: every browser plays it, and the block that
+# fills up the end, which readers that ignore edit lists hear, is 21 ms instead of 64 at 16 kHz.
+AAC_RATE = 48000
+AAC_FRAME = 1024  # samples
+COPYABLE = frozenset(('h264', 'hevc', 'mpeg4', 'av1', 'libdav1d', 'vp9'))  # decoders' names
+BT709 = 1  # FFmpeg's number for it as matrix, as primaries and as transfer alike
+
+
+def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None, source_audio=None):
+  """Writes picture, sound or both, starting together at 0 s.
+
+  Args:
+    path: the file; its folder is made if need be.
+    frames: uint8 (N, H, W, 3) RGB, N >= 1. An odd height or width is padded to even by
+      repeating the last row or column.
+    fps: frames per second, any positive number.
+    audio: float (S,) mono or (S, C) in [-1, 1], C = 1 or 2. With frames it is cut, or filled up
+      with zeros, to the picture's length, N / fps seconds.
+    sample_rate: Hz of `audio`.
+    source_audio: path of a clip whose own sound goes under the frames, from its first picture
+      (without one, its first sample) on and in stereo if it is: AAC is copied packet by packet
+      where it covers the picture, everything else encoded anew.
+
+  Raises:
+    MediaError: `source_audio` has no usable sound.
+    UserError: the file cannot be written.
+  """
+  if frames is None and (audio is None or source_audio is not None):
+    raise ValueError('neither frames nor audio to write')
+  with (contextlib.nullcontext() if source_audio is None else opened(source_audio) as given,
+        replacing(path) as temporary, _mp4(temporary) as container):
+    tracks, length = [], None
+    if frames is not None:
+      rate = Fraction(fps).limit_denominator(1001)
+      length = len(frames) / rate
+      tracks.append(_encode_frames(container, frames, rate))
+    if given is not None:
+      copied = _copy_sound(container, given, length, 1 / rate)
+      audio, sample_rate = (None, None) if copied else (
+        media.decode_sound(source_audio, sample_rate=AAC_RATE, duration=float(length)), AAC_RATE)
+      tracks += [copied] if copied else []
+    if audio is not None:
+      tracks.append(_encode_sound(container, audio, sample_rate, length))
+    _interleave(container, tracks)
+
+
+def replace_sound(source, path, audio, sample_rate):
+  """Writes the picture of `source` with `audio` (float (S,), mono) as its only sound.
+
+  The picture is copied packet by packet where mp4 carries its codec, and encoded anew as
+  H.264 where it does not, or where the file begins with frames that are not shown. Frames
+  show when they do in the source, counted from the first one; the sound starts with it and
+  is cut, or filled up with zeros, to the picture's length.
+
+  Raises:
+    MediaError: `source` has no usable picture.
+    UserError: `path` cannot be written.
+  """
+  with opened(source) as container:
+    survey = _survey(container, source)
+  try:
+    with opened(source) as container, replacing(path) as temporary, _mp4(temporary) as output:
+      picture = (_encode_again if survey.dts is None else _copy_packets)(
+        output, container, source, survey)
+      sound = _encode_sound(output, audio, sample_rate, survey.length)
+      _interleave(output, [picture, sound])
+  except av.error.FFmpegError:  # troubles with the disk are UserErrors by now
+    raise MediaError(source, 'corrupt stream') from None
+
+
+def write_wav(path, audio, sample_rate):
+  """Writes float (S,) mono in [-1, 1] as 16-bit PCM. Raises UserError if it cannot."""
+  buffer = io.BytesIO()
+  soundfile.write(buffer, np.clip(audio, -1, 1), sample_rate, 'PCM_16', format='WAV')
+  write_bytes(path, buffer.getvalue())
+
+
+def _mp4(path: Path):
+  # faststart puts the index first, so that a browser can start before it has the whole file.
+  return av.open(f'file:{path}', 'w', format='mp4', options={'movflags': '+faststart'})
+
+
+def _interleave(container, tracks: list):
+  """Muxes iterators of packets in the order in which a player needs them."""
+  for packet in heapq.merge(*tracks, key=lambda packet: packet.dts * packet.time_base):
+    container.mux_one(packet)
+
+
+def _encode_frames(container, frames: np.ndarray, rate: Fraction):
+  """Adds an H.264 stream; gives its packets."""
+  odd_height, odd_width = frames.shape[1] % 2, frames.shape[2] % 2
+  stream = _h264(container, frames.shape[2] + odd_width, frames.shape[1] + odd_height, rate)
+
+  def packets():
+    for n, image in enumerate(frames):
+      image = np.pad(image, ((0, odd_height), (0, odd_width), (0, 0)), mode='edge')
+      frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
+      frame = _to_yuv(frame, stream)
+      frame.pts, frame.time_base = n, 1 / rate
+      yield from stream.encode(frame)
+    yield from stream.encode()
+  return packets()
+
+
+def _h264(container, width: int, height: int, rate: Fraction):
+  stream = container.add_stream('libx264', rate=rate, options={'crf': '18'})
+  stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
+  context = stream.codec_context
+  context.colorspace = context.color_primaries = context.color_trc = BT709
+  context.color_range = ColorRange.MPEG
+  return stream
+
+
+def _to_yuv(frame, stream):
+  """The frame in the stream's size and colours."""
+  return frame.reformat(
+    width=stream.width, height=stream.height, format='yuv420p',
+    src_colorspace=untagged_colours(frame), dst_colorspace=Colorspace.ITU709,
+    dst_color_range=ColorRange.MPEG,
+    interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INP)
+
+
+def _encode_sound(container, audio, sample_rate: int, length: Fraction | None):
+  """Adds an AAC stream of `length` seconds (None: as long as it is); gives its packets."""
+  audio = np.clip(np.asarray(audio, np.float32), -1, 1)
+  audio = audio[:, None] if audio.ndim == 1 else audio
+  if sample_rate != AAC_RATE:
+    audio = soxr.resample(audio, sample_rate, AAC_RATE)
+  if length is not None:
+    samples = round(length * AAC_RATE)
+    audio = np.pad(audio[:samples], ((0, max(0, samples - len(audio))), (0, 0)))
+  layout = 'mono' if audio.shape[1] == 1 else 'stereo'
+  stream = container.add_stream('aac', rate=AAC_RATE, layout=layout)
+  stream.bit_rate = 128000 * audio.shape[1]
+
+  def packets():
+    for first in range(0, len(audio), AAC_FRAME):
+      frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(audio[first:first + AAC_FRAME].T), format='fltp', layout=layout)
+      frame.sample_rate, frame.pts = AAC_RATE, first
+      frame.time_base = Fraction(1, AAC_RATE)
+      yield from stream.encode(frame)
+    yield from stream.encode()
+  return packets()
+
+
+def _copy_sound(output, container, length: Fraction, slack: Fraction):
+  """Adds a stream like the source's AAC; gives its packets, cut to [0, length) seconds.
+
+  None where they would not be the same sound at the same time: another codec, packets that do
+  not join, a clock that only the decoder knows, or an end more than `slack` seconds early.
+  """
+  sound, picture = (main_stream(of) for of in (container.streams.audio, container.streams.video))
+  if sound is None or sound.codec_context.name != 'aac' or (
+      sound.codec_context.profile != 'LC' or not sound.codec_context.extradata):
+    return None
+  packets, shows = [], []
+  for packet in packets_of(container, *filter(None, (sound, picture))):
+    if packet is None or packet.is_corrupt or packet.size and packet.pts is None:
+      return None
+    if packet.size and packet.stream is sound:
+      packets.append(packet)
+    elif packet.size and not packet.is_discard:
+      shows.append(shown_at(packet) * picture.time_base)
+  if not packets or any(
+      a.duration != AAC_FRAME * sound.time_base * sound.rate or a.pts + a.duration != b.pts
+      for a, b in itertools.pairwise(packets)):
+    return None
+  # Without a picture 0 s is the first sample: after the silence that the encoder put before it.
+  if not shows and not (packets[0].is_discard and sound.start_time == 0):
+    return None
+  zero, end = (round(time / sound.time_base)
+               for time in (min(shows, default=0), min(shows, default=0) + length))
+  if packets[-1].pts + packets[-1].duration < end - slack / sound.time_base:
+    return None
+  # A packet's sound overlaps with the one before: that comes too, and an edit list hides it.
+  first = max(0, next(k for k, p in enumerate(packets) if p.pts + p.duration > zero) - 1)
+  kept = [packet for packet in packets[first:] if packet.pts < end]
+  target = output.add_stream_from_template(sound, opaque=True)
+  for packet in kept:
+    packet.duration = min(packet.duration, end - packet.pts)
+    packet.pts, packet.dts, packet.stream = packet.pts - zero, packet.pts - zero, target
+  return iter(kept)
+
+
+class _Survey(NamedTuple):
+  """What the packets of a picture tell before any is copied or decoded.
+
+  Times are in the stream's time base, those of the lists with the first frame at 0.
+
+  zero: when the first frame shows on the file's clock.
+  shows: when the frames show, in that order, and last when the picture ends.
+  length: seconds from the first frame to the end.
+  dts: when each packet is to be decoded, in the file's order; None where the packets cannot
+    go into an mp4 as they are and keep their timing.
+  """
+  zero: int
+  shows: list
+  length: Fraction
+  dts: list | None
+
+  def lasting(self, shown: int) -> int:
+    """How long the frame lasts that shows at `shown`: mp4's length comes out of these."""
+    after = min(bisect.bisect_right(self.shows, shown), len(self.shows) - 1)
+    return max(1, self.shows[after] - shown)
+
+
+def _survey(container, source) -> _Survey:
+  stream = _picture_of(container, source)
+  period = FrameClock(stream).period
+  shows, decoded, last = [], [], None
+  copyable = stream.codec_context.name in COPYABLE
+  for packet in _demux(container, stream, source):
+    if not packet.size:
+      continue
+    ticks = shown_at(packet)
+    copyable &= ticks is not None and ticks == packet.pts and not packet.is_discard
+    copyable &= bool(shows) or packet.is_keyframe
+    if ticks is None:
+      ticks = shows[-1] + period if shows else 0
+    if not packet.is_discard:
+      shows.append(ticks)
+      decoded.append(packet.dts)
+      last = max(last or (ticks, 0), (ticks, packet.duration or period))
+  if not shows:
+    raise MediaError(source, 'no video stream')
+  zero, end = min(shows), picture_end(stream, *last)
+  if any(jumps((b - a) * stream.time_base)
+         for a, b in itertools.pairwise(sorted([*shows, end]))):
+    raise MediaError(source, 'timestamps jump')
+  copyable &= len(set(shows)) == len(shows)
+  dts = [ticks - zero for ticks in _decoding_times(shows, decoded)] if copyable else None
+  return _Survey(zero, [ticks - zero for ticks in [*sorted(shows), end]],
+                 (end - zero) * stream.time_base, dts)
+
+
+def _decoding_times(pts: list, dts: list) -> list:
+  """Times that rise from packet to packet and never come after the packet's own pts.
+
+  The file's own where they do; Matroska has none for the first packets, other files have wrong
+  ones. Then the order of showing, earlier by as much as reordering needs.
+  """
+  if (None not in dts and all(a < b for a, b in itertools.pairwise(dts))
+      and all(a <= b for a, b in zip(dts, pts, strict=True))):
+    return dts
+  in_order = sorted(pts)
+  delay = max(sorted_ - own for sorted_, own in zip(in_order, pts, strict=True))
+  return [time - delay for time in in_order]
+
+
+def _copy_packets(output, container, source, survey: _Survey):
+  """Adds a stream like the source's; gives its packets, the first frame at 0 s."""
+  stream = _picture_of(container, source)
+  target = output.add_stream_from_template(stream, opaque=True)
+  if stream.codec_context.name == 'hevc':
+    target.codec_context.codec_tag = 'hvc1'  # the only one of its two tags that Safari plays
+
+  def packets():
+    filled = (packet for packet in _demux(container, stream, source) if packet.size)
+    for packet, dts in zip(filled, survey.dts, strict=True):
+      packet.pts, packet.dts, packet.stream = packet.pts - survey.zero, dts, target
+      packet.duration = survey.lasting(packet.pts)
+      yield packet
+  return packets()
+
+
+def _encode_again(output, container, source, survey: _Survey):
+  """Adds an H.264 stream with the source's picture and timing; gives its packets."""
+  stream = _picture_of(container, source)
+  stream.thread_type = 'AUTO'
+  context = stream.codec_context
+  target = _h264(output, context.width + context.width % 2, context.height + context.height % 2,
+                 stream.average_rate or Fraction(25))
+  target.codec_context.time_base = stream.time_base
+  if stream.sample_aspect_ratio:
+    target.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
+  clock = FrameClock(stream)
+
+  def frames():
+    first = last = None
+    for frame in _decode(container, stream, source):
+      ticks = clock(frame)
+      if first is None:
+        first = ticks
+        target.set_display_rotation(frame.rotation)
+      elif ticks <= last:
+        continue  # as `media.decode` does
+      last = ticks
+      picture = _to_yuv(frame, target)
+      picture.pts, picture.time_base, picture.pict_type = last - first, stream.time_base, 0
+      yield picture
+
+  def packets():
+    for frame in itertools.chain(frames(), [None]):
+      for packet in target.encode(frame):
+        packet.duration = survey.lasting(packet.pts)
+        yield packet
+  return packets()
+
+
+def _picture_of(container, source):
+  stream = main_stream(container.streams.video)
+  if stream is None:
+    raise MediaError(source, 'no video stream')
+  return stream
+
+
+def _demux(container, stream, source):
+  """The stream's packets; a broken container is a MediaError."""
+  for packet in packets_of(container, stream):
+    if packet is None or packet.is_corrupt:
+      raise MediaError(source, 'corrupt stream')
+    yield packet
+
+
+def _decode(container, stream, source):
+  """The stream's frames; a broken stream is a MediaError."""
+  for packet in _demux(container, stream, source):
+    try:
+      frames = packet.decode()
+    except av.error.FFmpegError:
+      raise MediaError(source, 'corrupt stream') from None
+    yield from frames

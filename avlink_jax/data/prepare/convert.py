@@ -1,0 +1,204 @@
+"""One clip of a source becomes records: cut at its shots, in windows, as the models read them."""
+
+import dataclasses
+import functools
+import io
+import math
+
+import jax
+import numpy as np
+from PIL import Image
+
+from avlink_jax.codecs.mel_vae import MelVAE
+from avlink_jax.data import batch as batches
+from avlink_jax.data.clip import Clip
+from avlink_jax.data.media.decode import EPSILON, resample_frames
+from avlink_jax.data.prepare import shots
+from avlink_jax.data.sources import records
+from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
+from avlink_jax.errors import MediaError, UserError
+from avlink_jax.storage import weights
+
+PIECE = 60.0  # seconds that are decoded at a time of a long file
+HIGH_PIECE = 15.0  # the same where frames are large
+QUALITY = 95  # of JPEG
+
+
+@dataclasses.dataclass(frozen=True)
+class High:
+  """Pictures for the upsampler, beside the small ones, which are their means over boxes."""
+  fps: float = records.HIGH[0]
+  height: int = records.HIGH[1]
+  width: int = records.HIGH[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+  """A frozen 1D-VAE: its parameters are {'params', 'std'}."""
+  model: MelVAE
+  tree: dict
+
+  @property
+  def fingerprint(self):
+    return self.model.fingerprint(self.tree['params'], self.tree['std'])
+
+  def encode(self, mel):
+    """Log-mel (T, n_mels) of a whole window -> scaled latents float32 (T/stride, C)."""
+    return np.asarray(_encode(self.model, self.tree, mel[None]))[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(model, tree, mel):
+  return model.encode_padded(tree['params'], tree['std'], mel)
+
+
+def load_codec(given, layout) -> Codec:
+  """The codec in a workdir or file, or 'bundled' (nano's), in the sizes that it was trained at."""
+  path = weights.locate('codec', given, 'nano')
+  tree, about = weights.read(path)
+  model = MelVAE.of(weights.config_of(about, path).codec, layout.mel)
+  params = weights.fit(tree['params'], jax.eval_shape(model.init, jax.random.key(0)), path)
+  return Codec(model, {'params': params, 'std': tree['stats']['std']})
+
+
+@dataclasses.dataclass(frozen=True)
+class Converter:
+  """What becomes of a clip, a function of the clip alone.
+
+  Attributes:
+    layout: of the windows (data/batch.py).
+    reads: 'audio', 'video' or both.
+    codec: None to keep sound; else latents stand in its place.
+    keep_sound: beside latents too.
+    high: None, or how the larger pictures are kept.
+    threshold: of the shot detector, 0 to cut nowhere.
+    shortest: seconds of the shortest window that is kept.
+  """
+  layout: batches.Layout
+  reads: tuple[str, ...] = ('audio', 'video')
+  codec: Codec | None = None
+  keep_sound: bool = True
+  high: High | None = None
+  threshold: float = shots.THRESHOLD
+  shortest: float = 1.0
+
+  def __call__(self, source, i):
+    """([record], what is told of clip i): its records' `ids`, their `captions`, `seconds` in
+    records and `left` in none, [(id, reason)] of what was `skipped`."""
+    blobs, told = [], {'ids': [], 'captions': [], 'seconds': 0.0, 'left': 0.0, 'skipped': []}
+    try:
+      for piece, found, unused in self.pieces(source, i):
+        told['left'] += unused
+        for start, length in found:
+          window = self.window(piece, start, length)
+          blobs.append(self.record(piece, window, start))
+          told['ids'].append(window.id)
+          told['captions'] += [window.audio_caption, window.video_caption]
+          told['seconds'] += length
+    except MediaError as error:  # of a long file what came before the damage is good
+      told['skipped'].append((source.name(i), error.reason))
+    if not blobs and not told['skipped']:
+      told['skipped'].append((source.name(i), f'no shot of {self.shortest:g} s or more'))
+    told['captions'] = sorted(set(told['captions']))
+    return blobs, told
+
+  def pieces(self, source, i):
+    """Yields (Clip, windows in it, seconds in none) of a clip, a long file piece by piece."""
+    start, longest = 0.0, max(HIGH_PIECE if self.high else PIECE, 4 * self.layout.seconds)
+    while True:
+      try:
+        piece = source.load(i, start, longest) if isinstance(source, Folder) else source.load(i)
+      except MediaError as error:
+        if start and error.reason.startswith('ends before'):
+          return
+        raise
+      cuts = self.cuts(piece)
+      last = not isinstance(source, Folder) or piece.duration < longest - EPSILON
+      end = piece.duration if last else self._whole(piece.duration, cuts)
+      found, left = shots.windows(end, [cut for cut in cuts if cut < end], self.layout.fps,
+                                  self.layout.seconds, self.shortest)
+      yield piece, found, left
+      if last:
+        return
+      start += end
+
+  def _whole(self, duration, cuts):
+    """Up to where a piece can be used before what follows it is known: its last whole window,
+    or where its last shot begins."""
+    begin = cuts[-1] if cuts else 0.0
+    step = self.layout.frames / self.layout.fps
+    return begin + step * math.floor((duration - begin) / step + EPSILON)
+
+  def cuts(self, piece: Clip):
+    """Seconds at which a shot begins in a piece, by its pictures at the layout's rate."""
+    if not len(piece.frames):
+      return []
+    count = math.ceil(round(piece.duration * self.layout.fps, 6))
+    frames, _ = resample_frames(piece, 0.0, count, self.layout.fps)
+    return [n / self.layout.fps for n in shots.cuts(self._small(frames), self.threshold)]
+
+  def _small(self, frames):
+    """Frames at the layout's size; the mean over boxes of larger ones."""
+    height, width = self.layout.height, self.layout.width
+    if self.high is None or not len(frames):
+      return frames
+    boxes = frames.reshape(len(frames), height, frames.shape[1] // height, width, -1, 3)
+    return (boxes.mean((2, 4), dtype=np.float32) + 0.5).astype(np.uint8)
+
+  def record(self, piece: Clip, window: Clip, start) -> bytes:
+    """The record of a window that begins at `start` seconds of a piece."""
+    more = {}
+    if self.high and len(piece.frames):
+      count = math.ceil(round(window.duration * self.high.fps, 6))
+      more = jpegs(resample_frames(piece, start, count, self.high.fps)[0])
+    if self.codec is not None and 'audio' in self.reads:
+      mel, _ = batches.sound(window, 0.0, self.layout)
+      kept = window.audio if self.keep_sound else window.audio[:0]
+      window = dataclasses.replace(window, latents=self.codec.encode(mel), audio=kept)
+    return records.of_clip(window, **more)
+
+  def window(self, piece: Clip, start, length) -> Clip:
+    """A window as a Clip by itself: frames on the layout's grid, its own part of everything."""
+    fps, begin = self.layout.fps, round(start * piece.sample_rate)
+    frames = piece.frames
+    if len(frames) and 'video' in self.reads:
+      count = math.ceil(round(length * fps, 6))
+      frames, real = resample_frames(piece, start, count, fps)
+      frames = self._small(frames[real])
+    events = piece.events
+    if events is not None:
+      events = events[(events >= start) & (events < start + length)] - start
+    if 'audio' in self.reads and not len(piece.audio):
+      raise MediaError(piece.source, 'no audio stream')
+    at = piece.start + start
+    return dataclasses.replace(
+        piece, id=piece.id if at < EPSILON else f'{piece.id}@{at:.3f}', start=at, duration=length,
+        frames=frames if 'video' in self.reads else frames[:0],
+        frame_times=np.arange(len(frames)) / fps, events=events,
+        audio=piece.audio[begin:begin + round(length * piece.sample_rate)]
+        if 'audio' in self.reads else piece.audio[:0],
+        audio_caption=fit_caption(piece.audio_caption),
+        video_caption=fit_caption(piece.video_caption))
+
+
+def fit_caption(text):
+  """A caption as records hold it and text encoders embed it."""
+  return clean_caption(text[:LONGEST_CAPTION])
+
+
+def jpegs(frames) -> dict:
+  """Frames as JPEG: {'high', 'high_sizes'} of records.py."""
+  blobs = []
+  for frame in frames:
+    Image.fromarray(frame).save(file := io.BytesIO(), 'JPEG', quality=QUALITY, subsampling=0)
+    blobs.append(file.getvalue())
+  return {'high': np.frombuffer(b''.join(blobs), np.uint8),
+          'high_sizes': np.array([len(blob) for blob in blobs], np.int32)}
+
+
+def check_high(high: High, layout):
+  """Raises UserError where the small frames are not whole boxes of the larger ones."""
+  if high.height % layout.height or high.width % layout.width or round(
+      high.fps / layout.fps * 1e6) % 1_000_000:
+    raise UserError(f'--high keeps {high.width}×{high.height} at {high.fps:g} fps, of which '
+                    f'{layout.width}×{layout.height} at {layout.fps:g} fps is no whole part')

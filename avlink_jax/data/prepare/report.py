@@ -1,0 +1,37 @@
+"""What came of preparing: counts, and what is no record and why (shards.py's reports)."""
+
+from avlink_jax.training.log import clock
+
+TWICE = 'an id that another record has: both kept'
+
+
+def skipped(reports):
+  """Rows {shard, clip, reason} of what is no record, and of ids that several records share."""
+  rows = [{'shard': name, 'clip': clip, 'reason': reason}
+          for name, report in reports.items() for clip, reason in report['skipped']]
+  seen = set()
+  for name, report in reports.items():
+    for id in report['ids']:
+      split_id = (name.split('-')[0], id)
+      if split_id in seen:
+        rows.append({'shard': name, 'clip': id, 'reason': TWICE})
+      seen.add(split_id)
+  return rows
+
+
+def summary(reports) -> str:
+  """Counts by split and by reason, a line each."""
+  lines, reasons = [], {}
+  for split in dict.fromkeys(name.split('-')[0] for name in reports):
+    of = [report for name, report in reports.items() if name.startswith(f'{split}-')]
+    total = {key: sum(report[key] for report in of) for key in (
+        'clips', 'records', 'seconds', 'left', 'bytes')}
+    lines.append(
+        f'{split}: {total["records"]} records ({clock(total["seconds"])}, '
+        f'{total["bytes"] / 2**20:.1f} MiB) of {total["clips"]} clips; '
+        f'{total["left"]:.0f} s in no window')
+  for row in skipped(reports):
+    reasons[row['reason']] = reasons.get(row['reason'], 0) + 1
+  lines += [f'{"" if reason == TWICE else "skipped: "}{count} × {reason}'
+            for reason, count in sorted(reasons.items(), key=lambda item: -item[1])]
+  return '\n'.join(lines)

@@ -1,0 +1,321 @@
+"""A folder of real clips as a data source, with captions and splits."""
+
+import csv
+import dataclasses
+import hashlib
+import re
+import string
+import textwrap
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+from avlink_jax.data.clip import Clip, part
+from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.limits import DECODE_SECONDS
+from avlink_jax.data.sources import features as features_beside
+from avlink_jax.data.sources import file_list
+from avlink_jax.errors import UserError
+from avlink_jax.samples.folder import low_files, read_manifest
+
+EXTENSIONS = frozenset(
+  '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv'.split())
+SOUND_EXTENSIONS = frozenset('.aac .flac .m4a .mp3 .ogg .opus .wav'.split())
+SPLITS = ('train', 'validation', 'test')
+CUTS = (0.90, 0.95)  # of the hash's range: where validation and test begin
+LONGEST_CAPTION = 10_000  # characters; no text encoder reads as many
+LONGEST_NAME = 4096  # bytes of a path on Linux
+_BIDI = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff')
+
+
+class Folder:
+  """The media files under a folder, sorted by path, hidden ones left out, and of a samples folder
+  what was enlarged (samples/folder.py); or one file, or those that a text file lists, one a line,
+  paths or addresses (`file_list.py`).
+
+  Where no picture is needed, files of sound alone are clips too: their length is the sound's.
+
+  Splits. Where the folder has a sub-folder named train, validation or test, these are the
+  splits. Otherwise each file's place is a hash of its name: the lowest 90 % are train, then
+  5 % validation, 5 % test, so a file keeps its place when others come or go. With three or
+  more files no split is empty (the cuts move by as few files as that takes); with fewer,
+  every split holds all of them.
+
+  Names. A clip's name is its file's stem; where two files share one, it is their path with
+  `/` as `__` and `.` as `-` (`day1/dog.mp4` -> `day1__dog-mp4`).
+
+  Captions. `captions.csv` in the folder (or `captions`, a path; '' for none), header
+  `file,caption`, where file is a path relative to the csv or a bare file name. A caption serves
+  sound and picture. Names are only compared with the files that were listed, so that none leads
+  elsewhere; captions may hold anything and are cleaned, and cut to LONGEST_CAPTION. A column
+  `licence` is kept beside them. With `template`, a text such as 'the sound of {label}', captions
+  are made of the columns that it names; without a csv, of `{folder}`, the name of a file's folder.
+
+  Attributes:
+    notes: lines for the user about what is odd but not wrong (captions without a file, ...).
+  """
+
+  def __init__(self, path, *, height: int, width: int, sample_rate: int, max_fps=None,
+               split=None, captions=None, template=None, need_video=True, need_audio=True,
+               features=0, features_rate=0.0, decode_seconds=DECODE_SECONDS):
+    """Lists the clips; nothing is decoded yet.
+
+    Args:
+      path: a folder or one media file.
+      height, width, sample_rate, max_fps, need_video, need_audio, decode_seconds: as in
+        `media.decode`: with `need_video` False every clip comes without frames.
+      split: 'train', 'validation', 'test', or None for all files.
+      captions: path of the csv; by default captions.csv in the folder, if it is there; '' for
+        none.
+      template: what a caption is made of, see above.
+      features: width of the vectors to be read from the .npz beside each clip, 0 for none;
+        features_rate: how many a second where the .npz does not say (data/sources/features.py).
+
+    Raises:
+      UserError: no such folder, nothing in it, an unknown split, an unreadable csv.
+    """
+    root = Path(path)
+    if split is not None and split not in SPLITS:
+      raise UserError(f'unknown split {split!r}: one of {", ".join(SPLITS)}')
+    self.notes = []
+    self._features = features, features_rate
+    self._decode_options = dict(height=height, width=width, sample_rate=sample_rate,
+                                max_fps=max_fps, need_video=need_video, need_audio=need_audio,
+                                decode_seconds=decode_seconds)
+    extensions = EXTENSIONS if need_video else EXTENSIONS | SOUND_EXTENSIONS
+    if file_list.is_list(root):
+      every = file_list.read(root, extensions, self.notes)
+    else:
+      every = _list_files(root, extensions)
+    names = _names(root, every)
+    table, fields = _find_captions(root, captions), _fields(template)
+    self._licences = {}
+    self._captions = self._read_captions(table, every, template, fields) if table else (
+        _of_folders(every, template, fields) if fields else {})
+    self._files = every if split is None else self._of_split(root, every, split)
+    self._names = [names[file] for file in self._files]
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def name(self, i: int) -> str:
+    """The clip's id, unique in the folder."""
+    return self._names[i]
+
+  def caption(self, i: int) -> str:
+    """What captions.csv says of clip i, cleaned; '' where it says nothing."""
+    return self._captions.get(self._files[i], '')
+
+  def load(self, i: int, start=0.0, duration=None) -> Clip:
+    """Decodes clip i, or of it `duration` seconds from `start` on.
+
+    Raises MediaError where the file cannot be used."""
+    file, caption = self._files[i], self.caption(i)
+    with file_list.local(file) as path:
+      clip = media.decode(path, start=start, duration=duration, **self._decode_options)
+      width, rate = self._features
+      vectors, rate = features_beside.read(path, width, rate) if width else (None, 0.0)
+    return dataclasses.replace(
+        clip, id=self._names[i], source=str(file), audio_caption=caption, video_caption=caption,
+        features=vectors, features_rate=rate, licence=self._licences.get(file, ''))
+
+  def seconds(self, i: int) -> float:
+    """How long clip i is, without decoding its picture. Raises MediaError."""
+    with file_list.local(self._files[i]) as path:
+      return media.decode(path, need_video=False, need_audio=False,
+                          decode_seconds=self._decode_options['decode_seconds']).duration
+
+  def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
+    """Decodes [start, start + seconds) of clip i alone, and keeps of its pictures the window."""
+    return part(self.load(i, start, seconds), 0.0, seconds, window)
+
+  def _of_split(self, root: Path, every: list, split: str) -> list:
+    placed = [file for file in every if file.relative_to(root).parts[0] in SPLITS
+              and file.parent != root] if root.is_dir() else []
+    if not placed:
+      if len(every) < 3:
+        self.notes.append(f'{root}: fewer than three clips, so every split holds all of them')
+      return hash_split(every, split)
+    if len(placed) < len(every):
+      self.notes.append(f'{root}: {len(every) - len(placed)} clips lie outside '
+                        f'{"/, ".join(SPLITS)}/ and belong to no split')
+    files = [file for file in placed if file.relative_to(root).parts[0] == split]
+    if not files:
+      raise UserError(f'{root}: has split folders but no clips in {split}/')
+    return files
+
+  def _read_captions(self, table: Path, files: list, template, fields: set) -> dict:
+    """{file: caption} of the rows whose file is there; the rest is told in `notes`."""
+    rows = _read_table(table, fields or {'caption'})
+    by_path = {str(file) if isinstance(file, file_list.Address) else file.resolve(): file
+               for file in files}
+    by_name = {}
+    for file in files:
+      by_name.setdefault(file.name, []).append(file)
+    captions, missing, repeated, long = {}, [], [], []
+    for row in rows:
+      name, caption = row['file'], template.format_map(row) if fields else row['caption']
+      file = by_path.get(_resolved(table.parent, name)) or by_path.get(name)
+      same_name = by_name.get(name, [])
+      if file is None and len(same_name) == 1:
+        file = same_name[0]
+      if file is None:
+        missing.append(name)
+      elif file in captions:
+        repeated.append(name)
+      else:
+        # Cut before anything else: putting signs in order takes the square of their number.
+        captions[file] = clean_caption(caption[:LONGEST_CAPTION])
+        self._licences[file] = clean_caption(row.get('licence', '')[:LONGEST_CAPTION])
+        long += [name] if len(caption) > LONGEST_CAPTION else []
+    for names, what in ((missing, 'name no file of the folder'),
+                        (repeated, 'repeat a file (its first caption is used)'),
+                        (long, f'have captions longer than {LONGEST_CAPTION:,} signs, and were '
+                               'cut')):
+      if names:
+        self.notes.append(f'{table}: {len(names)} of {len(rows)} rows {what}: {_some(names)}')
+    return captions
+
+
+def clean_caption(text: str) -> str:
+  """Text fit for a tokenizer and a page: NFC, no control characters, single spaces.
+
+  Control characters, line breaks, lone surrogates, byte-order marks and the marks that turn
+  the writing direction become spaces; joiners that scripts and emoji need stay.
+  """
+  text = unicodedata.normalize('NFC', text)
+  spaced = (' ' if c in _BIDI or unicodedata.category(c) in ('Cc', 'Cs', 'Co', 'Cn') else c
+            for c in text)
+  return ' '.join(''.join(spaced).split())
+
+
+def hash_split(files: list, split: str) -> list:
+  """The files of one split, in their given order, by the rule in `Folder`."""
+  if len(files) < 3:
+    return list(files)
+  place = {file: (_hash(file.name), str(file)) for file in files}
+  ordered = sorted(files, key=place.get)
+  validation, test = (sum(place[file][0] < cut for file in files) for cut in CUTS)
+  validation = min(max(validation, 1), len(files) - 2)
+  test = min(max(test, validation + 1), len(files) - 1)
+  chosen = {'train': ordered[:validation], 'validation': ordered[validation:test],
+            'test': ordered[test:]}
+  kept = set(chosen[split])
+  return [file for file in files if file in kept]
+
+
+def _hash(name: str) -> float:
+  """A number in [0, 1) that is the same on every machine."""
+  return int.from_bytes(hashlib.sha256(name.encode('utf-8', 'surrogateescape')).digest()[:8],
+                        'big') / 2 ** 64
+
+
+def _list_files(root: Path, extensions: frozenset) -> list:
+  if root.is_file():
+    return [root]
+  if not root.is_dir():
+    raise UserError(f'{root}: no such folder; give a folder of clips or a media file')
+  low = _enlarged(root)
+  files = [file for file in root.rglob('*')
+           if file.suffix.lower() in extensions and file.is_file() and file not in low
+           and not any(part.startswith('.') for part in file.relative_to(root).parts)]
+  if not files:
+    raise UserError(f'{root}: no media files in it (looked for {" ".join(sorted(extensions))})')
+  return sorted(files, key=lambda file: file.relative_to(root).as_posix())
+
+
+def _enlarged(root: Path) -> set:
+  """Files of a samples folder that show what was enlarged (samples/folder.py)."""
+  try:
+    return {root / name for name in low_files(read_manifest(root))}
+  except UserError:  # somebody else's manifest
+    return set()
+
+
+def _names(root: Path, files: list) -> dict:
+  """{file: name}, each name once."""
+  stems = Counter(file.stem for file in files)
+  names = {}
+  for file in files:
+    path = (file.relative_to(root) if root.is_dir() else file).as_posix().strip('/')
+    names[file] = (file.stem if stems[file.stem] == 1
+                   else path.replace('/', '__').replace('.', '-'))
+  twice = [name for name, count in Counter(names.values()).items() if count > 1]
+  if twice:
+    raise UserError(f'{root}: several clips would be called {twice[0]}; rename one of them')
+  return names
+
+
+def _resolved(folder: Path, name: str) -> Path | None:
+  """The path that a csv means by a name, None where there can be no such file."""
+  if '\0' in name or len(name) > LONGEST_NAME:
+    return None
+  try:
+    return (folder / name).resolve()
+  except (OSError, RuntimeError):  # links that go round in circles
+    return None
+
+
+def _find_captions(root: Path, captions) -> Path | None:
+  if captions == '':
+    return None
+  if captions is not None:
+    if not Path(captions).is_file():
+      raise UserError(f'{captions}: no such captions file')
+    return Path(captions)
+  table = root / 'captions.csv'
+  return table if table.is_file() else None
+
+
+def _fields(template) -> set:
+  """The columns that a template names. UserError: none, or it is no template."""
+  if template is None:
+    return set()
+  try:
+    fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+  except ValueError as error:
+    raise UserError(f'the template {template!r}: {error}') from None
+  if not fields or not all(re.fullmatch(r'\w+', field) for field in fields):
+    raise UserError(f'the template {template!r} names no column: write it as '
+                    "'the sound of {label}'")
+  return fields
+
+
+def _of_folders(files: list, template: str, fields: set) -> dict:
+  """{file: caption} from the names of the files' folders, in which `_` is a space."""
+  if fields != {'folder'}:
+    raise UserError(f'the template {template!r} needs a captions csv with the columns '
+                    f'{", ".join(sorted(fields))}; without one it may name {{folder}} only')
+  return {file: clean_caption(template.format(folder=file.parent.name.replace('_', ' ')))
+          for file in files}
+
+
+def _read_table(table: Path, fields: set) -> list:
+  """[{column: text}] of a csv with the column `file` and those in `fields`, or UserError."""
+  csv.field_size_limit(2**31 - 1)  # of the whole process, and 128 KiB unless told
+  try:
+    # Excel writes a byte-order mark, which utf-8-sig drops.
+    with open(table, encoding='utf-8-sig', newline='') as file:
+      rows = [row for row in csv.reader(file, skipinitialspace=True) if any(row)]
+  except (UnicodeDecodeError, csv.Error, OSError) as error:
+    raise UserError(f'{table}: cannot be read as UTF-8 comma-separated text ({error})') from None
+  header = [cell.strip().lower() for cell in rows[0]] if rows else []
+  header = ['licence' if name == 'license' else name for name in header]
+  if not {'file', *fields} <= set(header):
+    found = ','.join(rows[0])[:80] if rows else 'nothing'
+    raise UserError(f'{table}: its first line must be the header '
+                    f'{",".join(["file", *sorted(fields)])}; found {found!r}')
+  # A caption in the last column may hold commas nobody quoted; their spaces are gone by now.
+  last = len(header) - 1
+  file_at = header.index('file')
+  return [{'file': row[file_at].strip(), **{
+              name: ', '.join(row[at:] if at == last else row[at:at + 1])
+              for at, name in enumerate(header) if at != file_at}}
+          for row in rows[1:] if len(row) > file_at and row[file_at].strip()]
+
+
+def _some(names: list, count: int = 5) -> str:
+  more = f' and {len(names) - count} more' if len(names) > count else ''
+  shown = (clean_caption(textwrap.shorten(name[:200], 80, placeholder='…'))
+           for name in names[:count])
+  return ', '.join(shown) + more

@@ -1,0 +1,320 @@
+"""Prepared records: what one example is made of, in sharded ArrayRecord files (data/prepare/).
+
+    FOLDER/records.json                        version, layout, codec, text encoder, counts
+    FOLDER/train-00003-of-00016.array_record   examples, one a record
+    FOLDER/train-00003-of-00016.json           how many, how large, what was skipped and why
+    FOLDER/text-00000-of-00001.array_record    embeddings of captions, where T5 reads them
+
+A record is a safetensors blob, which holds arrays and runs nothing:
+
+    about     uint8, JSON: version, id, duration, captions, source, start, source_fps,
+              source_rate, licence, sound_peak
+    frames    uint8 (N, H, W, 3) at n/fps seconds
+    sound     int16 (S,), full scale is `sound_peak`
+    latents   float16 (T, C), the 1D-VAE's, of the whole window, padding included
+    high, high_sizes   JPEG pictures at `high.fps`, one after another, and the bytes of each
+    events    float64 (E,) seconds, where exact times are known
+"""
+
+import collections
+import dataclasses
+import io
+import json
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from array_record.python import array_record_module
+from PIL import Image
+
+from avlink_jax.data.clip import Clip, frames_of, part, pixels_of
+from avlink_jax.errors import MediaError, UserError
+
+VERSION = 1
+ABOUT = 'records.json'
+FIELDS = {'layout', 'audio', 'video', 'high', 'codec', 'text'}  # that it must have
+HIGH = (24.0, 288, 512)  # frames a second, height, width of the larger pictures
+OPEN_SHARDS = 256  # files kept open at a time; a process may have some thousand
+WRITING = 'group_size:1,zstd:1'  # a record by itself; denser settings take longer for 1 %
+READING = 'readahead_buffer_size:0,max_parallelism:0'  # one record at a time, from anywhere
+
+
+def is_records(folder) -> bool:
+  """Whether a folder holds prepared records."""
+  return (Path(folder) / ABOUT).is_file()
+
+
+def read_about(folder) -> dict:
+  """What `records.json` says. UserError: it is not there, no JSON, or of another version."""
+  path = Path(folder) / ABOUT
+  try:
+    about = json.loads(path.read_text(encoding='utf-8'))
+    version = about['version']
+    if version == VERSION and (lacking := FIELDS - about.keys()):
+      raise KeyError(', '.join(sorted(lacking)))
+  except FileNotFoundError:
+    raise UserError(f'{folder}: no prepared records ({ABOUT} is missing): make them with '
+                    'python -m avlink_jax.data.prepare') from None
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    raise UserError(f'{path}: cannot be read as the records\' description ({error})') from None
+  if version != VERSION:
+    raise UserError(f'{path}: records of version {version}; this program reads version {VERSION}: '
+                    'prepare them anew')
+  return about
+
+
+def shard_name(split, shard, shards) -> str:
+  return f'{split}-{shard:05d}-of-{shards:05d}'
+
+
+def encode(about: dict, arrays: dict) -> bytes:
+  """One record of JSON values and arrays."""
+  told = json.dumps({'version': VERSION, **about}).encode()
+  return safetensors.numpy.save({
+      'about': np.frombuffer(told, np.uint8),
+      **{name: np.ascontiguousarray(array) for name, array in arrays.items()}})
+
+
+def decode(blob: bytes):
+  """(about, arrays) of a record. ValueError: it is none, or of another version."""
+  try:
+    arrays = safetensors.numpy.load(blob)
+    about = json.loads(arrays.pop('about').tobytes())
+    version = about['version']
+  except (safetensors.SafetensorError, KeyError, TypeError, RecursionError) as error:
+    raise ValueError(f'not a record ({error})') from None
+  if version != VERSION:
+    raise ValueError(f'a record of version {version}, not {VERSION}')
+  return about, arrays
+
+
+def of_clip(clip: Clip, **more) -> bytes:
+  """A clip, at most a window long and its frames on the layout's grid, as a record.
+
+  `more` are further arrays; sound is kept to 16 bits of its own loudest sample.
+  """
+  arrays, peak = dict(more), float(np.abs(clip.audio).max(initial=0.0))
+  if len(clip.frames):
+    arrays['frames'] = clip.frames
+  if len(clip.audio):
+    arrays['sound'] = np.round(clip.audio * (32767 / max(peak, 1e-8))).astype(np.int16)
+  if clip.latents is not None:
+    arrays['latents'] = clip.latents.astype(np.float16)
+  if clip.events is not None:
+    arrays['events'] = clip.events
+  about = {name: getattr(clip, name) for name in (
+      'id', 'duration', 'audio_caption', 'video_caption', 'source', 'start', 'source_fps',
+      'source_rate', 'licence')}
+  return encode({**about, 'sound_peak': peak}, arrays)
+
+
+def to_clip(blob: bytes, about: dict) -> Clip:
+  """The Clip of a record in a folder that `about` describes. ValueError: not as it says."""
+  told, arrays = decode(blob)
+  layout = about['layout']
+  frames = arrays.get('frames', np.zeros((0, 0, 0, 3), np.uint8))
+  sound, latents = arrays.get('sound', np.zeros(0, np.int16)), arrays.get('latents')
+  if about['video'] and frames.shape[1:] != (layout['height'], layout['width'], 3):
+    raise ValueError(f'its frames are {frames.shape}')
+  return Clip(
+      id=told['id'], duration=told['duration'], frames=frames,
+      frame_times=np.arange(len(frames)) / layout['fps'],
+      audio=sound.astype(np.float32) * np.float32(told['sound_peak'] / 32767),
+      sample_rate=layout['sample_rate'], audio_caption=told['audio_caption'],
+      video_caption=told['video_caption'], events=arrays.get('events'), source=told['source'],
+      latents=None if latents is None else latents.astype(np.float32),
+      latents_rate=about['codec']['rate'] if about['codec'] else 0.0, start=told['start'],
+      source_fps=told['source_fps'], source_rate=told['source_rate'], licence=told['licence'])
+
+
+def pictures(arrays, shown=slice(None)) -> np.ndarray:
+  """The larger pictures of a record's arrays, or some of them: uint8 (N, H, W, 3)."""
+  sizes = arrays['high_sizes']
+  ends = np.cumsum(sizes)
+  return np.stack([np.asarray(Image.open(io.BytesIO(arrays['high'][end - size:end].tobytes())))
+                   for size, end in zip(sizes[shown], ends[shown], strict=True)])
+
+
+class Records:
+  """A folder of prepared records as a data source (data/clip.py), one split of it.
+
+  Attributes:
+    about: what records.json says.
+    holds_sound: whether every example has its sound, not latents alone.
+    large: whether its larger pictures (prepare's --high) are the frames of its clips, as the
+      layout says.
+  """
+
+  def __init__(self, folder, split, layout, reads=('audio', 'video')):
+    """Looks at the list of shards and at each one's size; no record is read yet.
+
+    Args:
+      folder, split: where, and train, validation or test.
+      layout: data/batch.py's, which must be what the records were prepared for.
+      reads: what is needed of an example, names as in data/batch.py.
+
+    Raises UserError: none there, not finished, a shard is missing or cut short, prepared for
+    another layout or without what is needed.
+    """
+    self.folder, self.split = Path(folder), split
+    self.about = read_about(folder)
+    if 'counts' not in self.about:
+      raise UserError(f'{folder}: preparing is not finished: run the same command again')
+    self.large = is_high(self.about, layout)
+    check_layout(self.about, layout, folder)
+    counts = _counts(self.about, split, folder)
+    self._shards = [(self.folder / f'{name}.array_record', size) for name, size, _ in counts]
+    self._firsts = np.cumsum([0] + [count for *_, count in counts])
+    if not len(self):
+      raise UserError(f'{folder}: there are no records of the split {split}')
+    for path, size in self._shards:
+      if not path.is_file() or path.stat().st_size != size:
+        state = 'is cut short' if path.is_file() else 'is missing'
+        raise UserError(f'{path} {state}: remove it and run the same prepare command again')
+    self.holds_sound = self.about['codec'] is None or split != 'train'
+    self._check_reads(reads, in_parts=bool(layout.crop))
+    self._readers, self._lock = collections.OrderedDict(), threading.Lock()
+
+  def __len__(self) -> int:
+    return int(self._firsts[-1])
+
+  def name(self, i: int) -> str:
+    """The example's id; where it cannot be read, its place."""
+    try:
+      return self.load(i).id
+    except MediaError:
+      return f'{self.split} {i}'
+
+  def load(self, i: int) -> Clip:
+    """Example i. Raises MediaError where its record is damaged."""
+    return self._at(i, lambda blob: self._clip(blob, 0.0, np.inf))
+
+  def seconds(self, i: int) -> float:
+    """How long example i is. Raises MediaError where its record is damaged."""
+    return self._at(i, lambda blob: decode(blob)[0]['duration'])
+
+  def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
+    """What `clip.part` cuts out of example i, whose record is read whole. Raises MediaError."""
+    cut = self._at(i, lambda blob: self._clip(blob, start, seconds))
+    rows, columns = pixels_of(window)
+    return dataclasses.replace(cut, frames=cut.frames[:, rows, columns])
+
+  def high(self, i: int) -> np.ndarray:
+    """The larger pictures of example i, uint8 (N, H, W, 3) at `about['high']['fps']`.
+
+    Raises MediaError where its record is damaged, UserError where none were kept."""
+    if not self.about['high']:
+      raise UserError(f'{self.folder} holds no large pictures: prepare with --high')
+    return self._at(i, lambda blob: pictures(decode(blob)[1]))
+
+  def _clip(self, blob, start, seconds):
+    """[start, start + seconds) of a record's clip, whole where `seconds` are infinite."""
+    clip = to_clip(blob, self.about)
+    if self.large:
+      _, arrays = decode(blob)
+      times = np.arange(len(arrays['high_sizes'])) / self.about['high']['fps']
+      shown = frames_of(times, start, seconds)
+      clip = dataclasses.replace(clip, frames=pictures(arrays, shown), frame_times=times[shown])
+    if seconds == np.inf:
+      return clip
+    return part(dataclasses.replace(clip, latents=None), start, seconds)
+
+  def _at(self, i, read):
+    """What `read` makes of record i."""
+    shard = int(np.searchsorted(self._firsts, i, side='right')) - 1
+    place = i - int(self._firsts[shard])
+    path = self._shards[shard][0]
+    try:
+      return read(self._read(path, place))
+    except (ValueError, KeyError, TypeError, RuntimeError, IndexError, OSError) as error:
+      raise MediaError(f'{path.name}:{place}', f'damaged record ({error})'[:200]) from None
+
+  def _read(self, path, place):
+    with self._lock:
+      reader = self._readers.pop(path, None) or open_shard(path)
+      self._readers[path] = reader
+      if len(self._readers) > OPEN_SHARDS:
+        self._readers.popitem(last=False)[1].close()
+      blob, = reader.read([place])
+    return blob
+
+  def _check_reads(self, reads, in_parts):
+    if 'video_features' in reads:
+      raise UserError(f'{self.folder}: prepared records hold no features from outside: use the '
+                      'folder of clips itself')
+    if 'video' in reads and not self.about['video']:
+      raise UserError(f'{self.folder}: records of sound alone; this task needs pictures')
+    if {'audio', 'mel', 'wave'} & set(reads) and not self.about['audio']:
+      raise UserError(f'{self.folder}: records of pictures alone; this task needs sound')
+    # Latents are of whole windows.
+    if ({'mel', 'wave'} | ({'audio'} if in_parts else set())) & set(
+        reads) and not self.holds_sound:
+      raise UserError(f'{self.folder}: the training records hold latents and no sound, which this '
+                      'task needs: prepare without --codec')
+
+
+def _counts(about, split, folder):
+  """[(shard, bytes, records)] of a split by records.json; UserError where that is damaged."""
+  try:
+    found = [(name, int(told['bytes']), int(told['records']))
+             for name, told in sorted(about['counts'].get(split, {}).items())]
+  except (AttributeError, KeyError, TypeError, ValueError):
+    found = [('', 0, 0)]
+  # A name is part of a path: one of ours, or none.
+  if all(re.fullmatch(rf'{split}-\d{{5,}}-of-\d{{5,}}', name) and min(size, count) >= 0
+         for name, size, count in found):
+    return found
+  raise UserError(f'{Path(folder) / ABOUT}: its counts are damaged: run the same prepare command '
+                  'again')
+
+
+def open_shard(path):
+  """A reader of one shard. OSError where it cannot be opened."""
+  reader = array_record_module.ArrayRecordReader(str(path), READING)
+  if not reader.ok():
+    raise OSError(f'{path}: not an ArrayRecord file, or cut short')
+  return reader
+
+
+def write_shard(path, blobs):
+  """Writes an ArrayRecord file; `path` is a temporary name. OSError: the disk does not take it."""
+  writer = array_record_module.ArrayRecordWriter(str(path), WRITING)
+  try:
+    for blob in blobs:
+      writer.write(blob)
+    writer.close()
+  except RuntimeError as error:
+    raise OSError(str(error)) from None
+
+
+def check_layout(about, layout, folder):
+  """Raises UserError where records were prepared for another layout (data/batch.py)."""
+  made, wanted = about['layout'], layout_of(layout.clip)
+  if is_high(about, layout):
+    made = {**made, **about['high']}
+  differing = [name for name in made if made[name] != wanted[name]]
+  if differing:
+    told = ', '.join(f'{name} {made[name]:g} (the config says {wanted[name]:g})'
+                     for name in differing)
+    raise UserError(f'{folder}: records of another layout: {told}: change --config.data, or '
+                    f'prepare them anew{with_high(wanted)}')
+
+
+def is_high(about, layout) -> bool:
+  """Whether a layout's pictures are those that records keep beside the small ones."""
+  wanted = layout_of(layout)
+  return about['high'] == {name: wanted[name] for name in ('fps', 'height', 'width')}
+
+
+def with_high(wanted):
+  """' with --high' where these are the pictures that it keeps (convert.High)."""
+  return ' with --high' if (wanted['fps'], wanted['height'], wanted['width']) == HIGH else ''
+
+
+def layout_of(layout) -> dict:
+  """The numbers of a Layout as records.json holds them."""
+  return {'seconds': layout.seconds, 'fps': layout.fps, 'height': layout.height,
+          'width': layout.width, 'sample_rate': layout.mel.sample_rate}

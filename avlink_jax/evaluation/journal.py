@@ -1,0 +1,99 @@
+"""What an evaluation has found out so far: a line a pair beside its output, until that is written.
+
+Decoding and listening are nearly all of evaluate's work. A pair is known again by its files' names,
+sizes and times of change; a line that is torn or that nobody can read counts as none.
+"""
+
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+
+from avlink_jax.errors import UserError
+from avlink_jax.evaluation.pairs import Pair
+from avlink_jax.metrics.av_align import Motion
+from avlink_jax.metrics.onset import Onsets
+
+FORMAT = 1  # to be raised when the same files begin to give other findings
+
+
+class Journal:
+  """`OUTPUT.observed.jsonl`; without an output nothing is kept."""
+
+  def __init__(self, output, seconds=None):
+    self._seconds = seconds  # that are compared of each pair at most
+    self._path = None if output is None else pathlib.Path(f'{output}.observed.jsonl')
+    self._lines = {} if self._path is None else _read(self._path)
+    self._file = None
+
+  def get(self, pair):
+    """The Pair found earlier for (stem, Files, Files, events), None where there is none."""
+    found = self._lines.get(_key(pair, self._seconds)) if self._lines else None
+    try:
+      return None if found is None else _from_json(found)
+    except (KeyError, TypeError, ValueError):
+      return None
+
+  def put(self, pair, found: Pair):
+    """Adds what was found. Raises UserError: it cannot be written."""
+    if self._path is None:
+      return
+    try:
+      self._file = self._file or self._path.open('a', encoding='utf-8')
+      # What was torn before ends here, so that this line is whole.
+      line = {'key': _key(pair, self._seconds), 'found': _to_json(found)}
+      self._file.write(f'\n{json.dumps(line)}')
+      self._file.flush()
+    except OSError as error:
+      raise UserError(f'{self._path}: cannot be written ({error.strerror})') from None
+
+  def close(self, done=False):
+    """`done`: the output holds it all now."""
+    if self._file is not None:
+      self._file.close()
+    if done and self._path is not None:
+      self._path.unlink(missing_ok=True)
+
+
+def _read(path):
+  lines = {}
+  try:
+    content = path.read_text(encoding='utf-8', errors='replace')
+  except OSError:  # there is none, most of the time
+    return lines
+  for line in content.split('\n'):
+    try:
+      row = json.loads(line)
+      lines[row['key']] = row['found']
+    except (ValueError, KeyError, TypeError, RecursionError):
+      continue
+  return lines
+
+
+def _key(pair, seconds=None):
+  stem, *sides, events = pair
+  told = [FORMAT, seconds, stem, None if events is None else events.tolist()]
+  for path in (path for files in sides for path in files if path is not None):
+    status = path.stat()
+    told.append([str(path), status.st_size, status.st_mtime_ns])
+  return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+
+def _to_json(pair: Pair):
+  values = pair._asdict()
+  values['motion'] = {side: motion and list(motion) for side, motion in pair.motion.items()}
+  return json.loads(json.dumps(values, default=lambda array: array.tolist()))
+
+
+def _from_json(values) -> Pair:
+  array = lambda x: None if x is None else np.asarray(x, np.float64)  # noqa: E731
+  onsets = lambda x: None if x is None else Onsets(*map(array, x))  # noqa: E731
+  return Pair(
+    id=values['id'], duration=values['duration'], generated=onsets(values['generated']),
+    reference=onsets(values['reference']), events=array(values['events']),
+    silent=tuple(values['silent']),
+    motion={side: motion and Motion(array(motion[0]), *motion[1:])
+            for side, motion in values['motion'].items()},
+    heard={side: array(times) for side, times in values['heard'].items()},
+    unseen=values['unseen'])

@@ -1,0 +1,67 @@
+"""The upsampler's step and its samples are the same numbers on any mesh, on 4 simulated devices."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ON_MESHES = '''
+import functools
+import jax, numpy as np
+from micro import batch_of, build, frozen_of, micro_config, noise_of, quick_options, state_of
+from avlink_jax import sampler, windows
+from avlink_jax.models import example_shapes
+from avlink_jax.training import sharding
+from avlink_jax.training.placed import place
+
+# Adam's first step is as long for a gradient of nearly nothing, whose rounding it shows. So a step
+# is ten times what is compared to; the gradients themselves are in the moments of the state.
+config = micro_config('upsampler', **{'train.warmup_steps': 0, 'train.learning_rate': 1e-4,
+                                      'sample.steps': 2})
+models, task = build(config)
+frozen, batch, noise = frozen_of(models), batch_of(models, size=4), noise_of(task, 4)
+start = state_of(task, config, frozen)
+read = {name: batch[name] for name in ('video', 'video_mask', 'video_text', 'audio_text')}
+given = {**read, 'low': np.full((4, 6, 8, 16, 3), 99, np.uint8)}
+del given['video']
+track = windows.track([np.zeros(1)] * 4, 6, 6.0)
+
+def result(jitted, *arguments):
+  return jitted.lower(*arguments).compile(compiler_options=quick_options())(*arguments)
+
+def on(shape, devices):
+  mesh = sharding.make_mesh(*shape, devices=devices)
+  put = functools.partial(sharding.put, mesh=mesh)
+  placed = place(task, config, mesh, frozen)
+  assert {name: x.shape for name, x in placed.batch.items() if name != 'audio_text'} == {
+      name: np.shape(x) for name, x in read.items() if name != 'audio_text'}
+  state, metrics = result(placed.update, put(start), put(frozen),
+                          sharding.put_batch(read, mesh, 4))
+  arguments = (put(start.params), put(frozen), *sharding.put_rows((given, noise), mesh),
+               {'video': (track.index, track.weight)}, 5.0, {'video': 0.0})
+  wanted = sampler.abstract_arguments(task, config, mesh, frozen, 4)  # what `compile` compiles
+  assert jax.tree.map(np.shape, arguments[:4]) == jax.tree.map(lambda x: x.shape, wanted[:4])
+  samples = result(sampler.place(task, config, mesh), *arguments)
+  return jax.tree.map(np.asarray, (state, metrics, samples))
+
+alone = on((1, 1, 1), jax.devices()[:1])
+assert abs(alone[2]['video'] - noise['video']).max() > 1
+for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(on((1, 2, 2), jax.devices())),
+                        jax.tree.leaves(alone), strict=True):
+  np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=jax.tree_util.keystr(path))
+print('the same')
+'''
+
+
+@pytest.mark.slow
+def test_four_devices_train_and_sample_as_one_does():
+  root = pathlib.Path(__file__).parents[2]
+  done = subprocess.run(
+      [sys.executable, '-c', ON_MESHES], cwd=root, capture_output=True, text=True, timeout=900,
+      env=os.environ | {
+          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+          'PYTHONPATH': os.pathsep.join([str(root), str(root / 'tests')])})
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == 'the same\n'
