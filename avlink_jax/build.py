@@ -1,13 +1,16 @@
-"""Config -> the models it describes: codec, text encoder, towers, Fusion Blocks; no weights."""
+"""Config -> the models it describes: what each modality is made of and what links them; no weights.
+
+A modality is a codec, a text encoder and a tower, held together as `models.modalities[name]`.
+"""
 
 import dataclasses
 
 import jax.numpy as jnp
 
-from avlink_jax.codecs.mel_vae import MelVAE
+from avlink_jax.codecs import codec as codecs
+from avlink_jax.codecs.codec import Codec
 from avlink_jax.codecs.t5_text import Pretrained
 from avlink_jax.codecs.text import WordEncoder
-from avlink_jax.codecs.video_vae import VideoVAE
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.prepare import embeddings
 from avlink_jax.errors import UserError
@@ -18,17 +21,56 @@ from avlink_jax.model.features import Features
 from avlink_jax.model.fusion import Fusion
 from avlink_jax.model.injection import Injection
 
+NAMES = ('audio', 'video')  # the modalities, in the order of Fusion Blocks' streams
+
+
+@dataclasses.dataclass(frozen=True)
+class Modality:
+  """What one modality is made of.
+
+  Attributes:
+    codec: media to data and back (codecs/codec.py).
+    text: prompts to embeddings (codecs/text.py).
+    tower: the flow model of its data.
+  """
+  codec: Codec
+  text: WordEncoder | Pretrained
+  tower: DiT | Features
+
+  @property
+  def prompted(self):
+    """Whether its tower listens to prompts; features from outside do not."""
+    return self.tower.depth > 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-  """Everything a config builds. `link` is None where no modality conditions another, `video_codec`
-  where the config has none."""
+  """Everything a config builds. `link` is None where no modality conditions another."""
   layout: Layout
-  codec: MelVAE
-  text: WordEncoder | Pretrained
-  towers: dict[str, DiT | Features]
+  modalities: dict[str, Modality]
   link: AVLink | Injection | None
-  video_codec: VideoVAE | None = None
+
+  @property
+  def towers(self):
+    """{modality: its tower}."""
+    return {name: modality.tower for name, modality in self.modalities.items()}
+
+  @property
+  def prepare(self):
+    """{modality: function of a list of prompts -> arrays (B, ...)}, as data/batch.py takes it."""
+    return {name: modality.text.prepare for name, modality in self.modalities.items()}
+
+  @property
+  def unread(self):
+    """These models with text encoders whose weights nobody reads: for shapes and FLOPs."""
+    return dataclasses.replace(self, modalities={
+        name: dataclasses.replace(modality, text=modality.text.unread)
+        for name, modality in self.modalities.items()})
+
+  @property
+  def texts(self):
+    """{modality: its text encoder}."""
+    return {name: modality.text for name, modality in self.modalities.items()}
 
 
 def build(config, dtype=jnp.float32, platform=None):
@@ -38,26 +80,37 @@ def build(config, dtype=jnp.float32, platform=None):
   """
   if config.remat not in ('none', 'block', 'segment'):
     raise UserError(f'remat={config.remat!r}: use none, block or segment')
-  fused = 'fusion' in config and config.fusion.injection in ('fusion', 'cross')
-  # Without Fusion Blocks there are no segments between them: then it is each block.
-  remat = config.remat == 'block' or config.remat == 'segment' and not fused
-  kernel = attention.choose(config.attention, platform)
-  shared = dict(attention=kernel, dtype=dtype)
-  layout = Layout.of(config.data)
-  codec = MelVAE.of(config.codec, layout.mel)
   text = build_text(config.text, config.data.source)
-  rates = {'audio': layout.mel.rate / codec.stride, 'video': layout.fps}
-  channels = {'audio': codec.latent_channels, 'video': 3}
-  video_codec = VideoVAE.of(config.video_codec, dtype, platform, remat=config.remat != 'none') \
-      if 'video_codec' in config else None
-  if video_codec is not None:
-    rates['video'] /= video_codec.time_stride
-    channels['video'] = video_codec.latent_channels
-  towers = {}
-  for name in ('audio', 'video'):
+  context = codecs.Context(dtype, platform, remat=config.remat != 'none')
+  made = {name: codecs.make(codec_kind(config.towers[name]), name, config, context)
+          for name in NAMES}
+  rates = {codec.sample_rate for codec in made.values()} - {None}
+  layout = Layout.of(config.data, *rates)
+  modalities = {name: Modality(codec, text, tower) for (name, codec), tower in zip(
+      made.items(), build_towers(config, made, text, dtype, platform), strict=True)}
+  towers = {name: modality.tower for name, modality in modalities.items()}
+  return Models(layout, modalities, build_link(config, towers, dtype, platform))
+
+
+def codec_kind(tower):
+  """Which codec a tower's data come from; of features from outside there is but one."""
+  return 'features' if tower.features else tower.codec
+
+
+def fused(config):
+  """Whether Fusion Blocks link the towers."""
+  return 'fusion' in config and config.fusion.injection in ('fusion', 'cross')
+
+
+def build_towers(config, made, text, dtype, platform):
+  """The tower of each codec in `made` {name: Codec}, in order."""
+  # Without Fusion Blocks there are no segments between them: then it is each block.
+  remat = config.remat == 'block' or config.remat == 'segment' and not fused(config)
+  kernel = attention.choose(config.attention, platform)
+  for name, codec in made.items():
     tower = config.towers[name]
     if tower.features:
-      towers[name] = Features(tower.features, rates[name])
+      yield Features(tower.features, codec.rate)
       continue
     guide, residual = tower.get('guide', 0), tower.prediction == 'residual'
     if tower.prediction not in ('velocity', 'data', 'residual') or residual and not guide:
@@ -66,37 +119,40 @@ def build(config, dtype=jnp.float32, platform=None):
     if tower.get('local', 0) and not residual:
       raise UserError(f'towers.{name}.local makes a residual of what a guide shows, and this tower '
                       'names none: set it to 0')
-    guide += channels[name] * residual  # and what it says of the data itself
-    towers[name] = DiT(
-        channels=channels[name], rate=rates[name], patch=tuple(tower.patch), width=tower.width,
+    guide += codec.channels * residual  # and what it says of the data itself
+    attention.check(kernel, tower.width // tower.heads, dtype)
+    yield DiT(
+        channels=codec.channels, rate=codec.rate, patch=tuple(tower.patch), width=tower.width,
         depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
         rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
         detail=tower.detail, guide=guide, local=tower.get('local', 0),
-        remat=remat,
-        split=name == 'video',  # tens of thousands of tokens; a sound has a hundred
-        **shared)
-    attention.check(kernel, tower.width // tower.heads, dtype)
-  link = None
-  if 'fusion' in config:
-    f = config.fusion
-    if fused:
-      attention.check(kernel, f.width // f.heads, dtype)
-      fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
-                      clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
-                      nearness=f.nearness, contrast=f.contrast,
-                      cross=f.injection == 'cross', remat=config.remat == 'block', **shared)
-      link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject)
-    else:
-      link = Injection(towers, config.generate[0], f.injection, f.blocks, f.placement, dtype)
-    one_way = config.generate in (('audio',), ('video',))
-    if not one_way and not (f.injection in ('fusion', 'cross') and f.reinject):
-      raise UserError('fusion.injection=text or add, and fusion.reinject=False, keep the '
-                      f'conditioning modality apart: {config.task} generates both')
-    if towers['audio'].depth == 0 or any(
-        towers[name].depth == 0 for way in config.generate for name in way.split('+')):
-      raise UserError('towers.NAME.features: only the picture that conditions can be features '
-                      'from outside')
-  return Models(layout, codec, text, towers, link, video_codec)
+        remat=remat, split=name == 'video', attention=kernel, dtype=dtype)
+
+
+def build_link(config, towers, dtype, platform):
+  """What lets the towers condition each other, None where nothing does."""
+  if 'fusion' not in config:
+    return None
+  f = config.fusion
+  if fused(config):
+    kernel = attention.choose(config.attention, platform)
+    attention.check(kernel, f.width // f.heads, dtype)
+    fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
+                    clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
+                    nearness=f.nearness, contrast=f.contrast, attention=kernel, dtype=dtype,
+                    cross=f.injection == 'cross', remat=config.remat == 'block')
+    link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject)
+  else:
+    link = Injection(towers, config.generate[0], f.injection, f.blocks, f.placement, dtype)
+  one_way = len(config.generate) == 1 and '+' not in config.generate[0]
+  if not one_way and not (fused(config) and f.reinject):
+    raise UserError('fusion.injection=text or add, and fusion.reinject=False, keep the '
+                    f'conditioning modality apart: {config.task} generates both')
+  if towers['audio'].depth == 0 or any(
+      towers[name].depth == 0 for way in config.generate for name in way.split('+')):
+    raise UserError('towers.NAME.features: only the video that conditions can be features '
+                    'from outside')
+  return link
 
 
 def build_text(config, source=''):
@@ -110,14 +166,7 @@ def build_text(config, source=''):
 
 
 def example_shapes(models):
-  """Data shapes of one example of the flow models: {'audio': (T, C), 'video': (F, H, W, 3)}; of
-  those in a video codec's latents 'video': (T, H, W, C), and 'low': (T, H, W, 3) what guides them.
-  """
-  layout, codec, video_codec = models.layout, models.codec, models.video_codec
-  audio = {'audio': (-(-layout.mel_frames // codec.stride), codec.latent_channels)}
-  size = (layout.frames, layout.height, layout.width)
-  if video_codec is None:
-    return audio | {'video': (*size, 3)}
-  strides = (video_codec.time_stride, *(video_codec.space_stride,) * 2)
-  grid = tuple(-(-n // stride) for n, stride in zip(size, strides, strict=True))
-  return audio | {'video': (*grid, video_codec.latent_channels), 'low': (*grid, 3)}
+  """Data shapes of one example of the flow models: {'audio': (T, C), 'video': (F, H, W, 3)}, or
+  what their codecs make of it."""
+  return {name: modality.codec.shape(models.layout)
+          for name, modality in models.modalities.items()}

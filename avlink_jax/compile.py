@@ -11,18 +11,14 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
-from avlink_jax.codecs.t5_text import Pretrained
-from avlink_jax.hardware import chips, collectives, flops, topology
+from avlink_jax.hardware import chips, collectives, flops, precision, topology
 from avlink_jax.model import attention
-from avlink_jax.sample import one_way
-from avlink_jax.sampling import sampler
-from avlink_jax.storage import weights
+from avlink_jax.sampling.export import SAMPLERS, one_way
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import memory, sharding
 from avlink_jax.training import step as training
 from avlink_jax.training.programs import place
@@ -82,100 +78,47 @@ def task_of(config, mesh, **changes):
   """The config's task as it is in a run, but for prompts, which are not read."""
   config = ConfigDict(config)
   config.update(changes)
-  models = model_builder.build(config, computes_in(mesh), mesh.devices.flat[0].platform)
-  if isinstance(models.text, Pretrained):
-    models = dataclasses.replace(models, text=Unread(models.text))
-  return tasks.make(config, models)
+  platform = mesh.devices.flat[0].platform
+  models = model_builder.build(config, precision.of(platform).compute, platform)
+  return tasks.make(config, models.unread)
+
+
+def frozen_shapes(task, mesh):
+  """What is frozen, as a run there keeps it."""
+  policy = precision.of(mesh.devices.flat[0].platform)
+  return frozen_parts.shapes(task.models, task.frozen_parts, policy.frozen)
 
 
 def train_step(config, mesh):
   """The Program of one step of training."""
   task = task_of(config, mesh)
-  frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(mesh))
-  placed = place(task, config, mesh, frozen)
+  placed = place(task, mesh, frozen_shapes(task, mesh))
   plain = task_of(config, mesh, remat='none', attention='reference')
   optimizer = training.make_optimizer(config)
   step = lambda *args: training.train_step(plain, optimizer, config, *args)  # noqa: E731
   arguments = (placed.state, placed.frozen, placed.batch)
   return Program(placed.update, arguments, flops.of(step, *unplaced(arguments)),
-                 memory.for_training(config, mesh.size),
+                 memory.for_training(task, mesh.size),
                  dict(global_batch=config.train.batch_size, accumulate=config.train.accumulate))
 
 
 def sampling(config, mesh):
-  """The Program of the sampler, of the video autoencoder that of decoding; None of a task that has
-  none."""
-  if config.task == 'video_vae':
-    return decoding(config, mesh)
+  """The Program of the sampler, of a codec that of decoding; None of a task that has none."""
   task, plain = (one_way(task_of(config, mesh, **changes), config.sample.direction)
                  for changes in ({}, dict(attention='reference')))
-  if not isinstance(task, tasks.FlowTask):
+  sampler, frozen = SAMPLERS[task.sampler], frozen_shapes(task, mesh)
+  program = sampler.program(task, mesh, frozen)
+  if program is None:
     return None
-  frozen = weights.frozen_shapes(task.models, task.frozen_parts, frozen_dtype(mesh))
-  count = config.sample.batch_size
-  clips = sampler.padded_size(count, count, sharding.ways(mesh))
-  arguments = sampler.abstract_arguments(task, config, mesh, frozen, clips)
-  generate = lambda *args: sampler.generate(plain, config.sample.steps, *args)  # noqa: E731
-  return Program(sampler.place(task, config, mesh), arguments,
-                 flops.of(generate, *unplaced(arguments)), memory.for_sampling(config, mesh.size),
-                 dict(clips=clips, steps=config.sample.steps))
-
-
-def decoding(config, mesh):
-  """The Program that decodes whole clips by the video autoencoder, one on each device, as a
-  sampler's single step. (MODE sample decodes in parts, and less at a time: codecs/video_parts.py.)
-  """
-  task = task_of(config, mesh)
-  codec, clip, clips = task.codec, task.models.layout.clip, mesh.size
-  shapes = jax.eval_shape(lambda: (task.codec.init(jax.random.key(0)), jnp.ones(())))
-  latents = jax.eval_shape(codec.encode, *shapes, jax.ShapeDtypeStruct(
-      (clips, clip.frames, clip.height, clip.width, 3), jnp.uint8))
-  where = sharding.batch_sharding(mesh)
-  arguments = (*sharding.abstract(shapes, sharding.shardings(shapes, mesh)),
-               sharding.abstract(latents, where))
-  decode = lambda *args: codec.decode(*args, clip.frames, clip.height, clip.width)  # noqa: E731
-  return Program(jax.jit(decode, out_shardings=where), arguments,
-                 flops.of(decode, *unplaced(arguments)), [], dict(clips=clips, steps=1))
-
-
-def computes_in(mesh):
-  """The dtype of activations, as in a run there."""
-  return jnp.float32 if mesh.devices.flat[0].platform == 'cpu' else jnp.bfloat16
-
-
-def frozen_dtype(mesh):
-  """What a run there stores frozen towers in; None: as they are in their files, float32."""
-  return None if computes_in(mesh) == jnp.float32 else jnp.bfloat16
+  return Program(program.function, program.arguments,
+                 flops.of(sampler.program(plain, mesh, frozen).plain, *unplaced(program.arguments)),
+                 memory.for_sampling(config, mesh.size) if task.prompted else [],
+                 dict(clips=program.clips, steps=program.steps))
 
 
 def unplaced(tree):
   """Shapes that lie nowhere."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-
-
-@dataclasses.dataclass(frozen=True)
-class Unread:
-  """A text encoder whose weights nobody reads: its embeddings have the right shape and no meaning.
-
-  The null prompt is a constant of the program, so there has to be something in its place.
-  """
-  encoder: Pretrained
-
-  @property
-  def width(self):
-    return self.encoder.width
-
-  def init(self, key):
-    return self.encoder.init(key)
-
-  def shapes(self, size):
-    return self.encoder.shapes(size)
-
-  def prepare(self, prompts):
-    return jax.tree.map(lambda x: np.ones(x.shape, x.dtype), self.shapes(len(prompts)))
-
-  def encode(self, params, prepared):
-    return self.encoder.encode(params, prepared)
 
 
 def figures(name, program, mesh):

@@ -16,15 +16,15 @@ from clu import parameter_overview
 
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
-from avlink_jax.codecs import vocoder
 from avlink_jax.data import pipeline
 from avlink_jax.errors import Preempted, UserError
-from avlink_jax.hardware import compile_cache
+from avlink_jax.hardware import compile_cache, precision
 from avlink_jax.model import attention
-from avlink_jax.sample import export_samples
+from avlink_jax.sampling.in_training import TrainingSamples
 from avlink_jax.storage import bucket as storage
 from avlink_jax.storage import weights
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import hosts, memory, mfu, sharding
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.log import Log, clock
@@ -45,7 +45,6 @@ def train(config, workdir):
   workdir = make_workdir(workdir)
   process = jax.process_index()
   with (only_run(workdir) if process == 0 else contextlib.nullcontext(),
-        memory.told(memory.for_training, config),
         storage.Mirror(workdir) as mirror,
         Preemption() as preemption,
         Watchdog(mirror.here, config.train.watchdog_seconds, process) as watchdog):
@@ -55,18 +54,19 @@ def train(config, workdir):
 def run(config, workdir, mirror, preemption, watchdog):
   """The run itself, from the config to the last samples; all but the checkpoints is written
   through `mirror`."""
-  on_cpu = jax.default_backend() == 'cpu'
-  if config.scale == 'paper' and on_cpu:
+  if config.scale == 'paper' and jax.default_backend() == 'cpu':
     raise UserError('paper scale needs accelerators and this machine has none: '
                     f'try --config=configs/{config.task}.py:nano')
   compile_cache.use(config.compile_cache)
-  dtype = jnp.float32 if on_cpu else jnp.bfloat16
-  models = model_builder.build(config, dtype)
-  task = tasks.make(config, models)
-  if isinstance(task, tasks.FlowTask):  # what is needed late had better be missed early
-    models.text.check('')
-    if 'audio' in task.generate:
-      vocoder.load(config, models.layout.mel)
+  task = tasks.make(config, model_builder.build(config, precision.of().compute))
+  task.check()  # what is needed late had better be missed early
+  with memory.told(memory.for_training, task):
+    return go(task, workdir, mirror, preemption, watchdog)
+
+
+def go(task, workdir, mirror, preemption, watchdog):
+  """The run of a task."""
+  config, models = task.config, task.models
   first = jax.process_index() == 0
   profile = Profile(mirror.here, config.profile.steps, config.train.steps, first)
 
@@ -91,17 +91,17 @@ def run(config, workdir, mirror, preemption, watchdog):
 
   # Data
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
-  examples = pipeline.make_examples(source, models.layout, task.reads, config.data)
+  examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   say(f'{len(source)} training clips from {config.data.source}')
 
   # Frozen parts and state, made sharded
-  frozen = weights.load_frozen(config, models, task.frozen_parts,
-                               None if on_cpu else jnp.bfloat16, mirror.here)
-  if 'codec' in task.frozen_parts:
-    pipeline.check_codec(source, models.codec, frozen['codec'])
+  frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here)
+  for part, codec in frozen_parts.codecs(models).items():
+    if part in frozen:
+      pipeline.check_codec(source, codec, frozen[part])
   if first:
-    weights.keep_frozen(mirror.here, frozen, task.frozen_parts)
-  placed = place(task, config, mesh, frozen)
+    frozen_parts.keep(mirror.here, frozen, task.frozen_parts)
+  placed = place(task, mesh, frozen)
   frozen = sharding.put(frozen, mesh)
   state = placed.init(frozen)
   say(overview(state.params, frozen))
@@ -115,11 +115,12 @@ def run(config, workdir, mirror, preemption, watchdog):
   skipped = collections.Counter({(name, reason): count
                                  for name, reason, count in known.get('skipped', ())})
   log = Log(mirror.here, steps, start, first, known.get('seconds', 0.0), skipped,
-            mfu.share_of_peak(config, models, placed, dtype, mesh.devices.flat))
+            mfu.share_of_peak(config, placed, mesh.devices.flat))
+  samples = TrainingSamples(task, frozen, mirror.here, mesh)
   bad_numbers = BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
   mirror.push()
   batches = pipeline.train_batches(
-      examples, models.text.prepare, seed=config.seed, batch_size=config.train.batch_size,
+      examples, models.prepare, seed=config.seed, batch_size=config.train.batch_size,
       first_step=start, last_step=steps,
       rows=sharding.own_rows(mesh, config.train.batch_size), threads=config.data.threads)
 
@@ -140,7 +141,7 @@ def run(config, workdir, mirror, preemption, watchdog):
     with watchdog.paused():
       if first:
         mirror.pull(f'samples/step_{step}')
-      scores = export_samples(task, state.ema, state.stats, frozen, config, mirror.here, step, log)
+      scores = samples.export(state.ema, state.stats, step, log)
       mirror.push()
       hosts.wait_for_all(f'samples {step}', config.hosts.patience_seconds)
     return scores
@@ -201,20 +202,20 @@ def start_from(state, given, task):
   """The State with the weights of an earlier run, as far as they fit (weights.overlay); says what
   was taken, what was widened and what begins anew. `given` is a workdir, a file or, for what builds
   on the base video model, 'bundled'. Raises UserError where nothing fits, or none of the blocks."""
-  path = weights.locate('video', given, task.config.scale)
+  path = weights.locate(task.base_part, given, task.config.scale)
   tree = {'params': {}, **weights.read(path)[0]}
-  sampled = task.sampled(state.params)
+  exported = task.exported(state.params)
   merged, taken, widened, left = weights.overlay(
-      sampled, tree['params'], functools.partial(pixels, task))
+      exported, tree['params'], functools.partial(pixels, task))
   blocks = any('blocks/' in name for name in taken + left)
   if not any('blocks/' in name or not blocks for name in taken):
-    told = weights.differences(tree['params'], sampled, 'blocks/' if blocks else '')
+    told = weights.differences(tree['params'], exported, 'blocks/' if blocks else '')
     raise UserError(f'train.init_from={given}: these weights are of another model: {told}')
   unused = len(jax.tree.leaves(tree['params'])) - len(taken) - len(widened)
   say(f'train.init_from={given}: {len(taken)} arrays taken'
       f'{named("widened by inputs of zero weight", widened)}{named("begin anew", left)}'
       + (f'; {unused} of its own are left out' if unused else ''))
-  whole = merged if sampled is state.params else {**state.params, task.players[-1]: merged}
+  whole = merged if exported is state.params else {**state.params, task.groups[-1]: merged}
   return state.replace(params=whole, ema=jax.tree.map(jnp.copy, merged))
 
 

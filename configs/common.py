@@ -68,7 +68,8 @@ def base(task, scale):
       # of 'words'
       depth=by_scale(4, 2, 1), heads=by_scale(16, 12, 4), buckets=by_scale(8192, 4096, 512)))
   c.towers = ConfigDict({
-      name: dict(TOWER[scale], patch=PATCH[scale][name],
+      name: dict(TOWER[scale], patch=PATCH[scale][name], kind='dit',
+                 codec=dict(audio='mel_vae', video='pixels')[name],  # codecs/codec.py
                  features=0,  # above 0: no tower, but vectors of so many numbers from outside
                  # A patch wider than the tower needs a network that names the data, and a way past
                  # the tower for what the tower cannot carry (model/dit.py).
@@ -143,6 +144,7 @@ def add_fusion(c):
 def add_video_codec(c):
   """The video autoencoder, 4×8×8, for tasks that make or use its latents."""
   by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[c.scale]  # noqa: E731
+  c.towers.video.codec = 'video_vae'
   c.video_codec = ConfigDict(dict(
       width=by_scale(128, 64, 32), multipliers=by_scale((1, 2, 2, 4), (1, 2, 4), (1, 1)),
       time_halvings=by_scale(2, 2, 1),  # how many of the halvings halve time as well

@@ -9,8 +9,9 @@ import numpy as np
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
 from avlink_jax.build import example_shapes
+from avlink_jax.codecs.codec import weights_shapes
 from avlink_jax.sampling import sampler, windows
-from avlink_jax.storage import weights
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import step as training
 
 # As the program is written, without what LLVM makes of it: compiles in half the time, and a sum
@@ -90,11 +91,12 @@ def random_params(model, seed=0):
 
 def frozen_of(models):
   """Frozen trees of a FlowTask, random all over."""
-  codecs = {part: {'params': random_params(getattr(models, part), 0), 'std': np.float32(0.7)}
-            for part in weights.CODECS if getattr(models, part) is not None}
-  return codecs | {
-      'towers': {name: {'dit': random_params(tower, i), 'text': random_params(models.text, i + 2)}
-                 for i, (name, tower) in enumerate(models.towers.items()) if tower.depth}}
+  codecs = {part: {'params': random_like(weights_shapes(codec)['params'], 0),
+                   'std': np.float32(0.7)}
+            for part, codec in frozen_parts.codecs(models).items()}
+  return codecs | {'towers': {
+      name: {'dit': random_params(modality.tower, i), 'text': random_params(modality.text, i + 2)}
+      for i, (name, modality) in enumerate(models.modalities.items()) if modality.prompted}}
 
 
 def state_of(task, config, frozen, seed=0):
@@ -112,12 +114,13 @@ def state_of(task, config, frozen, seed=0):
 def sampling(task, steps, jit=quick_jit):
   """Compiled sampler.generate: (params, frozen, batch, guidance=…) -> {name: X_1}, from the same
   noise each time, a window a clip."""
-  shapes, towers = example_shapes(task.models), task.models.towers
+  shapes = example_shapes(task.models)
   run = jit(functools.partial(sampler.generate, task, steps))
 
   def sampled(params, frozen, batch, guidance=5.0):
     size = len(batch['video_mask'])
-    tracks = {name: windows.track([np.zeros(1)] * size, shapes[name][0], towers[name].rate)
+    tracks = {name: windows.track([np.zeros(1)] * size, shapes[name][0],
+                                   task.codec(name).rate)
               for name in task.generate}
     return run(params, frozen, batch, noise_of(task, size),
                {name: (track.index, track.weight) for name, track in tracks.items()}, guidance,
@@ -128,17 +131,19 @@ def sampling(task, steps, jit=quick_jit):
 
 def noise_of(task, size):
   """{name: X_0} of all that has noise in it."""
-  shapes, rng = example_shapes(task.models), np.random.default_rng(0)
-  return {name: rng.standard_normal((size, *shapes[name]), np.float32)
-          for name in task.noised}
+  rng = np.random.default_rng(0)
+  return {name: rng.standard_normal((size, *shape), np.float32)
+          for name, shape in sampler.noise_shapes(task).items()}
 
 
 def batch_of(models, size=4, seed=0):
   """One batch of noise in the layout of data/batch.py; the last example is half padding."""
   rng, layout = np.random.default_rng(seed), models.layout
+  audio = models.modalities['audio'].codec
+  mel_frames = audio.frames(layout)
   video_mask = np.ones((size, layout.frames), bool)
-  audio_mask = np.ones((size, layout.mel_frames), bool)
-  video_mask[-1, layout.frames // 2:] = audio_mask[-1, layout.mel_frames // 2:] = False
+  audio_mask = np.ones((size, mel_frames), bool)
+  video_mask[-1, layout.frames // 2:] = audio_mask[-1, mel_frames // 2:] = False
   prompts = ['a ball', '', 'drops on tin', 'clang'] * size
   video = (size, layout.frames, layout.height, layout.width, 3)
   tower = models.towers['video']
@@ -147,8 +152,8 @@ def batch_of(models, size=4, seed=0):
   return features | {
       'video': rng.integers(0, 256, video, np.uint8),
       'video_mask': video_mask,
-      'mel': rng.normal(-5, 2, (size, layout.mel_frames, layout.mel.n_mels)).astype(np.float32),
+      'mel': rng.normal(-5, 2, (size, mel_frames, audio.spec.n_mels)).astype(np.float32),
       'audio_mask': audio_mask,
-      'video_text': models.text.prepare(prompts[:size]),
-      'audio_text': models.text.prepare(prompts[1:size + 1]),
+      'video_text': models.modalities['audio'].text.prepare(prompts[:size]),
+      'audio_text': models.modalities['audio'].text.prepare(prompts[1:size + 1]),
   }

@@ -14,6 +14,7 @@ from micro import build, frozen_of, micro_config, random_like
 from ml_collections import ConfigDict
 
 from avlink_jax.storage import weights
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import checkpoint
 from avlink_jax.training import step as training
 
@@ -90,7 +91,7 @@ def command(config, workdir, *more):
 def finished(config, workdir, step=1):
   """Writes a checkpoint of random weights, as a run of `step` steps leaves it; gives `workdir`."""
   models, task = build(config)
-  frozen = weights.load_frozen(config, models, task.frozen_parts)
+  frozen = frozen_parts.load(config, models, task.frozen_parts)
   init = functools.partial(training.init, task, training.make_optimizer(config), config.seed)
   state = jax.eval_shape(init, frozen)
   fresh = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)

@@ -8,6 +8,7 @@ The seam of a text encoder, whoever trained it (this one, or t5.py):
     shapes(B)                  of what `prepare` gives for B prompts, without computing it
     encode(params, prepared)   -> embeddings (B, N, width), mask (B, N)
     check(prompt)              UserError for a prompt that it cannot take whole
+    unread                     the encoder for shapes alone: nothing of it is read from anywhere
 """
 
 import dataclasses
@@ -67,6 +68,10 @@ class WordEncoder:
 
   def init(self, key):
     return self._module.init(key, jnp.zeros((1, self.max_words, 2), jnp.int32))['params']
+
+  @property
+  def unread(self):
+    return self
 
   def check(self, prompt):
     """Raises UserError for a prompt that would be cut."""

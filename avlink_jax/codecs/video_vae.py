@@ -20,6 +20,7 @@ from einops import rearrange, repeat
 
 from avlink_jax.codecs import lfq, video_parts
 from avlink_jax.codecs.causal import CausalConv, LocalNorm
+from avlink_jax.codecs.pixels import as_float
 from avlink_jax.errors import UserError
 
 
@@ -301,12 +302,3 @@ class VideoVAE:
     p, q, r = patch
     return rearrange(cells, 'b t h w (p q r c) -> b (t p) (h q) (w r) c', p=p, q=q, r=r)
 
-
-def as_float(video):
-  """Pixels as the codec counts them: uint8 becomes [−1, 1]; what is so already is left."""
-  return video / 127.5 - 1.0 if video.dtype == jnp.uint8 else video
-
-
-def as_uint8(video):
-  """Decoded video -> pixels that can be shown, numpy or jax."""
-  return ((video + 1) * 127.5 + 0.5).clip(0, 255).astype('uint8')

@@ -1,16 +1,18 @@
 """The one layout of a batch, whatever it was read from.
 
-    video        uint8   (B, F, H, W, 3)   pictures at n/fps seconds
+Each modality's codec says which arrays there are of it (codecs/codec.py); with those at hand
+
+    video        uint8   (B, F, H, W, 3)   frames at n/fps seconds
     video_mask   bool    (B, F)            True where the clip is real, False where padded
     mel          float32 (B, T, n_mels)    log-mel, `MelSpec.rate` frames a second; or, of prepared
     audio_latents float32 (B, T/stride, C) records, the 1D-VAE's scaled latents of it in its place
     audio_mask   bool    (B, T)            of mel frames in either case
-    video_text   pytree  (B, ...)          prompts of the picture, as the text encoder prepares
-    audio_text   pytree  (B, ...)          them (codecs/text.py); and of the sound
-    wave         float32 (B, S)            normalised sound, for the vocoder
+    video_text   pytree  (B, ...)          prompts of the video, as its text encoder prepares them
+    audio_text   pytree  (B, ...)          (codecs/text.py); and of the audio
+    wave         float32 (B, S)            normalised wave, for the vocoder
     wave_mask    bool    (B, S)
-    video_features float32 (B, F, C)       vectors from outside at n/fps seconds, in the picture's
-                                           place (model/features.py)
+    video_features float32 (B, F, C)       vectors from outside at n/fps seconds, in the video's
+                                           place (codecs/feature_codec.py)
 
 A modality that the source lacks or the task does not read is absent. Everything in it is a pure
 function of (seed, step, slot); the host's bookkeeping travels beside it in `Meta`.
@@ -22,7 +24,6 @@ import math
 import jax
 import numpy as np
 
-from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.media.decode import crop_audio, resample_frames
 from avlink_jax.errors import MediaError, UserError
@@ -30,24 +31,25 @@ from avlink_jax.errors import MediaError, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Sizes of one example: `seconds` long, pictures of height × width at fps, log-mel by `mel`.
+  """How clips come to the models: `seconds` long, frames of height × width at fps, audio at
+  `sample_rate` (Hz), mono.
 
-  Where pictures are large (config.data.crop_height), a training example is a part of a clip: `crop`
-  (height, width) is what it shows of pictures of height × width, and the clips themselves are
+  Where frames are large (config.data.crop_height), a training example is a part of a clip: `crop`
+  (height, width) is what it shows of frames of height × width, and the clips themselves are
   `clip_seconds` long. None: an example is all that is looked at.
   """
   seconds: float
   fps: float
   height: int
   width: int
-  mel: MelSpec = MelSpec()
+  sample_rate: int = 16_000
   crop: tuple[int, int] | None = None
   clip_seconds: float | None = None
 
   @classmethod
-  def of(cls, data):
-    """Of config.data. Raises UserError where the crop does not lie in the picture."""
-    layout = cls(data.seconds, data.fps, data.height, data.width)
+  def of(cls, data, sample_rate=16_000):
+    """Layout of config.data. Raises UserError where the crop does not lie in the frame."""
+    layout = cls(data.seconds, data.fps, data.height, data.width, sample_rate)
     if 'crop_height' not in data:
       return layout
     for side, crop, whole in (('height', data.crop_height, data.height),
@@ -82,11 +84,7 @@ class Layout:
 
   @property
   def samples(self):
-    return round(self.seconds * self.mel.sample_rate)
-
-  @property
-  def mel_frames(self):
-    return self.samples // self.mel.hop
+    return round(self.seconds * self.sample_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,21 +95,14 @@ class Meta:
   skipped: list[tuple[str, str]]
 
 
-def picture(clip: Clip, start: float, layout: Layout):
+def audio(clip: Clip, start: float, layout: Layout):
+  """Wave of [start, start + seconds) and which samples exist: float32 (S,), bool (S,)."""
+  return crop_audio(clip, start, layout.samples)
+
+
+def video(clip: Clip, start: float, layout: Layout):
   """Frames shown at start + n/fps, and which of them exist: uint8 (F, H, W, 3), bool (F,)."""
   return resample_frames(clip, start, layout.frames, layout.fps)
-
-
-def low_picture(clip: Clip, start: float, shape, fps: float):
-  """Frames shown at start + n/fps, small: uint8 of `shape` (F, H, W, 3). Of larger pictures each
-  pixel is the mean of a whole block, whose size they have to divide by."""
-  count, height, width, _ = shape
-  frames, _ = resample_frames(clip, start, count, fps)
-  if frames.shape[1:3] == (height, width):
-    return frames
-  blocks = frames.reshape(count, height, frames.shape[1] // height,
-                          width, frames.shape[2] // width, 3)
-  return (blocks.mean((2, 4), dtype=np.float32) + 0.5).astype(np.uint8)
 
 
 def features(clip: Clip, start: float, layout: Layout):
@@ -123,71 +114,65 @@ def features(clip: Clip, start: float, layout: Layout):
   return np.where(real[:, None], vectors, 0).astype(np.float32), real
 
 
-def sound(clip: Clip, start: float, layout: Layout):
-  """Normalised log-mel of [start, start + seconds) and its mask: (T, n_mels), bool (T,)."""
-  wave, mask = crop_audio(clip, start, layout.samples)
-  hop = layout.mel.hop
-  return (log_mel(normalise(wave), layout.mel),
-          mask[:layout.mel_frames * hop].reshape(-1, hop).any(-1))
+def all_frames(clip: Clip, fps: float):
+  """A clip's frames at `fps`, None where it has none: uint8 (N, H, W, 3)."""
+  if not len(clip.frames):
+    return None
+  count = math.ceil(round(clip.duration * fps, 6))
+  return resample_frames(clip, 0.0, count, fps)[0]
 
 
-def latents(clip: Clip, layout: Layout):
-  """Prepared latents of a whole window and the mask of its mel frames: (T/stride, C), bool (T,).
+MEDIA = {'audio': audio, 'video': video, 'features': features}  # what codecs read of a clip
 
-  Raises MediaError where the window is of another length.
+
+def read(clip: Clip, start: float, layout: Layout, reader):
+  """Arrays of one window, {name: array}, as `reader` (a codec, or alike) makes them: of latents
+  where they were prepared for it, else of the clip's media.
+
+  Raises MediaError where prepared latents are of another length.
   """
-  real = math.ceil(round(clip.duration * layout.mel.rate, 6))
-  wanted = math.ceil(layout.mel_frames * clip.latents_rate / layout.mel.rate)
-  if len(clip.latents) != wanted:
-    raise MediaError(clip.id, f'{len(clip.latents)} latents, not {wanted}')
-  return clip.latents, np.arange(layout.mel_frames) < real
+  if reader.reads in clip.latents:
+    try:
+      return reader.read_latents(
+          clip.latents[reader.reads], clip.latents_rate, clip.duration, layout)
+    except ValueError as error:
+      raise MediaError(clip.id, str(error)) from None
+  return reader.read(*MEDIA[reader.medium](clip, start, layout), layout)
 
 
-def example(clip: Clip, start: float, layout: Layout, modalities):
-  """One example's arrays, captions still as text.
+def low_video(clip: Clip, start: float, shape, fps: float):
+  """Frames shown at start + n/fps, small: uint8 of `shape` (F, H, W, 3). Of larger frames each
+  pixel is the mean of a whole block, whose size they have to divide by."""
+  count, height, width, _ = shape
+  frames, _ = resample_frames(clip, start, count, fps)
+  if frames.shape[1:3] == (height, width):
+    return frames
+  blocks = frames.reshape(count, height, frames.shape[1] // height,
+                          width, frames.shape[2] // width, 3)
+  return (blocks.mean((2, 4), dtype=np.float32) + 0.5).astype(np.uint8)
 
-  'audio' is what sound is to the flow models: latents where they were prepared, else log-mel;
-  'mel' and 'wave' are made of the sound itself.
-  """
+
+def example(clip: Clip, start: float, layout: Layout, readers):
+  """One example's arrays, captions still as text."""
   arrays = {'audio_text': clip.audio_caption, 'video_text': clip.video_caption}
-  if 'video' in modalities:
-    arrays['video'], arrays['video_mask'] = picture(clip, start, layout)
-  if 'video_features' in modalities:
-    arrays['video_features'], arrays['video_mask'] = features(clip, start, layout)
-  if 'audio' in modalities and clip.latents is not None:
-    arrays['audio_latents'], arrays['audio_mask'] = latents(clip, layout)
-  elif {'audio', 'mel'} & set(modalities):
-    arrays['mel'], arrays['audio_mask'] = sound(clip, start, layout)
-  if 'wave' in modalities:
-    wave, arrays['wave_mask'] = crop_audio(clip, start, layout.samples)
-    arrays['wave'] = normalise(wave)
+  for reader in readers:
+    arrays |= read(clip, start, layout, reader)
   return arrays
 
 
 def stack(examples, prepare):
-  """Examples -> one batch. `prepare` maps a list of prompts to a pytree of arrays (B, ...)."""
+  """Examples -> one batch. `prepare` {modality: function of a list of prompts -> pytree of arrays
+  (B, ...)}."""
   batch = {name: np.stack([e[name] for e in examples])
            for name in examples[0] if not name.endswith('_text')}
-  for name in ('audio_text', 'video_text'):
-    batch[name] = prepare([e[name] for e in examples])
+  for name, of_modality in prepare.items():
+    batch[f'{name}_text'] = of_modality([e[f'{name}_text'] for e in examples])
   return batch
 
 
-def shapes(size, reads, layout, text, features_width=0):
-  """What `stack` gives for `size` examples of which a task `reads` that, as jax.ShapeDtypeStructs:
-  no data, no weights of a text encoder."""
-  of = lambda dtype, *shape: jax.ShapeDtypeStruct((size, *shape), dtype)  # noqa: E731
-  known = {
-      'video': of(np.uint8, layout.frames, layout.height, layout.width, 3),
-      'video_features': of(np.float32, layout.frames, features_width),
-      'mel': of(np.float32, layout.mel_frames, layout.mel.n_mels),
-      'wave': of(np.float32, layout.samples),
-      'video_mask': of(np.bool_, layout.frames),
-      'audio_mask': of(np.bool_, layout.mel_frames),
-      'wave_mask': of(np.bool_, layout.samples),
-  }
-  names = {'video': ('video', 'video_mask'), 'video_features': ('video_features', 'video_mask'),
-           'audio': ('mel', 'audio_mask'), 'mel': ('mel', 'audio_mask'),
-           'wave': ('wave', 'wave_mask')}
-  return {name: known[name] for read in reads for name in names[read]} | {
-      f'{name}_text': text.shapes(size) for name in ('audio', 'video')}
+def shapes(size, readers, layout, texts):
+  """What `stack` gives for `size` examples, as jax.ShapeDtypeStructs: no data, no weights of a text
+  encoder. `texts` {modality: text encoder}."""
+  return {name: jax.ShapeDtypeStruct((size, *shape), dtype) for reader in readers
+          for name, (dtype, shape) in reader.arrays(layout).items()} | {
+      f'{name}_text': text.shapes(size) for name, text in texts.items()}

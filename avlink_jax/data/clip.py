@@ -38,8 +38,8 @@ class Clip:
     audio_caption, video_caption: what is heard, what is seen; '' where unknown.
     events: float64 (E,) exact times in seconds of what makes a sound, None where unknown.
     features: float32 (N, C) vectors from outside, `features_rate` a second, None where not read.
-    latents: float32 (T, C), the 1D-VAE's scaled latents of the clip's normalised sound,
-      `latents_rate` a second, where it was prepared with them (data/sources/records.py); else None.
+    latents: {modality: float32 (T, C)}, what its codec makes of the clip, `latents_rate` a second,
+      where it was prepared with them (data/sources/records.py).
     source: where it came from (a path, or `impacts`).
     start: seconds of its source at which the clip begins.
     source_fps, source_rate: frames a second and Hz of the source itself; 0 where unknown.
@@ -57,12 +57,18 @@ class Clip:
   source: str = ''
   features: np.ndarray | None = None
   features_rate: float = 0.0
-  latents: np.ndarray | None = None
+  latents: dict = dataclasses.field(default_factory=dict)
   latents_rate: float = 0.0
   start: float = 0.0
   source_fps: float = 0.0
   source_rate: int = 0
   licence: str = ''
+
+  @property
+  def media(self) -> tuple[str, ...]:
+    """The media that it has: some of 'audio', 'video'."""
+    return tuple(name for name, values in (('audio', self.audio), ('video', self.frames))
+                 if len(values))
 
 
 def part(clip: Clip, start: float, seconds: float, window=None) -> Clip:
@@ -71,7 +77,7 @@ def part(clip: Clip, start: float, seconds: float, window=None) -> Clip:
   `window` (top, left, height, width) is the part of the pictures that is kept; None: all. Events
   of the whole clip stay, on the new clock. A clip with vectors or latents has no parts.
   """
-  if clip.features is not None or clip.latents is not None:
+  if clip.features is not None or clip.latents:
     raise ValueError(f'{clip.id}: vectors and latents are of whole clips')
   seconds = min(seconds, clip.duration - start)
   shown = frames_of(clip.frame_times, start, seconds)

@@ -105,10 +105,10 @@ def codec_to_hear(given, source, layout):
   if not made:
     return None
   try:
-    codec = convert.load_codec(made, layout)
+    codec = convert.load_codec(made)
   except UserError as error:
     raise UserError(f'{error}; its sound is latents: give their codec as --codec') from None
-  pipeline.check_codec(source, codec.model, codec.tree)
+  pipeline.check_codec(source, codec.codec, codec.weights)
   return codec
 
 
@@ -119,8 +119,8 @@ def facts_of(clip) -> dict:
   return {'duration': clip.duration, 'start': clip.start or None,
           'source_fps': clip.source_fps or None, 'source_rate': clip.source_rate or None,
           'caption': len(caption), 'loudness': loudness,
-          'sound': len(clip.audio) > 0 or clip.latents is not None,
-          'picture': len(clip.frames) > 0, 'latents': clip.latents is not None,
+          'sound': len(clip.audio) > 0 or bool(clip.latents),
+          'picture': len(clip.frames) > 0, 'latents': bool(clip.latents),
           'licence': clip.licence}
 
 
@@ -131,22 +131,21 @@ def show(folder, clip, layout, reads, rng, codec):
   length = min(layout.seconds, clip.duration - start)
   frames = audio = None
   if 'video' in reads and len(clip.frames):
-    frames, real = batches.picture(clip, start, layout)
+    frames, real = batches.video(clip, start, layout)
     frames = frames[real]
   if 'audio' in reads and len(clip.audio):
     first = round(start * clip.sample_rate)
     audio = normalise(clip.audio[first:first + round(length * clip.sample_rate)])
-  elif 'audio' in reads and clip.latents is not None and codec is not None:
-    mel = np.asarray(codec.model.decode(codec.tree['params'], codec.tree['std'],
-                                        clip.latents[None]))[0]
-    audio = griffin_lim(mel, spec=layout.mel)[:round(length * layout.mel.sample_rate)]
+  elif 'audio' in reads and clip.latents and codec is not None:
+    mel = np.asarray(codec.codec.decode(codec.weights, clip.latents['audio'][None]))[0]
+    audio = griffin_lim(mel, spec=codec.codec.spec)[:round(length * layout.sample_rate)]
   if frames is None and audio is None:
     return
   begin = clip.start + start
   told = f'{clip.source}, {begin:.2f} to {begin + length:.2f} s'
   prompt = ' / '.join(dict.fromkeys(filter(None, (clip.audio_caption, clip.video_caption))))
   write_sample(folder, clip.id, frames=frames, fps=layout.fps, audio=audio,
-               sample_rate=layout.mel.sample_rate, made=('audio', 'video') if frames is not None
+               sample_rate=layout.sample_rate, made=('audio', 'video') if frames is not None
                else ('audio',),
                record=dict(source=told, prompt=prompt or None, events=None if clip.events is None
                            else clip.events[(clip.events >= start)] - start))

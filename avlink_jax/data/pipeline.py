@@ -48,14 +48,14 @@ def _open_one(source, config, layout, split, reads):
     # What is not trained on is exported with its sound, read or not.
     return Impacts(split, seed=config.data.seed, size=size, duration=layout.clip.seconds,
                    height=layout.height, width=layout.width, fps=layout.fps,
-                   sample_rate=layout.mel.sample_rate,
+                   sample_rate=layout.sample_rate,
                    need_audio=needs_audio or split != 'train')
   if not source:
     raise UserError('no data given: set --config.data.source to impacts, to a folder of clips or '
                     'to prepared records')
   if is_records(source):
     return Records(source, split, layout, reads)
-  needs = dict(height=layout.height, width=layout.width, sample_rate=layout.mel.sample_rate,
+  needs = dict(height=layout.height, width=layout.width, sample_rate=layout.sample_rate,
                max_fps=config.data.max_fps, need_video='video' in reads,
                need_audio=needs_audio,
                decode_seconds=config.data.decode_seconds)
@@ -86,13 +86,11 @@ def codec_of(source):
 
 
 def check_codec(source, codec, frozen):
-  """Raises UserError where a source holds latents of another codec than the frozen one.
-
-  `codec` is the MelVAE, `frozen` its {'params', 'std'}.
-  """
+  """Raises UserError where a source holds latents of another codec than this one, whose weights
+  {'params', 'std'} are `frozen`."""
   parts = source.sources if isinstance(source, mixture.Mixture) else [source]
   held = [(part, codec_of(part)) for part in parts if codec_of(part)]
-  ours = codec.fingerprint(frozen['params'], frozen['std']) if held else None
+  ours = codec.fingerprint(frozen) if held else None
   for part, told in held:
     if told['fingerprint'] != ours:
       raise UserError(
@@ -128,12 +126,12 @@ class Cache:
 ENOUGH = 20  # clips that are tried before their broken ones are a share of anything
 
 
-def make_examples(source, layout, modalities, data):
+def make_examples(source, layout, readers, data):
   """`Examples` of a source, or of each part of a mixture; `data` is config.data."""
   if not isinstance(source, mixture.Mixture):
-    return Examples(source, layout, modalities, data.cache_bytes, data.min_seconds,
+    return Examples(source, layout, readers, data.cache_bytes, data.min_seconds,
                     data.max_broken)
-  parts = [Examples(part, layout, modalities, data.cache_bytes // len(source.sources),
+  parts = [Examples(part, layout, readers, data.cache_bytes // len(source.sources),
                     data.min_seconds, data.max_broken) for part in source.sources]
   return MixedExamples(source, parts)
 
@@ -163,8 +161,8 @@ class Examples:
   that part alone is loaded; the lengths are kept, and no pictures.
   """
 
-  def __init__(self, source, layout, modalities, cache_bytes, min_seconds, max_broken):
-    self.source, self.layout, self.modalities = source, layout, modalities
+  def __init__(self, source, layout, readers, cache_bytes, min_seconds, max_broken):
+    self.source, self.layout, self.readers = source, layout, readers
     self.min_seconds, self.max_broken = min_seconds, max_broken
     self._cache, self._seconds = Cache(cache_bytes), {}
     self._broken, self._lock = {}, threading.Lock()
@@ -215,7 +213,7 @@ class Examples:
 
   def _example(self, clip, start):
     events = None if clip.events is None else clip.events - start
-    return (batches.example(clip, start, self.layout, self.modalities), clip.id, events)
+    return (batches.example(clip, start, self.layout, self.readers), clip.id, events)
 
   def __call__(self, index, rng=None):
     """The example at `index`, or the next usable one: (example, id, events, skipped).

@@ -1,7 +1,8 @@
 """Everything that a sample is made of, as one short text: the same text, the same sample.
 
 So a folder of samples can be gone on with: what is there and was made so need not be made again.
-It is the content that counts (weights, pixels, embedded words), not the paths it was read from.
+Weights are named, by step or by their files' checksums; of a clip it is the content that counts,
+not the path it was read from.
 """
 
 import hashlib
@@ -10,10 +11,7 @@ import json
 import jax
 import numpy as np
 
-from avlink_jax.tasks import FlowTask
-from avlink_jax.training import hosts
-
-FORMAT = 1  # to be raised when the same settings begin to make other samples
+FORMAT = 2  # to be raised when the same settings begin to make other samples
 PARTS = ('task', 'codec', 'video_codec', 'codec_loss', 'text', 'towers', 'fusion', 'flow', 'sample',
          'data')
 # Of these parts, what changes nothing in a sample; of `data`, only what a sample is like counts.
@@ -21,40 +19,40 @@ INDIFFERENT = {'sample': ('count', 'batch_size', 'direction', 'upsample'), 'text
 DATA = ('seconds', 'fps', 'height', 'width', 'max_fps')
 
 
-def of_run(task, weights, config, seed):
+def of_run(task, names, seed):
   """What all samples of a run have in common: a hash to go on from.
 
   Args:
     task: with the one direction that it goes.
-    weights: pytree of all arrays that have a part in it.
-    config, seed: the run's ConfigDict; the noise's.
+    names: of all weights that have a part in it (trained.Trained.name, frozen.digests): JSON.
+    seed: of the noise.
   """
-  parts = {name: value for name, value in config.to_dict().items() if name in PARTS}
+  parts = {name: value for name, value in task.config.to_dict().items() if name in PARTS}
   parts['data'] = {name: parts['data'][name] for name in DATA}
-  for part, names in INDIFFERENT.items():
-    parts[part] = {k: v for k, v in parts[part].items() if k not in names}
+  for part, keys in INDIFFERENT.items():
+    parts[part] = {k: v for k, v in parts[part].items() if k not in keys}
   digest = hashlib.sha256(json.dumps(
-      [FORMAT, parts, task.generate, seed], sort_keys=True).encode())
-  _feed(digest, weights)
+      [FORMAT, parts, task.generate, names, seed], sort_keys=True).encode())
+  _feed(digest, task.decoder_weights)
   return digest
 
 
 def of_sample(run, task, clip, prompts, own):
-  """16 hexadecimal digits. `run` is from `of_run`; `own` says whether the user's own picture or
-  sound is kept in the sample; the others are what a sampler gets."""
+  """16 hexadecimal digits. `run` is from `of_run`; `own` says whether the user's own media is kept
+  in the sample; the others are what a sampler gets."""
   digest = run.copy()
-  told = [clip.id, clip.duration, clip.sample_rate, clip.features_rate, str(clip.source), prompts,
-          own]
-  digest.update(json.dumps(told, sort_keys=True).encode())
-  # Words as the model gets them, so that the text encoder's weights count too.
-  words = task.models.text.prepare(sorted(prompts.values())) if isinstance(task, FlowTask) else None
+  about = [clip.id, clip.duration, clip.sample_rate, clip.features_rate, str(clip.source), prompts,
+           own]
+  digest.update(json.dumps(about, sort_keys=True).encode())
+  # Prompts as the model gets them, so that the text encoder's weights count too.
+  words = [text.prepare(sorted(prompts.values())) for text in task.models.texts.values()
+           ] if task.prompted else None
   _feed(digest, [clip.frames, clip.frame_times, clip.audio, clip.events, clip.features, words])
   return digest.hexdigest()[:16]
 
 
 def _feed(digest, tree):
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable  # over several hosts
-    array = np.asarray(hosts.gather(leaf) if spread else leaf)
+    array = np.asarray(leaf)
     digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -8,56 +8,60 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
 from avlink_jax.errors import UserError
-from avlink_jax.sampling import resume as fingerprint
+from avlink_jax.hardware import precision
+from avlink_jax.sampling import resume
 from avlink_jax.sampling.sampler import Sampler
+from avlink_jax.sampling.trained import Trained
 from avlink_jax.storage import weights
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import memory, sharding
 
 
 @dataclasses.dataclass(frozen=True)
 class Upsampler:
-  """`task` is the upsampler's own, `config` too; `params` and `frozen` are its trees."""
+  """The second stage: `task` is the upsampler's own, `folder` where its frozen parts may lie."""
   task: tasks.UpsamplerTask
-  config: ConfigDict
-  params: dict
+  trained: Trained
   frozen: dict
+  folder: str
 
   @functools.cached_property
   def sampler(self):
-    return Sampler(self.task, self.params, {}, self.frozen, self.config)
+    return Sampler(self.task, self.frozen)
 
-  def fingerprint(self, seed):
-    """Bytes that say what its part in a sample is."""
-    return fingerprint.of_run(self.task, [self.params, self.frozen], self.config, seed).digest()
+  def name(self, seed):
+    """What its part in a sample is: text."""
+    parts = frozen_parts.digests(self.task.config, self.task.frozen_parts, self.folder)
+    return resume.of_run(self.task, [self.trained.name, parts], seed).hexdigest()
 
   def __call__(self, clips, prompts, samples, seed):
-    """Yields each of the `samples` of a base model for those clips and prompts with its pictures
+    """Yields each of the `samples` of a base model for those clips and prompts with its frames
     enlarged: {'video': uint8 (⌈duration·24⌉, 288, 512, 3), 'low': what 'video' was, ...}."""
     small = [dataclasses.replace(
-        clip, frames=made['video'],
-        frame_times=np.arange(len(made['video'])) / self.task.given_layout.fps)
-        for clip, made in zip(clips, samples, strict=True)]
+        clip, frames=sample['video'],
+        frame_times=np.arange(len(sample['video'])) / self.task.given_layout.fps)
+        for clip, sample in zip(clips, samples, strict=True)]
     for group in self.sampler.batches(small):
-      with memory.told(memory.for_upsampling, self.config):
-        large = self.sampler([small[i] for i in group], [prompts[i] for i in group], seed)
-      for i, made in zip(group, large, strict=True):
-        yield samples[i] | {'video': made['video'], 'low': samples[i]['video']}
+      with memory.told(memory.for_upsampling, self.task.config):
+        large = self.sampler(self.trained, [small[i] for i in group],
+                             [prompts[i] for i in group], seed)
+      for i, enlarged in zip(group, large, strict=True):
+        yield samples[i] | {'video': enlarged['video'], 'low': samples[i]['video']}
 
 
-def load(config, task):
-  """The Upsampler of a run that samples pictures; None where there is none, or is not wanted.
+def load(task):
+  """The Upsampler of a run that samples frames; None where there is none, or is not wanted.
 
-  Raises UserError where it is wanted and not there, or made for other pictures.
+  Raises UserError where it is wanted and not there, or made for other frames.
   """
+  config = task.config
   wanted = config.sample.get('upsample')
-  if 'video' not in task.generate or 'upsampler' not in config.get('frozen', {}) or wanted is False:
+  if not task.upsampled or wanted is False:
     return None
   given = config.frozen.upsampler
   none = not given or given == 'bundled' and not weights.bundled('upsampler', config.scale).exists()
@@ -70,16 +74,16 @@ def load(config, task):
     raise UserError(f'frozen.upsampler={given}: {path} holds a {own.get("task")} model: give a '
                     'workdir of configs/upsampler.py')
   own.mesh, own.attention = config.mesh, config.attention  # of this machine, not of that one
-  on_cpu = jax.default_backend() == 'cpu'
-  models = model_builder.build(own, jnp.float32 if on_cpu else jnp.bfloat16)
+  policy = precision.of()
+  models = model_builder.build(own, policy.compute)
   upsampler = tasks.make(own, models)
   check_grid(task.models.layout, upsampler.given_layout, given)
-  frozen = weights.load_frozen(own, models, upsampler.frozen_parts,
-                               None if on_cpu else jnp.bfloat16, path.parent)
-  mesh = sharding.make_mesh(**own.mesh)
-  sharding.check_tokens(upsampler, mesh)
+  frozen = frozen_parts.load(own, models, upsampler.frozen_parts, policy.frozen, path.parent)
+  sharding.check_tokens(upsampler, sharding.make_mesh(**own.mesh))
   like = jax.eval_shape(lambda key: upsampler.init(key, frozen), jax.random.key(0))
-  return Upsampler(upsampler, own, weights.fit(tree['params'], like, path), frozen)
+  params = weights.fit(tree['params'], like, path)
+  trained = Trained(params, {}, str(path), frozen_parts.digest(path))
+  return Upsampler(upsampler, trained, frozen, path.parent)
 
 
 def check_grid(made, wanted, given):

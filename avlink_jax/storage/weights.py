@@ -11,7 +11,6 @@ import sys
 
 import flax
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import safetensors
@@ -22,10 +21,9 @@ from avlink_jax.errors import UserError
 from avlink_jax.storage.atomic import replacing
 
 BUNDLED = pathlib.Path(__file__).parents[1] / 'assets'
+# Whose run makes a part, and under whose name its weights are bundled; else the part's own.
 PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'vocoder': 'vocoder',
          'video_codec': 'video_vae', 'upsampler': 'upsampler'}
-CODECS = ('codec', 'video_codec')  # the parts that are no towers: {'params', 'std'}
-
 
 PACKED_FROM = 2048  # numbers: smaller arrays are not worth a byte a number
 SCALE = '.scale'  # after the name of a packed array: what its bytes are multiples of
@@ -168,9 +166,14 @@ def widen(name, kernel, shape, pixels):
   return wide.reshape(shape)
 
 
+def trained_by(part):
+  """The task that trains a part (a key of `config.frozen`, or 'vocoder')."""
+  return PARTS.get(part, part)
+
+
 def bundled(part, scale):
   """Where a part's weights come with the package, if they do."""
-  return BUNDLED / scale / f'{PARTS[part]}.safetensors'
+  return BUNDLED / scale / f'{trained_by(part)}.safetensors'
 
 
 def locate(part, given, scale):
@@ -179,66 +182,16 @@ def locate(part, given, scale):
   if given == 'bundled':
     path = bundled(part, scale)
     if not path.exists():
-      raise UserError(f'no {PARTS[part]} weights are bundled for scale {scale!r}: train them '
-                      f'(--config=configs/{PARTS[part]}.py:{scale}) and set '
+      raise UserError(f'no {trained_by(part)} weights are bundled for scale {scale!r}: train them '
+                      f'(--config=configs/{trained_by(part)}.py:{scale}) and set '
                       f'--config.{key} to that workdir, or use scale nano')
     return path
   if not given:
     raise UserError(f'--config.{key} is not set: give a workdir of '
-                    f'configs/{PARTS[part]}.py or a .safetensors file (scale nano has bundled '
+                    f'configs/{trained_by(part)}.py or a .safetensors file (scale nano has bundled '
                     'weights: try --config=configs/v2a.py:nano)')
   path = pathlib.Path(given)
   return path / 'weights.safetensors' if path.is_dir() else path
-
-
-def frozen_shapes(models, parts, dtype=None):
-  """Of what `load_frozen` gives, as jax.ShapeDtypeStructs, without reading anything."""
-  key = jax.random.key(0)
-
-  def make():
-    frozen = {'towers': {part: {'dit': models.towers[part].init(key), 'text': models.text.init(key)}
-                         for part in parts if part not in CODECS}}
-    if dtype is not None:
-      frozen = jax.tree.map(lambda x: x.astype(dtype), frozen)
-    return frozen | {part: {'params': getattr(models, part).init(key), 'std': jnp.ones(())}
-                     for part in parts if part in CODECS}
-
-  return jax.eval_shape(make)
-
-
-def load_frozen(config, models, parts, dtype=None, workdir=None):
-  """The frozen trees a task needs: {'codec': {'params', 'std'}, 'video_codec': {'params', 'std'},
-  'towers': {name: ...}}.
-
-  A run keeps a copy in `workdir/frozen/` (`keep_frozen`); where that is, it is read, so that a
-  run does not depend on what happens to the run it was built on.
-  """
-  frozen, key = {'towers': {}}, jax.random.key(0)
-  for part in parts:
-    kept = pathlib.Path(workdir or '', 'frozen', f'{part}.safetensors')
-    path = kept if workdir and kept.exists() else locate(part, config.frozen[part], config.scale)
-    tree = {'params': {}, **read(path)[0]}  # which a file of somebody else's may not have
-    if part in CODECS:
-      fit(tree['params'], jax.eval_shape(getattr(models, part).init, key), path)
-      frozen[part] = {'params': tree['params'], 'std': tree['stats']['std']}
-    else:
-      tree['params'] = fit(tree['params'], {'dit': jax.eval_shape(models.towers[part].init, key),
-                                            'text': jax.eval_shape(models.text.init, key)}, path)
-      frozen['towers'][part] = tree['params'] if dtype is None else jax.tree.map(
-          lambda x: x.astype(dtype), tree['params'])
-  return frozen
-
-
-def keep_frozen(workdir, frozen, parts):
-  """Writes the frozen trees into `workdir/frozen/`, once."""
-  for part in parts:
-    path = pathlib.Path(workdir, 'frozen', f'{part}.safetensors')
-    if path.exists():
-      continue
-    path.parent.mkdir(exist_ok=True)
-    tree = {'params': frozen[part]['params'], 'stats': {'std': frozen[part]['std']}} \
-        if part in CODECS else {'params': frozen['towers'][part]}
-    save(path, tree, {'part': part})
 
 
 def main():

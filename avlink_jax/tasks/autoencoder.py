@@ -9,15 +9,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
-from avlink_jax.build import Models
 from avlink_jax.codecs import mel_vae, patchgan, perceptual
 from avlink_jax.model.noise import gaussian
+from avlink_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoencoder:
+class Autoencoder(Task):
   """A codec and, if `codec_loss.adversarial`, the discriminator it is trained against.
 
   The generator minimises `fit` + KL (a mean over elements), and from step `codec_loss.disc_after`
@@ -35,12 +34,8 @@ class Autoencoder:
     fit(made, batch, key)              -> scalar, metrics: how far off a reconstruction is
     last_kernel(params)                (params as a function of the decoder's last kernel, it)
   """
-  models: Models
-  config: ConfigDict
-  frozen_parts = ()
-
   @property
-  def players(self):
+  def groups(self):
     return ('discriminator', 'generator') if self.config.codec_loss.adversarial else ('generator',)
 
   @functools.cached_property
@@ -48,10 +43,10 @@ class Autoencoder:
     """Read when a loss is first computed: sampling does not need it."""
     return perceptual.load(self.config.codec_loss.perceptual)
 
-  def pace(self, player):
+  def lr_scale(self, group):
     """A discriminator that begins late, against a codec that is already good, gives up at a high
     rate: what it sees tells nothing yet, and it learns to see nothing."""
-    return self.config.codec_loss.disc_rate if player == 'discriminator' else 1.0
+    return self.config.codec_loss.disc_rate if group == 'discriminator' else 1.0
 
   def init(self, key, frozen):
     del frozen
@@ -60,16 +55,16 @@ class Autoencoder:
       params['discriminator'] = self.discriminator.init(jax.random.fold_in(key, 1))
     return params
 
-  def sampled(self, params):
+  def exported(self, params):
     return params['generator']
 
   def init_stats(self):
     return {'std': jnp.ones(())}
 
-  def loss(self, params, stats, frozen, batch, key, step, player):
+  def loss(self, params, stats, frozen, batch, key, step, group):
     """`stats.std` follows the latents' deviation, by which the flow models' data is divided."""
     del frozen
-    own = {'discriminator': self._discriminator_loss, 'generator': self._generator_loss}[player]
+    own = {'discriminator': self._discriminator_loss, 'generator': self._generator_loss}[group]
     return own(params, stats, batch, key, step)
 
   def _encode(self, params, data, key):

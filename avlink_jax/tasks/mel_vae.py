@@ -4,20 +4,45 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from avlink_jax.codecs import patchgan, perceptual
+from avlink_jax.codecs.mel_codec import MelCodec
+from avlink_jax.data import batch as batches
 from avlink_jax.tasks.autoencoder import Autoencoder
+
+
+@dataclasses.dataclass(frozen=True)
+class Mel(MelCodec):
+  """Reads the mel itself, also where latents of it were prepared."""
+  reads = 'mel'
+
+  @classmethod
+  def of(cls, codec):
+    """The mel of a MelCodec."""
+    return cls(codec.name, codec.vae, codec.spec, codec.load_vocoder)
 
 
 @dataclasses.dataclass(frozen=True)
 class MelVAETask(Autoencoder):
   """Reconstruction is L1 on the log-mel + the perceptual distance, where there is a clip."""
-  reads = ('mel',)
   modalities = generate = ('audio',)
+  beside = ('video',)
+
+  @property
+  def readers(self):
+    return (Mel.of(self.models.modalities['audio'].codec),)
 
   @property
   def codec(self):
-    return self.models.codec
+    return self.models.modalities['audio'].codec.vae
+
+  def check(self):
+    self.models.modalities['audio'].codec.check()
+
+  @property
+  def decoder_weights(self):
+    return self.models.modalities['audio'].codec.decoder_weights
 
   @property
   def sizes(self):
@@ -44,7 +69,7 @@ class MelVAETask(Autoencoder):
     `codec_loss.frames` of T are looked at (0: all), from the same random frame on in the whole
     batch: patches are judged one by one, and a part of them is as good an estimate in less time.
     """
-    frames, silence = self.config.codec_loss.frames, self.models.codec.silence
+    frames, silence = self.config.codec_loss.frames, self.codec.silence
     image = jnp.where(mask[..., None], 1 - mel / silence, 0)[..., None]
     if not 0 < frames < mel.shape[1]:
       return image
@@ -64,7 +89,18 @@ class MelVAETask(Autoencoder):
   def last_kernel(self, params):
     """(params as a function of the decoder's last kernel, that kernel (3, width, n_mels))."""
     decoder = params['decoder']
-    last = f'Conv_{len(self.models.codec.multipliers)}'  # one before, one at each doubling
+    last = f'Conv_{len(self.codec.multipliers)}'  # one before, one at each doubling
     put = lambda kernel: {**params, 'decoder': {  # noqa: E731
         **decoder, last: {**decoder[last], 'kernel': kernel}}}
     return put, decoder[last]['kernel']
+
+  def reconstructor(self):
+    decode = jax.jit(lambda params, std, mel: self.codec.decode(
+        params, std, self.codec.encode(params, std, mel)))
+    reader, = self.readers
+
+    def reconstruct(params, stats, clip):
+      mel = batches.read(clip, 0.0, self.models.layout, reader)['mel']
+      return {'audio': reader.vocoder(np.asarray(decode(params, stats['std'], mel[None]))[0])}
+
+    return reconstruct

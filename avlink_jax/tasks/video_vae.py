@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from avlink_jax.codecs import lfq, patchgan, perceptual
-from avlink_jax.codecs.video_vae import as_float
+from avlink_jax.codecs.pixels import as_float, as_uint8
+from avlink_jax.data import batch as batches
 from avlink_jax.errors import UserError
 from avlink_jax.tasks.autoencoder import Autoencoder
 
@@ -16,12 +17,15 @@ from avlink_jax.tasks.autoencoder import Autoencoder
 @dataclasses.dataclass(frozen=True)
 class VideoVAETask(Autoencoder):
   """Reconstruction is L1 + the perceptual distance of pictures, over the frames that a clip has."""
-  reads = ('video',)
   modalities = generate = ('video',)
 
   @property
+  def readers(self):
+    return (self.models.modalities['video'].codec,)
+
+  @property
   def codec(self):
-    return self.models.video_codec
+    return self.models.modalities['video'].codec.vae
 
   @property
   def sizes(self):
@@ -88,6 +92,25 @@ class VideoVAETask(Autoencoder):
     put = lambda kernel: {**params, 'decoder': {  # noqa: E731
         **decoder, 'last': {**decoder['last'], 'kernel': kernel}}}
     return put, decoder['last']['kernel']
+
+  def decoding(self, clips):
+    """All frames of a clip at once; `reconstructor` does it in parts (codecs/video_parts.py)."""
+    clip = self.models.layout.clip
+    size = clip.frames, clip.height, clip.width
+    weights = jax.eval_shape(lambda: (self.codec.init(jax.random.key(0)), jnp.ones(())))
+    latents = jax.eval_shape(self.codec.encode, *weights, jax.ShapeDtypeStruct(
+        (clips, *size, 3), jnp.uint8))
+    return lambda *args: self.codec.decode(*args, *size), weights, latents
+
+  def reconstructor(self):
+    """In parts, whatever a clip's length."""
+    def reconstruct(params, stats, clip):
+      video = batches.all_frames(clip, self.models.layout.fps)[None]
+      latents = self.codec.encode_in_parts(params, stats['std'], video)
+      decoded = self.codec.decode_in_parts(params, stats['std'], latents, *video.shape[1:4])
+      return {'video': as_uint8(decoded[0])}
+
+    return reconstruct
 
 
 def _mean(x, mask):

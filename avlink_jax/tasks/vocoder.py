@@ -9,12 +9,15 @@ import math
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+import numpy as np
 
-from avlink_jax.build import Models
 from avlink_jax.codecs import hifigan, hifigan_losses
-from avlink_jax.codecs.mel import log_mel_in_jax
+from avlink_jax.codecs.mel import MelSpec, log_mel_in_jax, normalise
+from avlink_jax.codecs.vocoder import HiFiGANVocoder
+from avlink_jax.data import batch as batches
 from avlink_jax.model.noise import gaussian
+from avlink_jax.tasks.mel_vae import Mel
+from avlink_jax.tasks.task import Task
 
 FASTEST = 1.25  # times the speed, at most, by which `augment` plays a sound
 
@@ -103,21 +106,37 @@ def augment(key, wave, mask, length, sample_rate):
 
 
 @dataclasses.dataclass(frozen=True)
-class VocoderTask:
+class Wave:
+  """Reads the normalised wave: 'wave' float32 (S,) and 'wave_mask' bool (S,)."""
+  medium = 'audio'
+  reads = 'wave'
+
+  def arrays(self, layout):
+    return {'wave': (np.float32, (layout.samples,)), 'wave_mask': (np.bool_, (layout.samples,))}
+
+  def read(self, media, mask, layout):
+    del layout
+    return {'wave': normalise(media), 'wave_mask': mask}
+
+
+@dataclasses.dataclass(frozen=True)
+class VocoderTask(Task):
   """Least-squares adversarial loss + feature_weight · features + mel_weight · L1 on the log-mel.
 
   Before step `adversarial_after` the L1 acts alone and the discriminators learn nothing.
   """
-  models: Models
-  config: ConfigDict
-  reads = ('wave',)
   modalities = generate = ('audio',)
-  frozen_parts = ()
-  players = ('discriminator', 'generator')
+  beside = ('video',)
+  readers = (Wave(),)
+  groups = ('discriminator', 'generator')
+
+  @property
+  def spec(self) -> MelSpec:
+    return self.models.modalities['audio'].codec.spec
 
   @property
   def vocoder(self):
-    return hifigan.build(self.config.vocoder, self.models.layout.mel)
+    return hifigan.build(self.config.vocoder, self.spec)
 
   @property
   def discriminators(self):
@@ -126,26 +145,19 @@ class VocoderTask:
         tuple(c.periods), tuple(c.period_widths), c.scales,
         tuple(tuple(layer) for layer in c.scale_layers))
 
-  def pace(self, player):
-    del player
-    return 1.0
-
   def init(self, key, frozen=None):
     del frozen
     keys = jax.random.split(key)
     return {'discriminator': self.discriminators.init(keys[0]),
             'generator': self.vocoder.init(keys[1])}
 
-  def sampled(self, params):
+  def exported(self, params):
     return params['generator']
-
-  def init_stats(self):
-    return {}
 
   def pieces(self, batch, key):
     """Training examples of a batch: log-mels (B, T, n_mels) seen with the real sound around them,
     waves (B, T·hop) and which samples of them count, bool (B, T·hop)."""
-    spec, c = self.models.layout.mel, self.config.vocoder
+    spec, c = self.spec, self.config.vocoder
     if c.segment % spec.hop:
       raise ValueError(f'vocoder.segment {c.segment} is not a multiple of the hop, {spec.hop}')
     length = c.segment + 2 * spec.padding
@@ -159,19 +171,20 @@ class VocoderTask:
     inside = slice(spec.padding, -spec.padding)
     return log_mel_in_jax(wave, spec, padded=True), wave[:, inside], mask[:, inside]
 
-  def loss(self, params, stats, frozen, batch, key, step, player):
-    """Neither player hears what is made where there is no clip: it is silenced, as the clip is."""
+  def loss(self, params, stats, frozen, batch, key, step, group):
+    """Neither network hears what is generated where there is no clip: it is silenced, as the clip
+    is."""
     del frozen
     mel, real, mask = self.pieces(batch, key)
     fake = self.vocoder.apply(params['generator'], mel) * mask
-    play = self._judge if player == 'discriminator' else self._deceive
+    play = self._judge if group == 'discriminator' else self._deceive
     value, metrics = play(params['discriminator'], real, fake)
     # A lax.cond would spare the work of the first steps, but on a CPU XLA compiles convolutions
     # within one so badly that the others take more than twice as long (tests/benchmarks/vocoder.py
     # --conditional).
     acts = jnp.float32(step >= self.config.vocoder.adversarial_after)
     value, metrics = jax.tree.map(lambda x: acts * x, (value, metrics))
-    if player == 'generator':
+    if group == 'generator':
       l1 = self._mel_l1(real, fake, mask)
       value, metrics = value + self.config.vocoder.mel_weight * l1, {**metrics, 'mel_l1': l1}
     return value, (metrics, stats)
@@ -190,7 +203,19 @@ class VocoderTask:
 
   def _mel_l1(self, real, fake, mask):
     """Both without their surroundings: the made sound has none."""
-    spec = self.models.layout.mel
+    spec = self.spec
     heard = jnp.all(mask.reshape(len(mask), -1, spec.hop), axis=-1)
     return hifigan_losses.mel_loss(
         log_mel_in_jax(real, spec), log_mel_in_jax(fake, spec), heard)
+
+  def reconstructor(self):
+    reader = Mel.of(self.models.modalities['audio'].codec)
+
+    def reconstruct(params, stats, clip):
+      del stats
+      mel = batches.read(clip, 0.0, self.models.layout, reader)['mel']
+      vocoder = HiFiGANVocoder(
+          self.vocoder, params, self.spec, self.config.sample.vocoder_rounds)
+      return {'audio': vocoder(mel)}
+
+    return reconstruct

@@ -12,6 +12,7 @@ word.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -113,6 +114,11 @@ class Checkpoints:
     """What the host knew at `step`, as given to `save`."""
     with storage.reached(self._folder):
       return json.loads((self._folder / str(step) / 'about.json').read_text())
+
+  def digest(self, step):
+    """SHA-256 of a step's manifest, in hexadecimal digits: what tells its bytes from all others."""
+    with storage.reached(self._folder):
+      return hashlib.sha256((self._folder / str(step) / manifest.NAME).read_bytes()).hexdigest()
 
   def restore(self, like, step=None):
     """The State saved at `step` (default: the newest that is sound), shaped and placed as `like`,

@@ -9,26 +9,27 @@ from avlink_jax.training.sharding import divisors
 
 
 @contextlib.contextmanager
-def told(remedies, config):
+def told(remedies, of):
   """Where the devices' memory does not hold a program, now or when it is compiled: UserError that
-  lists what `remedies` makes of (config, number of devices): a 'key=value' each."""
+  lists what `remedies` makes of (`of`, number of devices): a 'key=value' each."""
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
     if not out_of_memory(error):
       raise
     said = ' '.join(str(error).split()).removeprefix('RESOURCE_EXHAUSTED: ')[:160]
-    might = ' or '.join(f'--config.{key}' for key in remedies(config, len(jax.devices())))
+    might = ' or '.join(f'--config.{key}' for key in remedies(of, len(jax.devices())))
     raise UserError(f'out of memory ({said}): ' + (
         f'set {might}' if might else 'use more devices, or a smaller scale')) from None
 
 
-def for_training(config, devices):
+def for_training(task, devices):
   """What makes a training step smaller; first what changes nothing of its result."""
+  config = task.config
   train, ways = config.train, devices // config.mesh.sequence
   own = train.batch_size // ways  # examples of a device, which holds a part of them at a time
   remedies = []
-  if config.task not in ('mel_vae', 'vocoder', 'video_vae'):  # whose adversaries need it whole
+  if task.accumulates:
     remedies += [f'train.accumulate={n}' for n in divisors(own) if n > train.accumulate][:1]
   if config.remat == 'none':
     remedies.append('remat=block')

@@ -34,14 +34,15 @@ class Placed:
   batch: dict
 
 
-def place(task, config, mesh, frozen):
-  """The run of `task` on `mesh`; `frozen` holds arrays or shapes (weights.frozen_shapes).
+def place(task, mesh, frozen):
+  """The run of `task` on `mesh`; `frozen` holds arrays or shapes (tasks/frozen.py).
 
   Raises UserError where the mesh, the batch and the task do not fit together.
   """
+  config, models = task.config, task.models
   sharding.check_batch(config, mesh)
   sharding.check_tokens(task, mesh)
-  if config.train.accumulate > 1 and task.players:
+  if config.train.accumulate > 1 and not task.accumulates:
     raise UserError(f'train.accumulate={config.train.accumulate}: {config.task} has an adversary, '
                     'whose batch cannot come in parts: set it to 1')
   optimizer = training.make_optimizer(config)
@@ -49,9 +50,7 @@ def place(task, config, mesh, frozen):
   init = spread.over(mesh, functools.partial(training.init, task, optimizer, config.seed))
   shapes = jax.eval_shape(init, frozen)
   placement = sharding.shardings(shapes, mesh)
-  models = task.models
-  batch = batches.shapes(config.train.batch_size, task.reads, models.layout.example, models.text,
-                         config.towers.video.features)
+  batch = batches.shapes(config.train.batch_size, task.readers, models.layout.example, models.texts)
   return Placed(
       init=jax.jit(init, out_shardings=placement),
       update=jax.jit(

@@ -73,7 +73,7 @@ def check_batch(config, mesh):
 def check_tokens(task, mesh):
   """Raises UserError where there are no tokens that `mesh.sequence` could split."""
   count = mesh.shape['sequence']
-  towers = {} if task.players else {name: task.models.towers[name] for name in task.modalities}
+  towers = task.towers_run
   shapes = example_shapes(task.models)
   lengths = {name: math.prod(tower.grid(shapes[name][:-1]))
              for name, tower in towers.items() if getattr(tower, 'split', False)}

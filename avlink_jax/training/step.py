@@ -57,14 +57,14 @@ def init(task, optimizer, seed, frozen):
   """State at step 0, from the run's seed and, for what is fine-tuned, the frozen trees."""
   params = task.init(jax.random.key(seed), frozen)
   return State(step=jnp.zeros((), jnp.int32), params=params,
-               ema=jax.tree.map(jnp.copy, task.sampled(params)), stats=task.init_stats(),
-               optimizer={player or 'all': optimizer.init(own_part(params, player))
-                          for player in task.players or (None,)})
+               ema=jax.tree.map(jnp.copy, task.exported(params)), stats=task.init_stats(),
+               optimizer={group or 'all': optimizer.init(own_part(params, group))
+                          for group in task.groups or (None,)})
 
 
-def own_part(params, player):
-  """The parameters that a player's loss trains; all of them where there are no players."""
-  return params if player is None else params[player]
+def own_part(params, group):
+  """The parameters that a group's loss trains; all of them where there are no groups."""
+  return params if group is None else params[group]
 
 
 def part_of(i, parts):
@@ -92,7 +92,7 @@ def gradients_of(loss, own, parts):
 def train_step(task, optimizer, config, state, frozen, batch):
   """(State, metrics) after one update. All randomness comes from (seed, step).
 
-  Gradients exist for `state.params` alone: the frozen trees are not differentiated. Players
+  Gradients exist for `state.params` alone: the frozen trees are not differentiated. Groups
   (generator, discriminator) move one after another, each against the others' newest parameters;
   what their losses compute alike is computed once, since it is one program.
 
@@ -102,28 +102,28 @@ def train_step(task, optimizer, config, state, frozen, batch):
   key = jax.random.fold_in(jax.random.key(config.seed), state.step)
   params, stats, optimizers, metrics = state.params, state.stats, {}, {}
   finite, clipped = True, False
-  for player in task.players or (None,):
+  for group in task.groups or (None,):
 
-    def loss(own, part, params=params, stats=stats, player=player):
-      whole = own if player is None else {**params, player: own}
+    def loss(own, part, params=params, stats=stats, group=group):
+      whole = own if group is None else {**params, group: own}
       of = {} if part is None else {'part': part}
-      return task.loss(whole, stats, frozen, batch, key, state.step, player, **of)
+      return task.loss(whole, stats, frozen, batch, key, state.step, group, **of)
 
-    own = own_part(params, player)
+    own = own_part(params, group)
     (value, (said, stats)), gradients = gradients_of(loss, own, config.train.accumulate)
-    name, pace = player or 'all', task.pace(player)
+    name, scale = group or 'all', task.lr_scale(group)
     updates, optimizers[name] = optimizer.update(gradients, state.optimizer[name], own)
-    own = optax.apply_updates(own, optax.tree.scale(pace, updates))
-    params = own if player is None else {**params, player: own}
-    # The last player's loss is what the run is judged by; the others' carry their names.
-    prefix = '' if player == (task.players or (None,))[-1] else f'{player}_'
+    own = optax.apply_updates(own, optax.tree.scale(scale, updates))
+    params = own if group is None else {**params, group: own}
+    # The last group's loss is what the run is judged by; the others' carry their names.
+    prefix = '' if group == (task.groups or (None,))[-1] else f'{group}_'
     norm = optax.global_norm(gradients)
     metrics |= {f'{prefix}loss': value, f'{prefix}grad_norm': norm, **said}
     finite &= jnp.isfinite(value) & jnp.isfinite(norm)
     clipped |= norm > config.train.clip_norm
   # A young average forgets its random start: Polyak's decay grows with the step.
   decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
-  ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, task.sampled(params))
+  ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, task.exported(params))
   metrics['learning_rate'] = learning_rate(config)(state.step)
   counts = counted(state.counts, finite, clipped)
   old = (state.params, state.ema, state.stats, state.optimizer)

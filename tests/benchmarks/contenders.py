@@ -199,7 +199,7 @@ class Torch(Side):
     torch_training.load(self.model, self.task, self.params(), self.frozen)
     self.model.to(self.device)
     self.batch, self.noise = self._put(self.batch), self._put(self.noise)
-    self.null = self._put(self.models.text.prepare(['']))
+    self.null = self._put(self.models.modalities['audio'].text.prepare(['']))
     if mode != 'check':
       self.frozen = None
 

@@ -27,7 +27,7 @@ from avlink_jax.training import step as training
 
 def random_batch(task, size, rng):
   """A batch of noise in the layout of data/batch.py."""
-  layout, text = task.models.layout, task.models.text
+  layout, text = task.models.layout, task.models.modalities['audio'].text
   batch = {f'{name}_text': text.prepare(['a hammer strikes metal'] * size)
            for name in ('audio', 'video')}
   if 'video' in task.modalities:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from avlink_jax import build as model_builder
-from avlink_jax.codecs.video_vae import as_uint8
+from avlink_jax.codecs.pixels import as_uint8
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.metrics import pictures
@@ -45,7 +45,7 @@ def autoencoder(path):
   tree, about = weights.read(path)
   config = video_vae.get_config(about.get('scale', 'nano'))
   config.video_codec.update(weights.config_of(about, path).video_codec)
-  codec = model_builder.build(config).video_codec
+  codec = model_builder.build(config).modalities['video'].codec.vae
   params, std = tree['params'], tree['stats']['std']
   weights.fit(params, jax.eval_shape(codec.init, jax.random.key(0)), path)
 

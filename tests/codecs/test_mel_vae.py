@@ -34,7 +34,7 @@ moments, encode, decode = (plain_jit(f) for f in (VAE.moments, VAE.encode, VAE.d
 
 
 def test_at_paper_size_a_clip_is_129_latents_of_64_channels():
-  codec = model_builder.build(mel_vae.get_config('paper')).codec
+  codec = model_builder.build(mel_vae.get_config('paper')).modalities['audio'].codec.vae
   shapes = jax.eval_shape(codec.init, jax.random.key(0))
   clip = jax.ShapeDtypeStruct((1, 516, 64), jnp.float32)
   latents = jax.eval_shape(codec.encode, shapes, 1.0, clip)
@@ -116,7 +116,7 @@ def test_inside_mels_count_from_the_centre_in_units_of_the_scale(linear):
 
 @pytest.mark.parametrize('scale', ['paper', 'small'])
 def test_at_the_larger_scales_zero_padding_means_silence(scale):
-  codec = model_builder.build(mel_vae.get_config(scale)).codec
+  codec = model_builder.build(mel_vae.get_config(scale)).modalities['audio'].codec.vae
   assert codec.centre == codec.silence and codec.scale == 1 and not codec.linear
 
 

@@ -15,7 +15,8 @@ from runs import quickly_compiled
 from avlink_jax import build as model_builder
 from avlink_jax.codecs import causal, video_parts
 from avlink_jax.codecs.causal import CausalConv, LocalNorm
-from avlink_jax.codecs.video_vae import VideoVAE, as_float, as_uint8
+from avlink_jax.codecs.pixels import as_float, as_uint8
+from avlink_jax.codecs.video_vae import VideoVAE
 from configs import video_vae
 
 # Every kind of level: one that halves space alone, one that halves time too.
@@ -64,7 +65,7 @@ def assert_same(a, b):
 @pytest.mark.parametrize('scale, channels', [('paper', 16), ('small', 16), ('nano', 8)])
 def test_a_clip_lies_on_the_base_models_grid(scale, channels):
   """124 frames of 288 × 512 are 31 × 36 × 64 latents and come back as 124 × 288 × 512."""
-  codec = model_builder.build(video_vae.get_config(scale)).video_codec
+  codec = model_builder.build(video_vae.get_config(scale)).modalities['video'].codec.vae
   shapes = jax.eval_shape(codec.init, jax.random.key(0))
   clip = jax.ShapeDtypeStruct((1, 124, 288, 512, 3), jnp.uint8)
   z = jax.eval_shape(codec.encode, shapes, 1.0, clip)
@@ -75,7 +76,7 @@ def test_a_clip_lies_on_the_base_models_grid(scale, channels):
 
 def test_paper_scale_is_magvit_v2s():
   """128 · (1, 2, 2, 4) channels, 4 blocks a level, time halved by the last two strides."""
-  codec = model_builder.build(video_vae.get_config('paper')).video_codec
+  codec = model_builder.build(video_vae.get_config('paper')).modalities['video'].codec.vae
   assert codec.widths == (128, 256, 256, 512) and codec.blocks == codec.decoder_blocks == 4
   assert [codec.stride_of(level) for level in range(3)] == [(1, 2, 2), (2, 2, 2), (2, 2, 2)]
   encoder = jax.eval_shape(codec.init, jax.random.key(0))['encoder']
@@ -84,7 +85,7 @@ def test_paper_scale_is_magvit_v2s():
 
 
 def test_nano_is_small_enough_to_ship():
-  codec = model_builder.build(video_vae.get_config('nano')).video_codec
+  codec = model_builder.build(video_vae.get_config('nano')).modalities['video'].codec.vae
   shapes = jax.eval_shape(codec.init, jax.random.key(0))
   assert sum(x.size for x in jax.tree.leaves(shapes)) < 450_000
 
@@ -200,7 +201,7 @@ def test_parts_are_the_whole_at_shipped_sizes(scale, size):
   config = video_vae.get_config(scale)
   config.video_codec.blocks = config.video_codec.decoder_blocks = 1  # all channels, fewer layers
   config.video_codec.middle = min(config.video_codec.middle, 1)
-  codec = model_builder.build(config).video_codec
+  codec = model_builder.build(config).modalities['video'].codec.vae
   given, x = random_params(codec), video(9, *size)
   tile = (2, 3) if scale == 'nano' else None
   whole = plain_jit(codec.encode)(given, 1.0, x)

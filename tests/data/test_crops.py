@@ -130,7 +130,7 @@ def test_what_is_looked_at_outside_training_is_the_whole_clip():
   clip = source.load(0)
   assert (clip.duration, clip.frames.shape) == (3.0, (73, 36, 64, 3))
   assert len(clip.audio), 'it is exported with its sound'
-  made, *_ = pipeline.make_examples(source, models.layout, task.reads, config.data)(0)
+  made, *_ = pipeline.make_examples(source, models.layout, task.readers, config.data)(0)
   assert made['video'].shape == (9, 36, 64, 3)
 
 
@@ -138,10 +138,10 @@ def test_a_batch_has_the_shapes_that_programs_are_compiled_for():
   config = config_of()
   models, task = build(config)
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
-  examples = pipeline.make_examples(source, models.layout, task.reads, config.data)
-  (batch, _), = pipeline.train_batches(examples, models.text.prepare, seed=0, batch_size=4,
+  examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
+  (batch, _), = pipeline.train_batches(examples, models.prepare, seed=0, batch_size=4,
                                        first_step=0, last_step=1)
-  shapes = batches.shapes(4, task.reads, models.layout.example, models.text)
+  shapes = batches.shapes(4, task.reads, models.layout.example, models.modalities['audio'].text)
   assert batch.keys() == shapes.keys()
   for name in ('video', 'video_mask'):
     assert (batch[name].shape, batch[name].dtype) == (shapes[name].shape, shapes[name].dtype)
@@ -167,7 +167,7 @@ def test_a_file_that_is_too_short_is_replaced_and_told(folder):
   config = config_of(folder, **{'data.max_broken': 1.0})
   models, task = build(config)
   source = Folder(folder, height=36, width=64, sample_rate=16000)
-  examples = pipeline.make_examples(source, models.layout, task.reads, config.data)
+  examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   for visit in range(2):
     made, id, _, skipped = examples(3, np.random.default_rng(visit))
     assert made['video'].shape == (9, 12, 24, 3) and id == '0'
@@ -246,8 +246,8 @@ def test_a_mixture_is_cropped_like_its_sources(folder):
   config = config_of(f'impacts*1,{folder}*1')
   models, task = build(config)
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
-  examples = pipeline.make_examples(source, models.layout, task.reads, config.data)
-  (batch, meta), = pipeline.train_batches(examples, models.text.prepare, seed=0, batch_size=8,
+  examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
+  (batch, meta), = pipeline.train_batches(examples, models.prepare, seed=0, batch_size=8,
                                           first_step=0, last_step=1)
   assert batch['video'].shape == (8, 9, 12, 24, 3)
   assert {id.startswith('impacts') for id in meta.ids} == {True, False}

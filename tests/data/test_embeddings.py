@@ -50,14 +50,14 @@ def test_prepared_embeddings_are_those_that_t5_makes_and_it_is_not_needed(folder
   models, task = build(with_t5(folder, '/gone'))
   source = pipeline.open_source(with_t5(folder, '/gone'), models.layout, 'train', task.reads)
   captions = [source.load(i).audio_caption for i in range(5)] + ['']
-  models.text.check('')  # as a run does at its start
-  ours = models.text.prepare(captions)
+  models.modalities['audio'].text.check('')  # as a run does at its start
+  ours = models.modalities['audio'].text.prepare(captions)
   theirs = t5_text.load(t5, max_tokens=12).prepare(captions)
   assert np.abs(theirs['embedding']).max() > 0.1
   np.testing.assert_array_equal(ours['embedding'], theirs['embedding'])
   np.testing.assert_array_equal(ours['mask'], theirs['mask'])
   with pytest.raises(UserError, match='/gone: no such folder'):
-    models.text.prepare(['never said'])
+    models.modalities['audio'].text.prepare(['never said'])
 
 
 def test_each_distinct_caption_is_embedded_once(tmp_path, t5, monkeypatch):

@@ -83,9 +83,9 @@ def test_the_step_sees_one_layout_either_way_and_the_same_latents(tmp_path, code
   for source in ('impacts', str(tmp_path / 'r')):
     config.data.update(source=source, impacts_clips=2)
     opened = pipeline.open_source(config, models.layout, 'train', task.reads)
-    pipeline.check_codec(opened, models.codec, tree)
-    examples = pipeline.make_examples(opened, models.layout, task.reads, config.data)
-    batch[source], _ = pipeline.first_batch(examples, models.text.prepare, 2)
+    pipeline.check_codec(opened, models.modalities['audio'].codec.vae, tree)
+    examples = pipeline.make_examples(opened, models.layout, task.readers, config.data)
+    batch[source], _ = pipeline.first_batch(examples, models.prepare, 2)
   raw, prepared = batch.values()
   assert raw.keys() - {'mel'} == prepared.keys() - {'audio_latents'}
   clean = quick_jit(lambda batch: task.clean({'codec': tree}, batch, 'audio'))

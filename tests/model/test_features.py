@@ -186,7 +186,7 @@ def test_a_crop_of_sound_and_vectors_is_one_piece_of_time(clips):
     first = np.argmax(on)
     if 0 < first < 5:  # the click is heard between two pictures' times
       heard += 1
-      loudest = np.exp(made['mel']).sum(1).argmax() / models.layout.mel.rate
+      loudest = np.exp(made['mel']).sum(1).argmax() / models.modalities['audio'].codec.spec.rate
       assert (first - 1) / 6 - 0.05 < loudest < first / 6 + 0.05
   assert len(starts) > 20 and heard > 3
 
@@ -218,7 +218,7 @@ def test_v2a_trains_and_samples_from_a_folder_with_features(clips):
   step = quick_jit(functools.partial(
       training.train_step, task, training.make_optimizer(config), config))
   losses = []
-  for batch, meta in pipeline.train_batches(examples, models.text.prepare, seed=0, batch_size=4,
+  for batch, meta in pipeline.train_batches(examples, models.prepare, seed=0, batch_size=4,
                                             first_step=0, last_step=2, threads=1):
     assert batch['video_features'].shape == (4, 6, WIDTH) and batch['video_mask'].all()
     assert len(meta.ids) == 4 and 'video' not in batch

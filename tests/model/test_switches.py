@@ -197,7 +197,7 @@ def test_the_unconditional_pass_is_the_fine_tuned_towers():
 
   @quick_jit
   def bare(tower, x, t):
-    text = task.models.text
+    text = task.models.modalities['audio'].text
     said = text.encode(frozen['towers']['audio']['text'], text.prepare([''] * 4))
     given = Input(x, jnp.full(4, t), *said, task.mask(batch, 'audio'))
     return task.models.towers['audio'].velocity(tower, given)

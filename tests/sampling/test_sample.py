@@ -16,7 +16,7 @@ from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
 from avlink_jax.sample import blank_clip, export_samples, one_way, sample
-from avlink_jax.storage import weights
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.train import train
 from avlink_jax.training.log import Log
 
@@ -317,7 +317,7 @@ def test_sound_and_picture_are_made_together_of_words(run, tmp_path):
 def test_both_are_made_for_a_data_sets_captions_and_scored(run, tmp_path):
   config, _ = run('av')
   models, task = build(config)
-  built = weights.load_frozen(config, models, task.frozen_parts)
+  built = frozen_parts.load(config, models, task.frozen_parts)
   log = Log(tmp_path, 1, 0)
   params = jax.tree.map(np.asarray, quick_jit(task.init)(jax.random.key(0), built))
   scores = export_samples(task, params, {}, built, config, tmp_path, 1, log)

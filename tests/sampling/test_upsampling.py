@@ -17,6 +17,7 @@ from avlink_jax.errors import UserError
 from avlink_jax.sample import export_samples, sample
 from avlink_jax.sampling import upsampling
 from avlink_jax.storage import weights
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.train import train
 
 RATE, SECONDS = 16_000, 2
@@ -39,9 +40,9 @@ def frozen(tmp_path_factory):
       'sample.steps': 2, 'sample.overlap': 0.33, 'sample.batch_size': 2,
       'frozen.video_codec': 'gone'})
   models, task = build(config)
-  built = weights.load_frozen(micro_config('upsampler', **{
+  built = frozen_parts.load(micro_config('upsampler', **{
       'frozen.video_codec': made['video_codec']}), models, task.frozen_parts)
-  weights.keep_frozen(folder / 'run', built, task.frozen_parts)
+  frozen_parts.keep(folder / 'run', built, task.frozen_parts)
   params = random_like(jax.eval_shape(lambda: task.init(jax.random.key(0), built)), 3)
   weights.save(folder / 'run' / 'weights.safetensors', {'params': params},
                {'config': json.dumps(config.to_dict())})

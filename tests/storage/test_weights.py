@@ -17,6 +17,7 @@ from micro import build, frozen_of, micro_config, quick_jit, random_params
 from avlink_jax.errors import UserError
 from avlink_jax.model.dit import DiT, Input
 from avlink_jax.storage import weights
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.train import start_from
 
 names = st.text('abcdef_0', min_size=1, max_size=5)
@@ -180,8 +181,8 @@ def test_frozen_parts_are_read_from_where_the_config_says(tmp_path):
     config.frozen[name] = str(tmp_path / name)
     (tmp_path / name).mkdir()
     weights.save(tmp_path / name / 'weights.safetensors', {'params': tower}, {})
-  assert_same(weights.load_frozen(config, models, task.frozen_parts), frozen)
-  half = weights.load_frozen(config, models, task.frozen_parts, dtype=jnp.bfloat16)
+  assert_same(frozen_parts.load(config, models, task.frozen_parts), frozen)
+  half = frozen_parts.load(config, models, task.frozen_parts, dtype=jnp.bfloat16)
   assert {x.dtype for x in jax.tree.leaves(half['towers'])} == {jnp.dtype(jnp.bfloat16)}
 
   weights.save(tmp_path / 'foreign.safetensors', {'conv_pre': np.zeros(3)}, {})
@@ -189,11 +190,11 @@ def test_frozen_parts_are_read_from_where_the_config_says(tmp_path):
     other = config.copy_and_resolve_references()
     other.frozen[part] = str(tmp_path / 'foreign.safetensors')
     with pytest.raises(UserError, match='foreign.*weights are of another model.*missing in the'):
-      weights.load_frozen(other, models, task.frozen_parts)
+      frozen_parts.load(other, models, task.frozen_parts)
 
   config.frozen.audio = config.frozen.video
   with pytest.raises(UserError, match='video.*weights are of another model.*dit/'):
-    weights.load_frozen(config, models, task.frozen_parts)
+    frozen_parts.load(config, models, task.frozen_parts)
 
 
 @pytest.mark.parametrize('dtype', [None, jnp.bfloat16])
@@ -202,17 +203,18 @@ def test_a_run_keeps_its_frozen_parts_for_itself(tmp_path, dtype):
   config = micro_config('t2a')
   models, _ = build(config)
   config.frozen.codec = str(tmp_path / 'codec.safetensors')
-  codec = {'params': random_params(models.codec), 'stats': {'std': np.float32(0.7)}}
+  vae, text = models.modalities['audio'].codec.vae, models.modalities['audio'].text
+  codec = {'params': random_params(vae), 'stats': {'std': np.float32(0.7)}}
   weights.save(config.frozen.codec, codec, {})
-  tower = {'dit': random_params(models.towers['audio']), 'text': random_params(models.text)}
+  tower = {'dit': random_params(models.towers['audio']), 'text': random_params(text)}
   config.frozen.audio = str(tmp_path / 'audio.safetensors')
   weights.save(config.frozen.audio, {'params': tower}, {})
   parts, workdir = ('codec', 'audio'), tmp_path / 'run'
   workdir.mkdir()
-  before = weights.load_frozen(config, models, parts, dtype, workdir)
-  weights.keep_frozen(workdir, before, parts)
+  before = frozen_parts.load(config, models, parts, dtype, workdir)
+  frozen_parts.keep(workdir, before, parts)
   config.frozen.codec = config.frozen.audio = str(tmp_path / 'gone')
-  assert_same(weights.load_frozen(config, models, parts, dtype, workdir), before)
+  assert_same(frozen_parts.load(config, models, parts, dtype, workdir), before)
 
 
 # Stages on stages
@@ -251,7 +253,8 @@ def test_a_run_says_what_it_took_widened_and_left(tmp_path, capsys):
   config = micro_config('t2v')
   models, task = build(config)
   params = jax.tree.map(jnp.asarray, {
-      'dit': random_params(models.towers['video']), 'text': random_params(models.text)})
+      'dit': random_params(models.towers['video']),
+      'text': random_params(models.modalities['video'].text)})
   given = jax.tree.map(np.asarray, params)
   kernel = given['dit']['embed']['patch']['kernel']
   given['dit']['embed']['patch']['kernel'] = kernel.reshape(32, 3, -1)[:, :2].reshape(64, -1)

@@ -27,7 +27,7 @@ def micro(**codec_loss):
   config = config_of(**codec_loss)
   models, task = build(config)
   batch = batch_of(models, size=2)
-  batch['mel'] = np.clip(batch['mel'], task.models.codec.silence, 2)
+  batch['mel'] = np.clip(batch['mel'], task.codec.silence, 2)
   shapes = jax.eval_shape(task.init, jax.random.key(0), {})
   return config, task, random_like(shapes, 0), batch
 
@@ -72,7 +72,7 @@ def assert_close(a, b, rtol=2e-4):
 def forward(params):
   _, task, _, batch = micro()
   mean, log_variance, z = task._encode(params['generator'], batch['mel'], KEY)
-  return task.models.codec.decode(params['generator'], 1.0, z), mean, log_variance
+  return task.codec.decode(params['generator'], 1.0, z), mean, log_variance
 
 
 def reconstruction_loss(params):
@@ -130,8 +130,8 @@ def test_the_weight_is_measured_at_the_last_layer():
   _, task, params, batch = micro()
   own = params['generator']
   put, kernel = task.last_kernel({**own, 'linear': jax.tree.map(jnp.zeros_like, own['linear'])})
-  z = np.random.default_rng(0).standard_normal((1, 6, task.models.codec.latent_channels))
-  made = task.models.codec.decode(put(jnp.zeros_like(kernel)), 1.0, z.astype(np.float32))
+  z = np.random.default_rng(0).standard_normal((1, 6, task.codec.latent_channels))
+  made = task.codec.decode(put(jnp.zeros_like(kernel)), 1.0, z.astype(np.float32))
   np.testing.assert_array_equal(made, np.broadcast_to(made[:1, :1], made.shape))
   put, kernel = task.last_kernel(own)
   assert_equal(put(kernel), own)
@@ -152,7 +152,7 @@ def test_before_the_warm_up_the_adversary_has_no_say():
 
 def test_without_an_adversary_there_is_none_and_the_rest_is_the_same():
   _, task, params, _ = micro(adversarial=False)
-  assert task.players == ('generator',) and params.keys() == {'generator'}
+  assert task.groups == ('generator',) and params.keys() == {'generator'}
   start = micro()[2]
   alone = gradients('generator', AFTER, {'generator': start['generator']}, adversarial=False)
   early = gradients('generator', AFTER - 1)
@@ -201,7 +201,7 @@ def test_l1_is_the_mean_over_real_frames():
 
 def test_an_image_counts_from_silence_and_is_cut_alike_on_both_sides():
   _, task, _, batch = micro()
-  silence, mask = task.models.codec.silence, np.ones_like(batch['audio_mask'])
+  silence, mask = task.codec.silence, np.ones_like(batch['audio_mask'])
   whole = micro(frames=0)[1].image(batch['mel'], mask, KEY)
   np.testing.assert_allclose(whole[..., 0], 1 - batch['mel'] / silence, rtol=1e-6)
   assert not np.any(micro(frames=0)[1].image(np.full_like(batch['mel'], silence), mask, KEY))
@@ -225,7 +225,7 @@ def test_two_adams_move_in_one_step_and_the_discriminator_waits():
     states.append(state)
     metrics.append(made)
   assert set(state.optimizer) == {'discriminator', 'generator'}
-  assert jax.tree.structure(state.ema) == jax.tree.structure(task.sampled(state.params))
+  assert jax.tree.structure(state.ema) == jax.tree.structure(task.exported(state.params))
   assert state.ema.keys() == {'encoder', 'decoder', 'linear'} and set(state.stats) == {'std'}
   start = states[0].params['discriminator']
   for n, (before, after) in enumerate(zip(states[:-1], states[1:], strict=True)):

@@ -31,6 +31,7 @@ from avlink_jax.data.clip import Clip
 from avlink_jax.errors import UserError
 from avlink_jax.model.dit import Input
 from avlink_jax.sampling.sampler import Sampler
+from avlink_jax.sampling.trained import Trained
 from avlink_jax.storage import weights
 from avlink_jax.tasks import upsampler as upsampler_task
 from configs import t2v as t2v_config
@@ -62,7 +63,7 @@ def base():
   """The base model whose weights it begins with: (tower, its parameters with its text's)."""
   models, _ = build(micro_config('t2v'))
   return models.towers['video'], {'dit': random_params(models.towers['video'], 5),
-                                  'text': random_params(models.text, 6)}
+                                  'text': random_params(models.modalities['audio'].text, 6)}
 
 
 def begun(tmp_path, given=None, **changes):
@@ -112,7 +113,7 @@ def test_at_first_it_is_the_base_model_that_looks_at_the_small_video(tmp_path, c
   assert 'widened by inputs of zero weight: dit/embed/patch/kernel' in capsys.readouterr().err
   rng = np.random.default_rng(0)
   low = rng.standard_normal((2, *example_shapes(task.models)['low']), np.float32)
-  text = task.models.text.encode(given['text'], batch['video_text'])
+  text = task.models.modalities['audio'].text.encode(given['text'], batch['video_text'])
   seen = np.array([0.3, 0.9], np.float32)
   mask = task.mask(batch, 'video')
   small = Input(low, seen, *text, mask)
@@ -165,12 +166,12 @@ def test_the_small_video_is_every_fourth_frame_a_block_of_pixels_each():
   large = repeat(small, 'b t h w c -> b (t s) (h p) (w q) c', s=4, p=8, q=8).copy()
   large[:, 1::4] = large[:, 2::4] = large[:, 3::4] = 0
   wanted = small / 127.5 - 1
-  np.testing.assert_allclose(task.low({'video': large}), wanted, atol=1e-5)
-  np.testing.assert_allclose(task.low({'video': large, 'low': small}), wanted, atol=1e-6)
+  np.testing.assert_allclose(task.guide.small({'video': large}), wanted, atol=1e-5)
+  np.testing.assert_allclose(task.guide.small({'video': large, 'low': small}), wanted, atol=1e-6)
   clip = Clip('x', 1.0, large[0], np.arange(24) / 24, np.zeros(0, np.float32), 16000)
-  np.testing.assert_array_equal(batches.low_picture(clip, 0.0, (6, 8, 16, 3), 6.0), small[0])
+  np.testing.assert_array_equal(batches.low_video(clip, 0.0, (6, 8, 16, 3), 6.0), small[0])
   already = dataclasses.replace(clip, frames=small[0], frame_times=np.arange(6) / 6)
-  np.testing.assert_array_equal(batches.low_picture(already, 0.5, (3, 8, 16, 3), 6.0), small[0, 3:])
+  np.testing.assert_array_equal(batches.low_video(already, 0.5, (3, 8, 16, 3), 6.0), small[0, 3:])
 
 
 def test_a_latent_is_real_where_one_of_its_frames_is():
@@ -185,16 +186,15 @@ def test_noise_is_added_as_its_time_says_and_the_time_follows_its_law():
   low = np.zeros((1, 1, 1, 1, 3), np.uint8)  # -1 everywhere
   size = 4000
   batch = {'low': np.broadcast_to(low, (size, *low.shape[1:]))}
-  task = dataclasses.replace(task, models=dataclasses.replace(task.models, towers={
-      'video': dataclasses.replace(task.models.towers['video'], prediction='data')}))
-  guide = quick_jit(lambda key: task.drawn_guide({}, batch, key, (size,), lambda x: x))(
+  low_video = dataclasses.replace(task.guide, guesses=False)
+  guide = quick_jit(lambda key: low_video.draw({}, batch, key, (size,), lambda x: x))(
       jax.random.key(0))
   t, least = np.asarray(guide['guide_t']), task.config.flow.guide_time.low
   assert scipy.stats.kstest(t, scipy.stats.uniform(least, 1 - least).cdf).pvalue > 1e-3
   noise = (np.asarray(guide['guide']).reshape(size, 3) + t[:, None]) / (1 - t[:, None] + 1e-9)
   assert scipy.stats.kstest(noise[t < 0.99].ravel(), scipy.stats.norm.cdf).pvalue > 1e-3
 
-  fixed = task.fixed_guide({}, batch, {'low': np.ones((size, 1, 1, 1, 3))})
+  fixed = low_video.fixed({}, batch, {'low': np.ones((size, 1, 1, 1, 3))})
   told = task.config.sample.guide_time
   np.testing.assert_allclose(fixed['guide_t'], told)
   np.testing.assert_allclose(fixed['guide'], (1 - told) - told, rtol=1e-6)
@@ -203,7 +203,7 @@ def test_noise_is_added_as_its_time_says_and_the_time_follows_its_law():
 def test_the_noise_of_a_part_is_its_own_of_the_whole_batchs():
   task, frozen, batch = upsampler()
   half = lambda x: x[1:]  # noqa: E731
-  drawn = lambda batch, part: quick_jit(lambda: task.drawn_guide(  # noqa: E731
+  drawn = lambda batch, part: quick_jit(lambda: task.guide.draw(  # noqa: E731
       frozen, batch, jax.random.key(3), (2,), part))()
   whole = drawn(batch, lambda x: x)
   for name, x in drawn(jax.tree.map(half, batch), half).items():
@@ -222,18 +222,18 @@ def test_besides_it_is_given_the_latents_of_the_small_video_enlarged():
     for n, k in np.ndindex(6, 4):
       after = large[clip, min(n + 1, last)]
       wanted[clip, 4 * n + k] = large[clip, n] + k / 4 * (after - large[clip, n])
-  made = quick_jit(task.enlarged)(low, mask)
+  made = quick_jit(task.guide.enlarged)(low, mask)
   np.testing.assert_allclose(made[0], np.clip(wanted[0], -1, 1), atol=1e-5)
   np.testing.assert_allclose(made[1, :16], np.clip(wanted[1, :16], -1, 1), atol=1e-5)
 
   noise = {'low': np.zeros(low.shape)}  # at sample.guide_time 1 there is none
   shown = {**batch, 'low': np.round((low + 1) * 127.5).astype(np.uint8)}
-  guide = quick_jit(lambda: task.fixed_guide(frozen, shown, noise))()['guide']
+  guide = quick_jit(lambda: task.guide.fixed(frozen, shown, noise))()['guide']
   codec = frozen['video_codec']
-  again = quick_jit(task.models.video_codec.encode)(
+  again = quick_jit(task.codec('video').vae.encode)(
       codec['params'], codec['std'],
-      quick_jit(task.enlarged)(task.low(shown), task.mask(batch, 'video')))
-  np.testing.assert_allclose(guide, np.concatenate([task.low(shown), again], -1), atol=1e-4)
+      quick_jit(task.guide.enlarged)(task.guide.small(shown), task.mask(batch, 'video')))
+  np.testing.assert_allclose(guide, np.concatenate([task.guide.small(shown), again], -1), atol=1e-4)
 
 
 def test_untrained_it_enlarges(tmp_path):
@@ -243,11 +243,11 @@ def test_untrained_it_enlarges(tmp_path):
   params = begun(tmp_path).params
   low = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 16, 3), np.uint8)
   made = sampling(task, 1)(params, frozen, {**batch, 'low': low}, guidance=1.0)['video']
-  wanted = quick_jit(task.enlarged)(task.low({'low': low}), task.mask(batch, 'video'))
+  wanted = quick_jit(task.guide.enlarged)(task.guide.small({'low': low}), task.mask(batch, 'video'))
   codec = frozen['video_codec']
-  latents = quick_jit(task.models.video_codec.encode)(codec['params'], codec['std'], wanted)
+  latents = quick_jit(task.codec('video').vae.encode)(codec['params'], codec['std'], wanted)
   np.testing.assert_allclose(made, latents, atol=1e-3)
-  np.testing.assert_allclose(task.pictures(frozen, made[0], low[0]), wanted[0], atol=2e-3)
+  np.testing.assert_allclose(task.large(frozen, made[0], low[0]), wanted[0], atol=2e-3)
 
 
 @pytest.mark.parametrize('key, value, works', [
@@ -285,9 +285,9 @@ def test_the_loss_of_pixels_is_what_named_and_true_latents_decode_to():
   counted = np.ones(shape[:2], bool)
   counted[1, 4:] = False
   inputs = Input(x, np.float32([0.2, 0.6]), None, None, counted)
-  loss = lambda v, part: task.shown_loss(  # noqa: E731
-      frozen, 'video', inputs.replace(x=part(x), t=part(inputs.t)), part(v), part(target), counted,
-      part, jax.random.key(1))['pixels']
+  loss = lambda v, part: task.terms(  # noqa: E731
+      frozen, {'video': inputs.replace(x=part(x), t=part(inputs.t))}, {'video': part(v)},
+      {'video': part(target)}, {'video': counted}, part, jax.random.key(1))['pixels']
   whole = lambda x: x  # noqa: E731
   assert quick_jit(lambda: loss(target, whole)[1])() == 0
   weight, value = quick_jit(lambda: loss(velocity, whole))()
@@ -298,7 +298,7 @@ def test_the_loss_of_pixels_is_what_named_and_true_latents_decode_to():
   np.testing.assert_allclose(sum(rows), value, rtol=1e-5)
 
   codec = frozen['video_codec']
-  decode = quick_jit(task.models.video_codec.decode)
+  decode = quick_jit(task.codec('video').vae.decode)
   found = []
   for first in range(shape[1] - 2):  # the micro grid is no wider than the window
     named, true = (np.asarray(decode(codec['params'], codec['std'], np.asarray(
@@ -356,9 +356,10 @@ def test_clips_of_any_length_become_large_ones_as_long():
   task, frozen, _ = upsampler()
   config = micro_config('upsampler', **{'sample.steps': 2, 'sample.overlap': 0.33})
   params = random_trained()
-  sampler = Sampler(dataclasses.replace(task, config=config), params, {}, frozen, config)
+  sampler = functools.partial(Sampler(dataclasses.replace(task, config=config), frozen),
+                              Trained(params, {}, '', ''))
   clips = [small_clip(1.0), small_clip(0.4, 1, 'y'), small_clip(2.3, 2, 'z')]
-  assert [len(sampler.plan(clip)) for clip in clips] == [1, 1, 3]
+  assert [len(sampler.func.plan(clip)) for clip in clips] == [1, 1, 3]
   said = [{'audio': '', 'video': 'a ball'}] * 3
   made = sampler(clips, said, seed=1)
   assert [len(m['video']) for m in made] == [24, 10, 56]
@@ -374,7 +375,7 @@ def test_clips_of_any_length_become_large_ones_as_long():
 def test_every_window_of_a_long_clip_sees_its_own_part_of_the_small_one():
   task, frozen, _ = upsampler()
   config = micro_config('upsampler', **{'sample.overlap': 0.34})
-  sampler = Sampler(dataclasses.replace(task, config=config), {}, {}, frozen, config)
+  sampler = Sampler(dataclasses.replace(task, config=config), frozen)
   clip = small_clip(2.3)
   for start in sampler.plan(clip):
     window = sampler._window(clip, {'audio': '', 'video': ''}, start)
@@ -409,7 +410,7 @@ def test_with_one_step_it_is_the_networks_first_guess():
   made = sampling(task, 1)(params, frozen, given, guidance=1.0)['video']
   noise = noise_of(task, 2)
   text = task.encode({'video': params}, 'video', batch['video_text'])
-  inputs = Input(noise['video'], np.zeros(2, np.float32), *text, task.mask(batch, 'video'),
-                 **task.fixed_guide(frozen, given, noise))
+  inputs = task.input(x=noise['video'], t=np.zeros(2, np.float32), mask=task.mask(batch, 'video'),
+                      **text, **task.guide.fixed(frozen, given, noise))
   v = quick_jit(task.models.towers['video'].velocity)(params['dit'], inputs)
   np.testing.assert_allclose(made, flow.data_from_velocity(noise['video'], v, 0.0), atol=1e-3)

@@ -104,7 +104,7 @@ def test_the_generators_gradient_is_that_of_the_book():
 
   def forward(own):
     mean, log_variance, z = task._encode(own, real, KEY)
-    return task.models.video_codec.decode(own, 1.0, z, 8, 16, 24), mean, log_variance
+    return task.codec.decode(own, 1.0, z, 8, 16, 24), mean, log_variance
 
   def l1(own):
     return jnp.abs(forward(own)[0] - real)[mask].mean()

@@ -179,10 +179,10 @@ def test_a_step_of_the_trainer_moves_both_players_and_the_mel_comes_nearer():
           'discriminator_grad_norm', 'learning_rate', *step.COUNTS} == set(said[0])
   assert all(np.isfinite(list(m.values())).all() for m in said)
   assert said[-1]['mel_l1'] < 0.7 * said[0]['mel_l1']
-  for player in task.players:
+  for player in task.groups:
     moved = jax.tree.map(lambda a, b: np.any(a != b), state.params[player], first.params[player])
     assert all(jax.tree.leaves(moved))
-  assert jax.tree.structure(state.ema) == jax.tree.structure(task.sampled(state.params))
+  assert jax.tree.structure(state.ema) == jax.tree.structure(task.exported(state.params))
 
 
 def losses(task, player):
@@ -213,7 +213,7 @@ def test_padding_is_not_learnt_as_sound():
   task, batch = micro_task(), batch_of(samples=1600, real=700)
   params = random_params(task)
   filled = {**batch, 'wave': np.where(batch['wave_mask'], batch['wave'], 0.4).astype(np.float32)}
-  for player in task.players:
+  for player in task.groups:
     of = losses(task, player)
     for a, b in zip(*(jax.tree.leaves(of(params[player], params, x, 0)) for x in (batch, filled)),
                     strict=True):
@@ -227,6 +227,6 @@ def test_the_loss_of_silence_has_finite_gradients():
   task = micro_task()
   params = random_params(task)
   silent = {**batch_of(), 'wave': np.zeros((3, 4000), np.float32)}
-  for player in task.players:
+  for player in task.groups:
     (value, _), grads = losses(task, player)(params[player], params, silent, 0)
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(grads))

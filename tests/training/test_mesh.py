@@ -13,7 +13,7 @@ import functools, sys
 import jax, numpy as np
 from micro import batch_of, build, frozen_of, micro_config, noise_of, quick_options, random_params
 from avlink_jax import sampler, windows
-from avlink_jax.models import example_shapes
+from avlink_jax.build import example_shapes
 from avlink_jax.training import sharding, step as training
 from avlink_jax.training.placed import place
 
@@ -38,9 +38,9 @@ def result(jitted, *arguments):
 def on(*shape, devices=None):
   mesh = sharding.make_mesh(*shape, devices=devices)
   put = functools.partial(sharding.put, mesh=mesh)
-  state, metrics = result(place(task, config, mesh, frozen).update, put(start), put(frozen),
+  state, metrics = result(place(task, mesh, frozen).update, put(start), put(frozen),
                           sharding.put_batch(batch, mesh, 8))
-  samples = result(sampler.place(task, config, mesh), put(params), put(frozen),
+  samples = result(sampler.compiled(task, mesh), put(params), put(frozen),
                    *sharding.put_rows((given, noise), mesh),
                    {'audio': (track.index, track.weight)}, 5.0, {'audio': 0.0})
   kernel = max(jax.tree.leaves(state.optimizer), key=lambda x: x.size)

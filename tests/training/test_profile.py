@@ -58,7 +58,7 @@ def test_the_trace_begins_before_its_first_step_and_ends_after_its_last(tmp_path
 def share(config):
   models, task = build(config)
   mesh = sharding.make_mesh()
-  placed = place(task, config, mesh, frozen_of(models))
+  placed = place(task, mesh, frozen_of(models))
   return mfu.share_of_peak(config, models, placed, jnp.float32, list(mesh.devices.flat))
 
 

@@ -198,7 +198,7 @@ def test_another_seed_draws_other_noise():
     'task_name', [pytest.param('mel_vae', marks=pytest.mark.slow), 't2a', 'v2a'])
 def test_the_loss_falls_on_one_batch(task_name):
   _, task, frozen, state, batch, step = micro(task_name)
-  player = 'generator' if task.players else None  # the adversary's has no way to fall for good
+  player = 'generator' if task.groups else None  # the adversary's has no way to fall for good
   loss = plain_jit(lambda params: jnp.stack([  # the same noise before and after
       task.loss(params, state.stats, frozen, batch, jax.random.key(k), 0, player)[0]
       for k in (1, 2)]).mean())
@@ -236,7 +236,7 @@ def test_the_loss_is_the_mean_over_what_is_real(shape):
 def test_a_latent_that_is_partly_real_is_real(name):
   """Masks of data steps from masks of mel frames; the last may hang over the clip's end."""
   task = micro('v2a')[1]
-  stride = task.models.codec.stride if name == 'audio' else 1
+  stride = task.models.modalities['audio'].codec.vae.stride if name == 'audio' else 1
   for length in range(1, 10):
     mask = np.arange(10 * stride - 1) < length
     made = task.mask({f'{name}_mask': mask[None]}, name)[0]

@@ -13,6 +13,7 @@ from t5_folders import told
 
 from avlink_jax.sample import sample
 from avlink_jax.storage import weights
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.train import train
 
 
@@ -70,18 +71,18 @@ def test_a_run_with_t5_trains_resumes_samples_and_freezes(frozen, folder, tmp_pa
   weights.save(video, {'params': {'dit': tower['params']['dit']}}, {})
   next_stage = with_t5('v2a', frozen | {'audio': str(workdir), 'video': str(video)}, folder)
   models, task = build(next_stage)
-  loaded = weights.load_frozen(next_stage, models, task.frozen_parts)
+  loaded = frozen_parts.load(next_stage, models, task.frozen_parts)
   assert loaded['towers']['audio']['text'] == {}
   jax.tree.map(np.testing.assert_array_equal, loaded['towers']['audio']['dit'],
                sound['params']['dit'])
-  weights.keep_frozen(tmp_path, loaded, task.frozen_parts)
-  again = weights.load_frozen(next_stage, models, task.frozen_parts, workdir=tmp_path)
+  frozen_parts.keep(tmp_path, loaded, task.frozen_parts)
+  again = frozen_parts.load(next_stage, models, task.frozen_parts, workdir=tmp_path)
   assert jax.tree.structure(again) == jax.tree.structure(loaded)
 
   # And one with the byte encoder does not.
   other = config_of('v2a', frozen | {'audio': str(workdir)})
   models, task = build(other)
-  assert 'text/' in told(weights.load_frozen, other, models, task.frozen_parts)
+  assert 'text/' in told(frozen_parts.load, other, models, task.frozen_parts)
 
 
 @pytest.mark.parametrize('changes, words', [

@@ -23,7 +23,6 @@ import time
 from pathlib import Path
 
 from avlink_jax.codecs import t5_text
-from avlink_jax.codecs.mel import MelSpec
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.prepare import convert, embeddings, report, shots
@@ -122,7 +121,7 @@ class Job:
   @property
   def layout(self):
     g = self.given
-    return Layout(g.seconds, g.fps, g.height, g.width, MelSpec())
+    return Layout(g.seconds, g.fps, g.height, g.width)
 
   @property
   def high(self):
@@ -134,8 +133,8 @@ class Job:
     size = dict(height=large.height, width=large.width)
     if g.source == 'impacts':
       return Impacts(split, size=g.limit or None, duration=layout.seconds, fps=large.fps,
-                     sample_rate=layout.mel.sample_rate, **size)
-    needs = dict(sample_rate=layout.mel.sample_rate, max_fps=large.fps,
+                     sample_rate=layout.sample_rate, **size)
+    needs = dict(sample_rate=layout.sample_rate, max_fps=large.fps,
                  need_video='video' in self.reads, need_audio='audio' in self.reads, **size)
     if g.source.startswith('tfds:'):
       return TfdsSource(g.source.removeprefix('tfds:'), split, g.data_dir or None, **needs)
@@ -146,7 +145,7 @@ class Job:
     with it: in validation and test."""
     g = self.given
     return convert.Converter(
-        self.layout, self.reads, convert.load_codec(g.codec, self.layout) if g.codec else None,
+        self.layout, self.reads, convert.load_codec(g.codec) if g.codec else None,
         split != 'train', self.high, g.shots, g.shortest)
 
   def text_encoder(self):
@@ -156,7 +155,7 @@ class Job:
 def plan(job, sources) -> dict:
   """What records.json says before there are counts: all that the records depend on."""
   g, layout = job.given, job.layout
-  codec = convert.load_codec(g.codec, layout) if g.codec else None
+  codec = convert.load_codec(g.codec) if g.codec else None
   encoder = job.text_encoder() if g.t5 else None
   clips = {split: min(len(source), g.limit or len(source)) for split, source in sources.items()}
   return {
@@ -164,8 +163,7 @@ def plan(job, sources) -> dict:
       'audio': 'audio' in job.reads, 'video': 'video' in job.reads,
       'high': dataclasses.asdict(job.high) if job.high else None,
       'codec': codec and {'given': g.codec, 'fingerprint': codec.fingerprint,
-                          'rate': layout.mel.rate / codec.model.stride,
-                          'channels': codec.model.latent_channels},
+                          'rate': codec.codec.rate, 'channels': codec.codec.channels},
       'text': encoder and {'given': g.t5, 'fingerprint': encoder.fingerprint,
                            'max_tokens': g.max_tokens, 'width': encoder.width},
       'shots': g.shots, 'shortest': g.shortest, 'clips': clips,

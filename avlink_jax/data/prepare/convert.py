@@ -9,7 +9,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from avlink_jax.codecs.mel_vae import MelVAE
+from avlink_jax.codecs import mel_codec
+from avlink_jax.codecs.codec import weights_shapes
+from avlink_jax.codecs.mel_codec import MelCodec
 from avlink_jax.data import batch as batches
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.media.decode import EPSILON, resample_frames
@@ -34,31 +36,32 @@ class High:
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-  """A frozen 1D-VAE: its parameters are {'params', 'std'}."""
-  model: MelVAE
-  tree: dict
+  """A frozen codec of audio and its weights {'params', 'std'}."""
+  codec: MelCodec
+  weights: dict
 
   @property
   def fingerprint(self):
-    return self.model.fingerprint(self.tree['params'], self.tree['std'])
+    return self.codec.fingerprint(self.weights)
 
-  def encode(self, mel):
-    """Log-mel (T, n_mels) of a whole window -> scaled latents float32 (T/stride, C)."""
-    return np.asarray(_encode(self.model, self.tree, mel[None]))[0]
+  def encode(self, window, layout):
+    """A whole window (a Clip) -> scaled latents float32 (T, C)."""
+    arrays = batches.read(window, 0.0, layout, self.codec)
+    return np.asarray(_encode(self.codec, self.weights, jax.tree.map(lambda x: x[None], arrays)))[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(model, tree, mel):
-  return model.encode_padded(tree['params'], tree['std'], mel)
+def _encode(codec, weights, batch):
+  return codec.encode(weights, batch)
 
 
-def load_codec(given, layout) -> Codec:
+def load_codec(given) -> Codec:
   """The codec in a workdir or file, or 'bundled' (nano's), in the sizes that it was trained at."""
   path = weights.locate('codec', given, 'nano')
   tree, about = weights.read(path)
-  model = MelVAE.of(weights.config_of(about, path).codec, layout.mel)
-  params = weights.fit(tree['params'], jax.eval_shape(model.init, jax.random.key(0)), path)
-  return Codec(model, {'params': params, 'std': tree['stats']['std']})
+  codec = mel_codec.build('audio', weights.config_of(about, path), None)
+  params = weights.fit(tree['params'], weights_shapes(codec)['params'], path)
+  return Codec(codec, {'params': params, 'std': tree['stats']['std']})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,9 +155,9 @@ class Converter:
       count = math.ceil(round(window.duration * self.high.fps, 6))
       more = jpegs(resample_frames(piece, start, count, self.high.fps)[0])
     if self.codec is not None and 'audio' in self.reads:
-      mel, _ = batches.sound(window, 0.0, self.layout)
       kept = window.audio if self.keep_sound else window.audio[:0]
-      window = dataclasses.replace(window, latents=self.codec.encode(mel), audio=kept)
+      latents = self.codec.encode(window, self.layout)
+      window = dataclasses.replace(window, latents={'audio': latents}, audio=kept)
     return records.of_clip(window, **more)
 
   def window(self, piece: Clip, start, length) -> Clip:

@@ -101,8 +101,8 @@ def of_clip(clip: Clip, **more) -> bytes:
     arrays['frames'] = clip.frames
   if len(clip.audio):
     arrays['sound'] = np.round(clip.audio * (32767 / max(peak, 1e-8))).astype(np.int16)
-  if clip.latents is not None:
-    arrays['latents'] = clip.latents.astype(np.float16)
+  if 'audio' in clip.latents:
+    arrays['latents'] = clip.latents['audio'].astype(np.float16)
   if clip.events is not None:
     arrays['events'] = clip.events
   about = {name: getattr(clip, name) for name in (
@@ -125,7 +125,7 @@ def to_clip(blob: bytes, about: dict) -> Clip:
       audio=sound.astype(np.float32) * np.float32(told['sound_peak'] / 32767),
       sample_rate=layout['sample_rate'], audio_caption=told['audio_caption'],
       video_caption=told['video_caption'], events=arrays.get('events'), source=told['source'],
-      latents=None if latents is None else latents.astype(np.float32),
+      latents={} if latents is None else {'audio': latents.astype(np.float32)},
       latents_rate=about['codec']['rate'] if about['codec'] else 0.0, start=told['start'],
       source_fps=told['source_fps'], source_rate=told['source_rate'], licence=told['licence'])
 
@@ -220,7 +220,7 @@ class Records:
       clip = dataclasses.replace(clip, frames=pictures(arrays, shown), frame_times=times[shown])
     if seconds == np.inf:
       return clip
-    return part(dataclasses.replace(clip, latents=None), start, seconds)
+    return part(dataclasses.replace(clip, latents={}), start, seconds)
 
   def _at(self, i, read):
     """What `read` makes of record i."""
@@ -317,4 +317,4 @@ def with_high(wanted):
 def layout_of(layout) -> dict:
   """The numbers of a Layout as records.json holds them."""
   return {'seconds': layout.seconds, 'fps': layout.fps, 'height': layout.height,
-          'width': layout.width, 'sample_rate': layout.mel.sample_rate}
+          'width': layout.width, 'sample_rate': layout.sample_rate}

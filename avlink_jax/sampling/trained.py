@@ -1,0 +1,62 @@
+"""Which weights samples are made with: a workdir's newest checkpoint, or the bundled ones."""
+
+import dataclasses
+
+import jax
+
+from avlink_jax.errors import UserError
+from avlink_jax.storage import bucket, weights
+from avlink_jax.tasks import frozen as frozen_parts
+from avlink_jax.training import checkpoint, sharding
+from avlink_jax.training import step as training
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """Trained weights and where they are from.
+
+  Attributes:
+    params: what `task.exported` gives. stats: the task's running statistics.
+    origin: where from, for the user.
+    name: what tells them from all others: of the same name are the same weights.
+  """
+  params: dict
+  stats: dict
+  origin: str
+  name: str
+
+
+def find(task, workdir, frozen, mesh, explicit=False):
+  """Trained of the workdir's newest intact checkpoint, which lie on `mesh`, else the bundled ones.
+
+  Raises UserError where there are neither, or an `explicit` workdir has no checkpoint.
+  """
+  with bucket.reached(workdir):
+    saved = bucket.entries(bucket.absolute(workdir) / 'checkpoints')
+  if saved:
+    checkpoints = checkpoint.Checkpoints(workdir, create=False)
+    if checkpoints.latest_step is not None:
+      return _restored(task, workdir, checkpoints, frozen, mesh)
+  config, name = task.config, task.weights_name
+  path = weights.BUNDLED / config.scale / f'{name}.safetensors'
+  if explicit:
+    raise UserError(f'{workdir} has no checkpoint: train there first, or leave --workdir out '
+                    'for the bundled weights')
+  if not path.exists():
+    raise UserError(f'{workdir} has no checkpoint, and no weights for {name} at scale '
+                    f'{config.scale} are bundled: train first, or give --workdir')
+  tree, _ = weights.read(path)
+  like = jax.eval_shape(lambda key: task.exported(task.init(key, frozen)), jax.random.key(0))
+  return Trained(weights.fit(tree['params'], like, path), tree.get('stats', {}),
+                 f'bundled {path.name}', frozen_parts.digest(path))
+
+
+def _restored(task, workdir, checkpoints, frozen, mesh):
+  step = checkpoints.newest_sound()
+  optimizer = training.make_optimizer(task.config)
+  like = jax.eval_shape(
+      lambda frozen: training.init(task, optimizer, task.config.seed, frozen), frozen)
+  state = checkpoints.restore(sharding.abstract(like, sharding.shardings(like, mesh)), step)
+  name = checkpoints.digest(step)
+  checkpoints.close()
+  return Trained(state.ema, state.stats, f'{workdir}, step {step}', name)
