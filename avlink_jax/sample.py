@@ -166,7 +166,7 @@ def trained_weights(task, config, workdir, frozen, mesh):
       state = checkpoints.restore(sharding.abstract(like, sharding.shardings(like, mesh)))
       checkpoints.close()
       return state.ema, state.stats, f'{workdir}, step {int(state.step)}'
-  name = config.get('ablation', config.task)  # whose weights are not its task's (main.py)
+  name = config.name  # whose weights are not its task's (main.py)
   path = weights.BUNDLED / config.scale / f'{name}.safetensors'
   if not path.exists():
     raise UserError(f'{workdir} has no checkpoint, and no weights for {name} at scale '

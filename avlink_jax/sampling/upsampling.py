@@ -17,7 +17,7 @@ from avlink_jax import tasks
 from avlink_jax.errors import UserError
 from avlink_jax.sampling import resume as fingerprint
 from avlink_jax.sampling.sampler import Sampler
-from avlink_jax.storage import weights
+from avlink_jax.storage import config_versions, weights
 from avlink_jax.training import memory, sharding
 
 
@@ -56,8 +56,8 @@ def load(config, task):
 
   Raises UserError where it is wanted and not there, or made for other pictures.
   """
-  wanted = config.sample.get('upsample')
-  if 'video' not in task.generate or 'upsampler' not in config.get('frozen', {}) or wanted is False:
+  wanted = config.sample.upsample
+  if 'video' not in task.generate or wanted is False:
     return None
   given = config.frozen.upsampler
   none = not given or given == 'bundled' and not weights.bundled('upsampler', config.scale).exists()
@@ -65,9 +65,9 @@ def load(config, task):
     return None
   path = weights.locate('upsampler', given, config.scale)
   tree, about = weights.read(path)
-  own = weights.config_of(about, path)
-  if own.get('task') != 'upsampler':
-    raise UserError(f'frozen.upsampler={given}: {path} holds a {own.get("task")} model: give a '
+  own = config_versions.config_of(about, path)
+  if own.task != 'upsampler':
+    raise UserError(f'frozen.upsampler={given}: {path} holds a {own.task} model: give a '
                     'workdir of configs/upsampler.py')
   own.mesh, own.attention = config.mesh, config.attention  # of this machine, not of that one
   on_cpu = jax.default_backend() == 'cpu'

@@ -17,7 +17,7 @@ from avlink_jax.data.prepare import shots
 from avlink_jax.data.sources import records
 from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
 from avlink_jax.errors import MediaError, UserError
-from avlink_jax.storage import weights
+from avlink_jax.storage import config_versions, weights
 
 PIECE = 60.0  # seconds that are decoded at a time of a long file
 HIGH_PIECE = 15.0  # the same where frames are large
@@ -56,7 +56,7 @@ def load_codec(given, layout) -> Codec:
   """The codec in a workdir or file, or 'bundled' (nano's), in the sizes that it was trained at."""
   path = weights.locate('codec', given, 'nano')
   tree, about = weights.read(path)
-  model = MelVAE.of(weights.config_of(about, path).codec, layout.mel)
+  model = MelVAE.of(config_versions.config_of(about, path).codec, layout.mel)
   params = weights.fit(tree['params'], jax.eval_shape(model.init, jax.random.key(0)), path)
   return Codec(model, {'params': params, 'std': tree['stats']['std']})
 
