@@ -112,11 +112,11 @@ def build_towers(config, made, text, dtype, platform):
     if tower.features:
       yield Features(tower.features, codec.rate)
       continue
-    guide, residual = tower.get('guide', 0), tower.prediction == 'residual'
+    guide, residual = tower.guide, tower.prediction == 'residual'
     if tower.prediction not in ('velocity', 'data', 'residual') or residual and not guide:
       raise UserError(f'towers.{name}.prediction={tower.prediction!r}: use velocity or data, or '
                       'residual of a tower with a guide')
-    if tower.get('local', 0) and not residual:
+    if tower.local and not residual:
       raise UserError(f'towers.{name}.local makes a residual of what a guide shows, and this tower '
                       'names none: set it to 0')
     guide += codec.channels * residual  # and what it says of the data itself
@@ -125,7 +125,7 @@ def build_towers(config, made, text, dtype, platform):
         channels=codec.channels, rate=codec.rate, patch=tuple(tower.patch), width=tower.width,
         depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
         rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
-        detail=tower.detail, guide=guide, local=tower.get('local', 0),
+        detail=tower.detail, guide=guide, local=tower.local,
         remat=remat, split=name == 'video', attention=kernel, dtype=dtype)
 
 

@@ -89,7 +89,7 @@ def run():
     print(json.dumps(compile_ahead(config, need(TOPOLOGY, 'compile'), PART.value)))
     return
   # An ablation is of a task and another run than it (configs/ablations.py).
-  workdir = WORKDIR.value or f'runs/{config.get("ablation", config.task)}-{config.scale}'
+  workdir = WORKDIR.value or f'runs/{config.name}-{config.scale}'
   if MODE.value == 'train':
     from avlink_jax.train import train
     train(config, workdir)

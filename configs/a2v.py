@@ -1,15 +1,16 @@
 """AV-Link, audio to video: the same Fusion Blocks, the other direction (Sec. 3.3)."""
 
-from configs import common
+from avlink_jax.configs import common
 
 
 def get_config(scale='paper'):
   c = common.base('a2v', scale)
+  by_scale = common.at_scale(scale)
   c.generate = ('video',)
   common.add_fusion(c)
-  c.train.steps = {'paper': 50_000, 'small': 10_000, 'nano': 2_000}[scale]
-  c.train.decay_steps = {'paper': 0, 'small': 2_000, 'nano': 600}[scale]
+  c.train.steps = by_scale(50_000, 10_000, 2_000)
+  c.train.decay_steps = by_scale(0, 2_000, 600)
   if scale == 'nano':
     c.sample.guidance = 3.0  # as the base model there
-  common.add_upsampler(c)
+  common.freeze(c, 'upsampler')
   return c

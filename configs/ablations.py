@@ -8,10 +8,8 @@ and its default workdir is that one's. `launch/ablations.sh` trains and scores t
 import difflib
 import importlib
 
-from configs import common
-
 TASKS = ('v2a', 'a2v', 'joint')
-PAPER_BLOCKS = common.TOWER['paper']['depth']
+PAPER_BLOCKS = 24  # of a tower
 TIMES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 1.0)  # 0.96: V2A's own
 TUNED = {'fusion.finetune': True}
 UNIFORM = {'flow.condition_law': 'uniform'}
@@ -63,15 +61,14 @@ def get_config(arg='ours'):
                      '(all of them: configs/ablations.py)')
   base, changes = ROWS[name]
   if base in TASKS:
-    c = importlib.import_module(f'configs.{base}').get_config(scale or 'paper')
-    c.ablation = name  # which weights these are: of the trained one
+    c = importlib.import_module(f'avlink_jax.configs.{base}').get_config(scale or 'paper')
+    c.name = name  # which weights these are: of the trained one
     if c.scale == 'paper':  # Sec. 4.2
       c.train.batch_size, c.train.learning_rate = 128, 1e-4
   else:
     c = get_config(f'{base}:{scale or "paper"}')
   c.update_from_flattened_dict(changes)
-  if 'upsample' in c.sample:
-    c.sample.upsample = False  # the base models' pictures are what is compared
+  c.sample.upsample = False  # the base models' pictures are what is compared
   c.fusion.placement = placement(c.fusion.placement, c.towers.audio.depth)
   return c
 

@@ -1,131 +1,199 @@
 """What all tasks share, at each scale. A task's own file says what is different about it.
 
 paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, minutes.
+
+A task's config has every key that its code may read. A section stands where the task has the part
+that it describes (`fusion`, `video_codec`, `codec_loss`, `vocoder`), and what one task alone reads
+stands in its own file; everything else is here. A new key also gets a line in
+avlink_jax/storage/config_versions.py, so that configs saved before it go on working. The comment
+beside a key is what `--help --config=…` says of it.
 """
 
 import math
 
 from ml_collections import ConfigDict, config_dict
 
+from avlink_jax.storage.config_versions import VERSION
+
 SILENCE = math.log(1e-5)  # of a log-mel (codecs/mel.py)
 SCALES = ('paper', 'small', 'nano')
-TOWER = {
-    'paper': dict(width=1024, depth=24, heads=16, mlp=4096, rope_base=10_000.0),
-    'small': dict(width=384, depth=12, heads=6, mlp=1536, rope_base=1_000.0),
-    'nano': dict(width=64, depth=4, heads=2, mlp=256, rope_base=100.0),
-}
-PATCH = {  # of (time,) and (time, height, width)
-    'paper': dict(audio=(1,), video=(1, 2, 2)),
-    'small': dict(audio=(1,), video=(1, 6, 8)),
-    'nano': dict(audio=(2,), video=(1, 18, 16)),
-}
-FUSION = {
-    'paper': dict(blocks=8, rank=16, rope_base=10_000.0, nearness=0.0, contrast=0.0),
-    'small': dict(blocks=4, rank=16, rope_base=100.0, nearness=1.0, contrast=0.0),
-    'nano': dict(blocks=2, rank=16, rope_base=10.0, nearness=1.5, contrast=6.0),
-}
+
+
+def at_scale(scale):
+  """A function (paper, small, nano) -> the one of them that is for `scale`."""
+  if scale not in SCALES:
+    raise ValueError(f'unknown scale {scale!r}: use one of {", ".join(SCALES)}')
+  return lambda *values: values[SCALES.index(scale)]
 
 
 def base(task, scale):
   """Config of `task` before its own file's changes."""
-  if scale not in SCALES:
-    raise ValueError(f'unknown scale {scale!r}: use one of {", ".join(SCALES)}')
-  by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[scale]  # noqa: E731
+  by_scale = at_scale(scale)
   c = ConfigDict()
-  c.task, c.scale, c.seed = task, scale, 0
-  c.attention = 'auto'  # auto, reference, tiled, cudnn, splash (model/attention.py)
-  # none, block (each block, the least memory), segment (each Fusion Block with what it feeds)
+  c.version = VERSION  # of the config's keys (storage/config_versions.py); not to be set
+  c.task = task  # what is trained; not to be set
+  c.scale = scale  # paper, small or nano; not to be set
+  c.name = task  # the run's: its task's, or its ablation's (configs/ablations.py)
+  c.seed = 0  # of the first weights, the order of examples, the noise in training
+  c.attention = 'auto'  # kernel: auto, reference, tiled, cudnn, splash (model/attention.py)
+  # what is computed again in the backward pass, to save memory: none, block (each block, the least
+  # memory), segment (each Fusion Block with what it feeds)
   c.remat = by_scale('block', 'none', 'none')
-  c.compile_cache = '~/.cache/avlink_jax'  # for accelerators' programs; a bucket too, '': none
-  # What is made, a direction each: 'audio', 'video', 'audio+video' (both at once). With a link
-  # the others condition; of several directions each example is drawn one.
+  c.compile_cache = '~/.cache/avlink_jax'  # keeps accelerators' programs; a bucket too; '': none
+  # what is generated, a direction each: audio, video, audio+video (both at once); with Fusion
+  # Blocks the others condition; of several directions each example is drawn one
   c.generate = ()
 
-  c.data = ConfigDict(dict(
+  c.data = ConfigDict(dict(  # clips, and what is cut from them
       # impacts, a folder of clips or a list of them, prepared records, tfds:NAME, or a mixture:
       # SOURCE*WEIGHT,SOURCE*WEIGHT (data/sources/mixture.py)
       source=by_scale('', 'impacts', 'impacts'),
       tfds_dir='',  # where tfds keeps its data sets; '': ~/tensorflow_datasets
-      seed=0, impacts_clips=by_scale(1_000_000, 1_000_000, 4096),
-      seconds=5.16, fps=6.0, height=36, width=64, max_fps=30.0, min_seconds=0.5,
-      decode_seconds=120.0,  # after which a clip is given up
-      max_broken=0.5,  # share of the clips tried above which a run stops
-      cache_bytes=2 << 30, threads=by_scale(16, 8, 2)))
+      seed=0,  # which scenes impacts shows
+      impacts_clips=by_scale(1_000_000, 1_000_000, 4096),  # how many scenes impacts trains on
+      seconds=5.16,  # length of a training example, and of a window that is sampled
+      fps=6.0,  # frames a second
+      height=36,  # rows of a frame, pixels
+      width=64,  # columns of a frame, pixels
+      crop_height=0,  # rows of a frame that an example shows, at a random place; 0: all
+      crop_width=0,  # columns of a frame that an example shows; 0: all
+      # seconds of the clips that examples are cut from (impacts, records), and of clips that are
+      # looked at whole; 0: as data.seconds
+      clip_seconds=0.0,
+      max_fps=30.0,  # frames a second that are kept of a file, at most
+      min_seconds=0.5,  # of a clip; shorter ones are left out
+      decode_seconds=120.0,  # that decoding a clip may take; then it is given up
+      max_broken=0.5,  # share of broken clips above which a run stops
+      cache_bytes=2 << 30,  # memory for decoded clips
+      threads=by_scale(16, 8, 2)))  # threads that read and decode clips
 
-  c.codec = ConfigDict(dict(  # the 1D-VAE
-      width=by_scale(512, 128, 32), multipliers=(1, 2, 4), blocks=by_scale(3, 2, 1),
-      latent_channels=by_scale(64, 32, 16), kl_weight=by_scale(1e-2, 1e-2, 1e-3), std_decay=0.99,
-      # How mels go in: minus `centre` (at the larger scales the value of silence), over `scale`;
-      # and whether a matrix goes around the convolutions (codecs/mel_vae.py).
-      centre=by_scale(SILENCE, SILENCE, -8.0), scale=by_scale(1.0, 1.0, 2.0),
-      linear=by_scale(False, False, True)))
-  c.text = ConfigDict(dict(
+  c.codec = ConfigDict(dict(  # the 1D-VAE of log-mels (codecs/mel_vae.py)
+      width=by_scale(512, 128, 32),  # channels of its first level
+      multipliers=(1, 2, 4),  # times the width: channels of each level
+      blocks=by_scale(3, 2, 1),  # residual blocks a level
+      latent_channels=by_scale(64, 32, 16),  # numbers of a latent
+      kl_weight=by_scale(1e-2, 1e-2, 1e-3),  # weight of the KL divergence in the loss
+      std_decay=0.99,  # decay of the moving average of the latents' deviation
+      centre=by_scale(SILENCE, SILENCE, -8.0),  # value taken off mels; silence at larger scales
+      scale=by_scale(1.0, 1.0, 2.0),  # what mels are divided by then
+      linear=by_scale(False, False, True)))  # whether a matrix goes around the convolutions
+  c.text = ConfigDict(dict(  # encoder of prompts
       encoder=by_scale('t5', 't5', 'words'),  # t5: pretrained; words: trained with its tower
-      width=by_scale(1024, 768, 64),
-      t5=by_scale('google/flan-t5-large', 'google/flan-t5-base', ''),  # a folder, or a hub's name
-      max_tokens=by_scale(128, 64, 32),
-      cache='',  # a folder that keeps T5's embeddings
-      # of 'words'
-      depth=by_scale(4, 2, 1), heads=by_scale(16, 12, 4), buckets=by_scale(8192, 4096, 512)))
-  c.towers = ConfigDict({
-      name: dict(TOWER[scale], patch=PATCH[scale][name], kind='dit',
-                 codec=dict(audio='mel_vae', video='pixels')[name],  # codecs/codec.py
-                 features=0,  # above 0: no tower, but vectors of so many numbers from outside
-                 # A patch wider than the tower needs a network that names the data, and a way past
-                 # the tower for what the tower cannot carry (model/dit.py).
-                 **(dict(prediction='data', hidden=192, detail=0.04)
-                    if (name, scale) == ('video', 'nano')
-                    else dict(prediction='velocity', hidden=0, detail=0.0)))
-      for name in ('audio', 'video')})
+      width=by_scale(1024, 768, 64),  # numbers of a token's embedding
+      t5=by_scale('google/flan-t5-large', 'google/flan-t5-base', ''),  # folder or hub name
+      max_tokens=by_scale(128, 64, 32),  # of a prompt, at most
+      cache='',  # folder that keeps T5's embeddings; '': none
+      depth=by_scale(4, 2, 1),  # of encoder words: blocks
+      heads=by_scale(16, 12, 4),  # of encoder words: attention heads
+      buckets=by_scale(8192, 4096, 512)))  # of encoder words: rows that words are hashed into
 
-  c.flow = ConfigDict(dict(
-      # Logit-normal law of t (App. D.1), of what is generated.
-      location=dict(audio=0.0, video=0.0), scale=1.0,
+  c.towers = ConfigDict()  # diffusion transformers, one a modality
+  for name, codec, patch in (('audio', 'mel_vae', by_scale((1,), (1,), (2,))),
+                             ('video', 'pixels', by_scale((1, 2, 2), (1, 6, 8), (1, 18, 16)))):
+    # A patch wider than the tower needs a network that names the data, and a way past the tower for
+    # what the tower cannot carry.
+    wide = (name, scale) == ('video', 'nano')
+    c.towers[name] = ConfigDict(dict(
+        kind='dit',  # which model the tower is; dit: the paper's (model/dit.py)
+        codec=codec,  # what makes its data of clips: mel_vae; pixels, video_vae
+        width=by_scale(1024, 384, 64),  # numbers of a token
+        depth=by_scale(24, 12, 4),  # how many blocks
+        heads=by_scale(16, 6, 2),  # attention heads
+        mlp=by_scale(4096, 1536, 256),  # hidden width of the MLPs
+        rope_base=by_scale(10_000.0, 1_000.0, 100.0),  # base of the rotary frequencies (Eq. 4)
+        patch=patch,  # latents of a token: in time, of video also rows and columns
+        features=0,  # above 0: no tower, but so long vectors from files (model/features.py)
+        # what the network names: velocity; data; residual, of a tower with a guide
+        prediction='data' if wide else 'velocity',
+        hidden=192 if wide else 0,  # width of the network around a wide patch; 0: none
+        detail=0.04 if wide else 0.0,  # deviation of what is taken from the input past the tower
+        guide=0,  # channels of a low-resolution video that guides it (upsampler); 0: none
+        local=0))  # width of the head that sees each place's surroundings (upsampler); 0: none
+
+  c.flow = ConfigDict(dict(  # flow matching in training (Sec. 3.1)
+      # location of the logit-normal law of t of what is generated, in training (App. D.1)
+      location=dict(audio=0.0, video=0.0),
+      scale=1.0,  # scale of that law
       loss_weight=dict(audio=1.0, video=1.0),  # of each generated modality's error
       condition_law='fixed',  # t of what conditions, in training: fixed, or uniform (Sec. 4.4)
-      drop_generated=0.1, drop_condition=0.1,  # how often a prompt is replaced by the null one
-      condition_time=dict(video=0.96, audio=0.8)))
-  c.train = ConfigDict(dict(
-      steps=1, batch_size=by_scale(256, 64, 16),
+      drop_generated=0.1,  # share of null prompts of the generated modality, in training
+      drop_condition=0.1,  # share of null prompts of the conditioning one, in training
+      condition_time=dict(video=0.96, audio=0.8)))  # t of what conditions (Sec. 3.3)
+  c.train = ConfigDict(dict(  # the training loop and its optimiser
+      steps=1,  # length of the run
+      batch_size=by_scale(256, 64, 16),  # examples a step, on all devices together
       accumulate=1,  # parts of a batch that are gone through one after another, to save memory
-      learning_rate=by_scale(3e-4, 5e-4, 2e-3), warmup_steps=by_scale(10_000, 500, 100),
-      decay_steps=0, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.01,
-      init_from='',  # a workdir or file of weights to begin with, as far as they fit
-      max_bad_steps=10,  # in a row, of losses or gradients that are not finite
-      watchdog_seconds=by_scale(1_800, 600, 600),  # without a step's end: a hang; 0: never
-      clip_norm=1.0, ema_decay=by_scale(0.9999, 0.999, 0.99),
-      log_every=by_scale(50, 50, 20), sample_every=by_scale(5_000, 2_000, 0)))
-  c.checkpoint = ConfigDict(dict(
-      every=by_scale(1_000, 500, 500), keep=3,  # the newest
-      keep_every=0))  # and for good those of every so many steps; 0: none
-  c.sample = ConfigDict(dict(
-      steps=64, guidance=5.0,
+      learning_rate=by_scale(3e-4, 5e-4, 2e-3),  # AdamW's (App. C.1)
+      warmup_steps=by_scale(10_000, 500, 100),  # first steps, in which the learning rate rises
+      decay_steps=0,  # last steps, in which the learning rate falls to 0; 0: it stays
+      beta1=0.9,  # Adam's decay of the mean gradient
+      beta2=0.99,  # Adam's decay of the mean squared gradient
+      epsilon=1e-8,  # Adam's, beside the root of the squared gradient
+      weight_decay=0.01,  # AdamW's
+      init_from='',  # workdir or file of weights to begin with, as far as they fit
+      max_bad_steps=10,  # steps in a row that may not be finite; then the run stops
+      watchdog_seconds=by_scale(1_800, 600, 600),  # a step that takes longer is a hang; 0: never
+      clip_norm=1.0,  # gradients' norm, at most
+      ema_decay=by_scale(0.9999, 0.999, 0.99),  # of the averaged weights, the ones that are used
+      log_every=by_scale(50, 50, 20),  # steps between lines of the log
+      sample_every=by_scale(5_000, 2_000, 0)))  # steps between samples; 0: at the end alone
+  c.checkpoint = ConfigDict(dict(  # kept in the workdir
+      every=by_scale(1_000, 500, 500),  # steps between checkpoints
+      keep=3,  # how many of the newest stay
+      keep_every=0))  # those of every so many steps stay for good; 0: none
+  c.sample = ConfigDict(dict(  # sampling, in mode sample and of a run that trains
+      steps=64,  # Euler steps from noise to data (App. C.2)
+      guidance=5.0,  # w of classifier-free guidance (App. C.2); 1: none, half the work
       shift=dict(audio=0.0, video=0.0),  # where Euler steps lie (flow.time_grid); 0: evenly
-      # griffin_lim, bundled, a workdir or a file (codecs/vocoder.py)
+      # what makes waves of mels: griffin_lim, bundled, a workdir or a file (codecs/vocoder.py)
       vocoder=by_scale('griffin_lim', 'griffin_lim', 'bundled'),
-      vocoder_rounds=by_scale(0, 0, 16),  # of fitting a neural vocoder's wave to its mel
-      direction='',  # of a joint task: what to generate; '': what its config names first
-      count=by_scale(16, 16, 8), batch_size=by_scale(8, 32, 32),
-      overlap=1.16))  # seconds that the windows of a long clip share
+      vocoder_rounds=by_scale(0, 0, 16),  # rounds of fitting a neural vocoder's wave to its mel
+      direction='',  # of a joint task: audio or video; '': what `generate` names first
+      # whether generated video is upsampled to 512×288 at 24 fps: True; False; None: where there
+      # are weights for it (frozen.upsampler)
+      upsample=config_dict.placeholder(bool),
+      count=by_scale(16, 16, 8),  # how many clips of the data source are sampled for
+      batch_size=by_scale(8, 32, 32),  # windows sampled at a time
+      overlap=1.16))  # seconds that neighbouring windows of a long clip share
+  c.frozen = ConfigDict(dict(  # weights: bundled, a workdir or a .safetensors file; '': none given
+      codec='',  # of the 1D-VAE (configs/mel_vae.py)
+      audio='',  # of the audio tower (configs/t2a.py)
+      video='',  # of the video tower (configs/t2v.py)
+      video_codec='',  # of the video autoencoder (configs/video_vae.py)
+      upsampler=''))  # of the upsampler (configs/upsampler.py)
   c.hosts = ConfigDict(dict(  # several processes (training/hosts.py)
-      join_seconds=300,  # after which those that did not come are named
-      heartbeat_seconds=100,  # without a sign of life from a host: it is gone
-      patience_seconds=6 * 3600))  # while the first process samples
-  c.profile = ConfigDict(dict(steps=''))  # 10:13: a trace of steps 10 to 12 (training/profile.py)
-  # Examples are split over data × fsdp (-1: all devices that are left), parameters over fsdp, the
-  # tokens of the picture over sequence.
-  c.mesh = ConfigDict(dict(data=-1, fsdp=1, sequence=1))
+      join_seconds=300,  # that all may take to come; then those missing are named
+      heartbeat_seconds=100,  # that a host may be silent; then it is gone
+      patience_seconds=6 * 3600))  # that the others wait while the first process samples
+  c.profile = ConfigDict(dict(  # where a step's time goes
+      steps=''))  # to trace, such as 10:13 for steps 10 to 12 (training/profile.py); '': none
+  c.mesh = ConfigDict(dict(  # how many ways devices share the work (training/sharding.py)
+      data=-1,  # ways that examples are split; -1: as many as devices are left
+      fsdp=1,  # ways that parameters are split, and examples with them
+      sequence=1))  # ways that the tokens of the video are split
   return c
+
+
+def freeze(c, *parts):
+  """Parts whose weights are read, bundled ones where there are any."""
+  c.frozen.update(dict.fromkeys(parts, 'bundled' if c.scale == 'nano' else ''))
 
 
 def add_fusion(c):
   """Fusion Blocks between the frozen towers, and where the frozen weights come from."""
-  tower, nano = TOWER[c.scale], c.scale == 'nano'
-  c.fusion = ConfigDict(dict(
-      FUSION[c.scale], width=tower['width'], heads=tower['heads'], mlp=tower['mlp'],
-      injection='fusion',  # fusion, cross, text, add (Table 2)
-      placement='interleaved',  # or after:K
-      reinject=True,  # False: the conditioning tower runs by itself, once a sample
+  by_scale, nano, tower = at_scale(c.scale), c.scale == 'nano', c.towers.audio
+  c.fusion = ConfigDict(dict(  # Fusion Blocks (Sec. 3.3, model/fusion.py)
+      blocks=by_scale(8, 4, 2),  # how many Fusion Blocks
+      width=tower.width,  # numbers of a token of either modality in them
+      heads=tower.heads,  # attention heads
+      mlp=tower.mlp,  # hidden width of the MLPs
+      rank=16,  # of the modulation by both flow times (adaLN-Zero)
+      rope_base=by_scale(10_000.0, 100.0, 10.0),  # base of the rotary frequencies (Eq. 4)
+      nearness=by_scale(0.0, 1.0, 1.5),  # how much attention begins with what is near in time
+      contrast=by_scale(0.0, 0.0, 6.0),  # how much louder what changes in time is heard
+      injection='fusion',  # how the condition comes in: fusion, cross, text, add (Table 2)
+      placement='interleaved',  # interleaved; after:K, all of them after block K
+      reinject=True,  # False: the conditioning tower hears nothing back, and runs once a sample
       finetune=False))  # True: the generated tower is trained along
   c.flow.location = dict(audio=-2.5 if nano else -1.0, video=-1.5 if nano else -1.0)
   if nano:
@@ -138,45 +206,40 @@ def add_fusion(c):
       # and V2A's 0.5, and blocks that hear both learned nothing of A2V in 4,000 steps.
       c.flow.loss_weight.video = 100.0
   c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
-  c.frozen = frozen(c.scale, 'codec', 'audio', 'video')
+  freeze(c, 'codec', 'audio', 'video')
 
 
 def add_video_codec(c):
-  """The video autoencoder, 4×8×8, for tasks that make or use its latents."""
-  by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[c.scale]  # noqa: E731
+  """The video autoencoder, 4×8×8, for tasks that train it or whose video is its latents."""
+  by_scale = at_scale(c.scale)
   c.towers.video.codec = 'video_vae'
-  c.video_codec = ConfigDict(dict(
-      width=by_scale(128, 64, 32), multipliers=by_scale((1, 2, 2, 4), (1, 2, 4), (1, 1)),
-      time_halvings=by_scale(2, 2, 1),  # how many of the halvings halve time as well
-      # Residual blocks a level, and besides at the coarsest.
-      blocks=by_scale(4, 2, 1), decoder_blocks=by_scale(4, 2, 2), middle=by_scale(4, 1, 0),
-      latent_channels=by_scale(16, 16, 8),
-      # Instants, rows, columns of pixels that make a cell first, so that no convolution runs over
-      # single pixels; kernels of the convolutions next to them, and of those that go up a level.
+  c.video_codec = ConfigDict(dict(  # the video autoencoder (codecs/video_vae.py)
+      width=by_scale(128, 64, 32),  # channels of its first level
+      multipliers=by_scale((1, 2, 2, 4), (1, 2, 4), (1, 1)),  # times the width, of each level
+      time_halvings=by_scale(2, 2, 1),  # how many of the halvings of space halve time as well
+      blocks=by_scale(4, 2, 1),  # residual blocks a level, in the encoder
+      decoder_blocks=by_scale(4, 2, 2),  # residual blocks a level, in the decoder
+      middle=by_scale(4, 1, 0),  # residual blocks besides at the coarsest level
+      latent_channels=by_scale(16, 16, 8),  # numbers of a latent
+      # frames, rows, columns of pixels that make a cell first, so that no convolution runs over
+      # single pixels
       patch=by_scale((1, 1, 1), (1, 2, 2), (2, 4, 4)),
-      ends=by_scale((3, 3, 3), (3, 3, 3), (1, 3, 3)),
-      up_kernel=by_scale((3, 3, 3), (3, 3, 3), (1, 1, 1)),
+      ends=by_scale((3, 3, 3), (3, 3, 3), (1, 3, 3)),  # kernels of the convolutions next to cells
+      up_kernel=by_scale((3, 3, 3), (3, 3, 3), (1, 1, 1)),  # of convolutions that go up a level
       linear=by_scale(False, False, True),  # whether a matrix goes around the convolutions
-      quantise='none',  # or lfq: latents of -1 and 1, tokens (codecs/lfq.py)
-      kl_weight=by_scale(1e-6, 1e-6, 1e-4), std_decay=0.99,
-      entropy_weight=0.1, commitment_weight=0.25))  # of lfq, in the KL's place
+      quantise='none',  # none; lfq: latents of -1 and 1, tokens (codecs/lfq.py)
+      kl_weight=by_scale(1e-6, 1e-6, 1e-4),  # weight of the KL divergence in the loss
+      std_decay=0.99,  # decay of the moving average of the latents' deviation
+      entropy_weight=0.1,  # of lfq: weight of its entropy loss, in the KL's place
+      commitment_weight=0.25))  # of lfq: weight of its commitment loss
 
 
 def high_resolution(c, seconds, crop=(0, 0)):
-  """512×288 at 24 frames a second. An example is `seconds` of a clip and shows of its pictures
+  """512×288 at 24 frames a second. An example is `seconds` of a clip and shows of its frames
   `crop` (height, width), at a place of its own; 0: all."""
   c.data.fps, c.data.height, c.data.width, c.data.seconds = 24.0, 288, 512, seconds
   c.data.crop_height, c.data.crop_width = crop
-  # Of the clips that examples are cut from (impacts, records), and that are looked at whole.
   c.data.clip_seconds = 5.16
-
-
-def add_upsampler(c):
-  """What makes 512×288 at 24 frames a second of the pictures, once they are sampled."""
-  # True, False, or None: where there are weights (`frozen.upsampler`).
-  c.sample.upsample = config_dict.placeholder(bool)
-  with c.unlocked():
-    c.frozen = ConfigDict({**c.get('frozen', {}), **frozen(c.scale, 'upsampler')})
 
 
 def early(c, name, location, guidance):
@@ -191,8 +254,3 @@ def early(c, name, location, guidance):
     c.flow.scale = 2.0
     c.sample.guidance = guidance
     c.train.steps, c.train.decay_steps, c.train.ema_decay = 12_000, 4_000, 0.998
-
-
-def frozen(scale, *parts):
-  """Where each frozen part is read from: 'bundled', a workdir or a .safetensors file."""
-  return ConfigDict({part: 'bundled' if scale == 'nano' else '' for part in parts})

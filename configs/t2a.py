@@ -1,12 +1,12 @@
 """The text-to-audio base model: a DiT on the 1D-VAE's latents."""
 
-from configs import common
+from avlink_jax.configs import common
 
 
 def get_config(scale='paper'):
   c = common.base('t2a', scale)
   c.generate = ('audio',)
-  c.frozen = common.frozen(scale, 'codec')
+  common.freeze(c, 'codec')
   c.train.steps, c.train.decay_steps = (100_000, 0) if scale == 'paper' else (20_000, 5_000)
   # Of 64 clips a probe names the prompted material in 0.89 at guidance 2, 0.81 at 3, 0.77 at 5.
   common.early(c, 'audio', location=-3.0, guidance=2.0)

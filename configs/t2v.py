@@ -1,6 +1,6 @@
-"""The text-to-video base model: a DiT on 36×64 pictures at 6 a second."""
+"""The text-to-video base model: a DiT on 36×64 frames at 6 a second."""
 
-from configs import common
+from avlink_jax.configs import common
 
 
 def get_config(scale='paper'):
@@ -11,5 +11,5 @@ def get_config(scale='paper'):
   common.early(c, 'video', location=-2.0, guidance=3.0)
   if scale == 'paper':
     c.train.batch_size = 512
-  common.add_upsampler(c)
+  common.freeze(c, 'upsampler')
   return c

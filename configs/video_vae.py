@@ -1,14 +1,14 @@
-"""The video autoencoder: 288×512 pictures at 24 a second <-> latents on the base model's grid."""
+"""The video autoencoder: 288×512 frames at 24 a second <-> latents on the base model's grid."""
 
 from ml_collections import ConfigDict
 
-from configs import common
+from avlink_jax.configs import common
 
 
 def get_config(scale='paper'):
   c = common.base('video_vae', scale)
+  by_scale = common.at_scale(scale)
   common.add_video_codec(c)
-  by_scale = lambda paper, small, nano: dict(paper=paper, small=small, nano=nano)[scale]  # noqa: E731
   common.high_resolution(c, seconds=by_scale(17, 17, 12) / 24,
                          crop=by_scale((128, 128), (128, 128), (96, 96)))
   c.train.steps = by_scale(400_000, 20_000, 6_000)
@@ -18,13 +18,14 @@ def get_config(scale='paper'):
   # Two Adams, and no decay of weights: it would move the discriminator before its time.
   c.train.beta1, c.train.beta2, c.train.weight_decay = by_scale(0.0, 0.5, 0.9), 0.99, 0.0
   c.sample.count = by_scale(16, 4, 2)  # of 55 MB each
-  c.codec_loss = ConfigDict(dict(
-      # none, or files of VGG16 and LPIPS's heads: path[,path]
-      perceptual='none', perceptual_weight=1.0,
-      frames=by_scale(4, 4, 2),  # of an example that the perceptual network looks at; 0: all
+  c.codec_loss = ConfigDict(dict(  # beside the L1 and the KL
+      perceptual='none',  # none, or files of VGG16 and LPIPS's heads: path[,path]
+      perceptual_weight=1.0,  # weight of the perceptual loss
+      frames=by_scale(4, 4, 2),  # frames that the perceptual network looks at; 0: all
       adversarial=by_scale(True, True, False),  # False: no discriminator at all
-      disc_after=by_scale(20_000, 5_000, 1_500),
-      disc_rate=by_scale(1.0, 1.0, 0.1),  # the discriminator's learning rate, in the other's
-      disc_weight=by_scale(0.1, 0.1, 0.1), disc_layers=by_scale(4, 3, 3),
-      disc_width=by_scale(64, 32, 8)))
+      disc_after=by_scale(20_000, 5_000, 1_500),  # steps before the discriminator begins
+      disc_rate=by_scale(1.0, 1.0, 0.1),  # the discriminator's learning rate, times the codec's
+      disc_weight=0.1,  # weight of the adversarial loss
+      disc_layers=by_scale(4, 3, 3),  # layers of the discriminator that halve
+      disc_width=by_scale(64, 32, 8)))  # channels of the discriminator's first layer
   return c

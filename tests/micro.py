@@ -42,7 +42,7 @@ def quick_jit(function):
 def micro_config(task, **changes):
   """`configs/TASK.py:nano`, shrunk: 1 s, 50 latents in 13 tokens, 6 pictures in 24 tokens; then
   `changes` of it, {'fusion.reinject': False}."""
-  config = importlib.import_module(f'configs.{task}').get_config('nano')
+  config = importlib.import_module(f'avlink_jax.configs.{task}').get_config('nano')
   config.data.update(seconds=1.0, height=8, width=16)
   config.codec.update(width=8, latent_channels=4, multipliers=(1, 2))
   config.text.update(width=16, heads=2)
@@ -52,7 +52,7 @@ def micro_config(task, **changes):
   if 'video_codec' in config:  # 24 pictures, whose latents are on the grid of the base's
     config.data.update(height=64, width=128, crop_height=0, crop_width=0)
     config.video_codec.update(width=8, latent_channels=4)
-  if 'local' in config.towers.video:
+  if config.towers.video.local:
     config.towers.video.local = 8
   if 'fusion' in config:
     config.fusion.update(width=16, heads=2, mlp=32, rank=4, contrast=2.0)

@@ -60,10 +60,15 @@ def config_of(task, frozen, **changes):
   config.sample.update(steps=2, count=2, batch_size=2)
   config.train.update(steps=2, batch_size=2, log_every=1)
   config.data.update(seconds=2.0, impacts_clips=4, threads=1)  # impacts has none shorter
-  for part in config.get('frozen', {}):
+  for part in config.frozen:
     config.frozen[part] = frozen.get(part, '')  # pictures are not upsampled
   config.update_from_flattened_dict(changes)
   return config
+
+
+def shipped(task):
+  """`configs/TASK.py:nano`."""
+  return importlib.import_module(f'avlink_jax.configs.{task}').get_config('nano')
 
 
 def leaves(config, path=''):
@@ -77,10 +82,9 @@ def leaves(config, path=''):
 
 def flags(config):
   """Those of avlink_jax.main that make `config`, which was made of a nano one."""
-  shipped = importlib.import_module(f'configs.{config.task}').get_config('nano')
-  shipped, wanted = (dict(leaves(c)) for c in (shipped, config))
+  default, wanted = (dict(leaves(c)) for c in (shipped(config.task), config))
   return [f'--config=configs/{config.task}.py:nano',
-          *(f'--config.{key}={value}' for key, value in wanted.items() if value != shipped[key])]
+          *(f'--config.{key}={value}' for key, value in wanted.items() if value != default[key])]
 
 
 def command(config, workdir, *more):

@@ -5,18 +5,16 @@
 """
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from avlink_jax.codecs import hifigan, hifigan_import
 from avlink_jax.codecs.griffin_lim import griffin_lim
 from avlink_jax.codecs.mel import frames_in_jax
 from avlink_jax.errors import UserError
-from avlink_jax.storage import weights
+from avlink_jax.storage import config_versions, weights
 
 LENGTHS = 128  # mels are filled up to multiples of this many frames: few shapes are compiled
 SMALLEST = 1e-7  # of a mel magnitude, so that nothing is divided by 0; a hundredth of the floor
@@ -89,12 +87,12 @@ def load(config, spec):
   path = weights.locate('vocoder', given, config.scale)
   about = weights.header(path)
   if 'config' in about:
-    made_with = json.loads(about['config'])
-    if 'vocoder' not in made_with:
-      raise UserError(f'{path}: weights of {made_with.get("task")}, not of a vocoder: set '
+    made_with = config_versions.config_of(about, path)
+    if made_with.task != 'vocoder':
+      raise UserError(f'{path}: weights of {made_with.task}, not of a vocoder: set '
                       '--config.sample.vocoder to a workdir of configs/vocoder.py')
     try:
-      model = hifigan.build(ConfigDict(made_with['vocoder']), spec)
+      model = hifigan.build(made_with.vocoder, spec)
     except ValueError as error:
       raise UserError(f'{path}: a vocoder of other mels: {error}') from None
     params = weights.fit(weights.read(path)[0]['params'],

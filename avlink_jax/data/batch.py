@@ -50,18 +50,19 @@ class Layout:
   def of(cls, data, sample_rate=16_000):
     """Layout of config.data. Raises UserError where the crop does not lie in the frame."""
     layout = cls(data.seconds, data.fps, data.height, data.width, sample_rate)
-    if 'crop_height' not in data:
+    if not (data.crop_height or data.crop_width or data.clip_seconds):
       return layout
     for side, crop, whole in (('height', data.crop_height, data.height),
                               ('width', data.crop_width, data.width)):
       if not 0 <= crop <= whole:
         raise UserError(f'data.crop_{side}={crop}: give at most data.{side}={whole}, or 0 for all '
                         'of it')
-    if data.clip_seconds < data.seconds:
+    clip_seconds = data.clip_seconds or data.seconds
+    if clip_seconds < data.seconds:
       raise UserError(f'data.clip_seconds={data.clip_seconds:g} is less than the data.seconds='
                       f'{data.seconds:g} of an example: give at least that')
     crop = data.crop_height or data.height, data.crop_width or data.width
-    return dataclasses.replace(layout, crop=crop, clip_seconds=data.clip_seconds)
+    return dataclasses.replace(layout, crop=crop, clip_seconds=clip_seconds)
 
   @property
   def example(self):

@@ -17,7 +17,7 @@ from avlink_jax.hardware import precision
 from avlink_jax.sampling import resume
 from avlink_jax.sampling.sampler import Sampler
 from avlink_jax.sampling.trained import Trained
-from avlink_jax.storage import weights
+from avlink_jax.storage import config_versions, weights
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import memory, sharding
 
@@ -60,7 +60,7 @@ def load(task):
   Raises UserError where it is wanted and not there, or made for other frames.
   """
   config = task.config
-  wanted = config.sample.get('upsample')
+  wanted = config.sample.upsample
   if not task.upsampled or wanted is False:
     return None
   given = config.frozen.upsampler
@@ -69,9 +69,9 @@ def load(task):
     return None
   path = weights.locate('upsampler', given, config.scale)
   tree, about = weights.read(path)
-  own = weights.config_of(about, path)
-  if own.get('task') != 'upsampler':
-    raise UserError(f'frozen.upsampler={given}: {path} holds a {own.get("task")} model: give a '
+  own = config_versions.config_of(about, path)
+  if own.task != 'upsampler':
+    raise UserError(f'frozen.upsampler={given}: {path} holds a {own.task} model: give a '
                     'workdir of configs/upsampler.py')
   own.mesh, own.attention = config.mesh, config.attention  # of this machine, not of that one
   policy = precision.of()

@@ -15,7 +15,6 @@ import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
-from ml_collections import ConfigDict
 
 from avlink_jax.errors import UserError
 from avlink_jax.storage.atomic import replacing
@@ -87,15 +86,6 @@ def header(path):
       return file.metadata() or {}
   except (OSError, safetensors.SafetensorError):
     return {}
-
-
-def config_of(about, path):
-  """The config that a file's header says it was trained with; UserError where it says none."""
-  try:
-    return ConfigDict(json.loads(about['config']))
-  except (KeyError, ValueError):
-    raise UserError(f'{path}: does not say which config made it: use weights.safetensors of a run '
-                    'of this program') from None
 
 
 def fit(tree, like, where):

@@ -11,6 +11,7 @@ import json
 import pathlib
 import sys
 
+from avlink_jax.configs import ablations
 from avlink_jax.errors import MISTAKE, UserError
 from avlink_jax.storage.atomic import write_text
 from avlink_jax.studies import ablation_scores as scores
@@ -18,7 +19,6 @@ from avlink_jax.studies import document, paper
 from avlink_jax.studies.ablation_rows import changes, generated, the_same
 from avlink_jax.studies.document import Figure, Heading, Table, Text
 from avlink_jax.studies.line_plot import Line, svg
-from configs import ablations
 
 HOW = ('Cells: the mean over clips of each clip\'s mean over the seeds, and its 95 % interval '
        '(bootstrap over clips; a drawn clip brings all its seeds, so the spread between trainings '

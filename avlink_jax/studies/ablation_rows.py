@@ -3,15 +3,15 @@
 import functools
 import json
 
+from avlink_jax.configs import ablations
 from avlink_jax.training.resilience.config_drift import flat
-from configs import ablations
 
 
 @functools.cache
 def settings(name, scale):
   """{key: value} of a row's config, whatever it is called."""
   config = flat(ablations.get_config(f'{name}:{scale}').to_dict())
-  return {key: value for key, value in config.items() if key != 'ablation'}
+  return {key: value for key, value in config.items() if key != 'name'}
 
 
 @functools.cache

@@ -23,13 +23,13 @@ import os
 import pathlib
 import sys
 
+from avlink_jax.configs import ablations, common
 from avlink_jax.errors import MISTAKE, PREEMPTED, UserError
 from avlink_jax.storage.atomic import write_text
 from avlink_jax.studies import ablation_report, ablation_scores
 from avlink_jax.studies.ablation_rows import generated, scored, the_same
 from avlink_jax.studies.jobs import Job, Queue
 from avlink_jax.training.resilience.lock import only_run
-from configs import ablations, common
 
 PLAN = 'plan.json'
 

@@ -96,7 +96,7 @@ class FlowTask(Task):
 
   @property
   def upsampled(self):
-    return 'video' in self.generate and 'upsampler' in self.config.get('frozen', {})
+    return 'video' in self.generate
 
   @property
   def decoder_weights(self):

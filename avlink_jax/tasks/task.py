@@ -52,7 +52,7 @@ class Task:
   @property
   def weights_name(self):
     """Which bundled weights are this run's: its task's, or its ablation's."""
-    return self.config.get('ablation', self.config.task)
+    return self.config.name
 
   @property
   def base_part(self):

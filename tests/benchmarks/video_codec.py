@@ -23,7 +23,7 @@ from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.metrics import pictures
 from avlink_jax.sample import cut, shown_frames
-from avlink_jax.storage import weights
+from avlink_jax.storage import config_versions, weights
 from configs import video_vae
 
 STRIDES = 4, 8  # frames and pixels of plain enlargement
@@ -44,7 +44,7 @@ def autoencoder(path):
   """(video -> reconstruction, latent channels) of a weights file."""
   tree, about = weights.read(path)
   config = video_vae.get_config(about.get('scale', 'nano'))
-  config.video_codec.update(weights.config_of(about, path).video_codec)
+  config.video_codec.update(config_versions.config_of(about, path).video_codec)
   codec = model_builder.build(config).modalities['video'].codec.vae
   params, std = tree['params'], tree['stats']['std']
   weights.fit(params, jax.eval_shape(codec.init, jax.random.key(0)), path)

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from avlink_jax.configs import ablations
 from avlink_jax.errors import UserError
 from avlink_jax.studies import ablation_report, paper
 from avlink_jax.studies import ablation_scores as scores
 from avlink_jax.studies.ablation_rows import changes, scored, the_same
 from avlink_jax.studies.line_plot import Line, svg, ticks
-from configs import ablations
 
 CLIPS = 40
 

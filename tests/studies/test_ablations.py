@@ -9,12 +9,12 @@ import pytest
 
 from avlink_jax import tasks
 from avlink_jax.build import build
+from avlink_jax.configs import ablations, common
 from avlink_jax.errors import UserError
 from avlink_jax.main import CONFIG, parse
 from avlink_jax.sample import trained_weights
 from avlink_jax.training import step as training
 from avlink_jax.training.resilience.config_drift import flat
-from configs import ablations, common
 
 TRAINED = [name for name in ablations.ROWS if ablations.trained(name) == name]
 # Programs that are another's but for a number, or at depth 2.
@@ -35,9 +35,9 @@ def test_a_row_changes_what_its_line_says_and_no_more(name, scale):
   base, changes = ablations.ROWS[name]
   config = ablations.get_config(f'{name}:{scale}')
   if base in ablations.TASKS:
-    other = importlib.import_module(f'configs.{base}').get_config(scale)
+    other = importlib.import_module(f'avlink_jax.configs.{base}').get_config(scale)
     # What is compared is the base models' own pictures.
-    allowed = {'ablation', 'sample.upsample'} | (
+    allowed = {'name', 'sample.upsample'} | (
         {'train.batch_size', 'train.learning_rate'} if scale == 'paper' else set())
   else:
     other, allowed = ablations.get_config(f'{base}:{scale}'), set()
@@ -46,7 +46,7 @@ def test_a_row_changes_what_its_line_says_and_no_more(name, scale):
   for key, value in changes.items():
     told = flat(config.to_dict())[key]
     assert told == value or key == 'fusion.placement'
-  assert config.ablation == ablations.trained(name)
+  assert config.name == ablations.trained(name)
 
 
 def test_table_2_has_the_papers_switches():

@@ -48,7 +48,7 @@ def stages(tmp_path_factory):
   made, frozen = {}, {}
   for task, module in (('mel_vae', mel_vae), ('t2a', t2a), ('t2v', t2v), ('v2a', v2a)):
     config = tiny(module, **TINY_OF.get(task, {}))
-    for part in config.get('frozen', {}):
+    for part in config.frozen:
       config.frozen[part] = frozen.get(part, '')  # pictures are not upsampled
     train(config, root / task)
     made[task] = config, root / task

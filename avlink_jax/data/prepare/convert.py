@@ -19,7 +19,7 @@ from avlink_jax.data.prepare import shots
 from avlink_jax.data.sources import records
 from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
 from avlink_jax.errors import MediaError, UserError
-from avlink_jax.storage import weights
+from avlink_jax.storage import config_versions, weights
 
 PIECE = 60.0  # seconds that are decoded at a time of a long file
 HIGH_PIECE = 15.0  # the same where frames are large
@@ -59,7 +59,7 @@ def load_codec(given) -> Codec:
   """The codec in a workdir or file, or 'bundled' (nano's), in the sizes that it was trained at."""
   path = weights.locate('codec', given, 'nano')
   tree, about = weights.read(path)
-  codec = mel_codec.build('audio', weights.config_of(about, path), None)
+  codec = mel_codec.build('audio', config_versions.config_of(about, path), None)
   params = weights.fit(tree['params'], weights_shapes(codec)['params'], path)
   return Codec(codec, {'params': params, 'std': tree['stats']['std']})
 

@@ -4,6 +4,7 @@ import fnmatch
 import json
 
 from avlink_jax.errors import UserError
+from avlink_jax.storage.config_versions import complete
 
 # What says how long a run is, what it tells and what it runs on. Everything else says what is
 # trained on what, and a run that changes it halfway is neither the old nor the new one.
@@ -34,8 +35,9 @@ def drift(saved, given):
 
 
 def check(saved, given, workdir):
-  """Raises UserError, with the list of keys, where `given` may not go on from `saved` (dicts)."""
-  if found := drift(saved, given):
+  """Raises UserError, with the list of keys, where `given` may not go on from `saved` (dicts). What
+  an earlier version saved has first the keys that came since (storage/config_versions.py)."""
+  if found := drift(complete(saved, workdir).to_dict(), given):
     told = '; '.join(f'{key}: {old!r} -> {new!r}' for key, old, new in found)
     raise UserError(
         f'{workdir} was begun with another config ({told}): give the old values to go on, or '
