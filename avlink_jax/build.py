@@ -12,9 +12,9 @@ from avlink_jax.data.batch import Layout
 from avlink_jax.data.prepare import embeddings
 from avlink_jax.errors import UserError
 from avlink_jax.model import attention
+from avlink_jax.model import tower as tower_seam
+from avlink_jax.model.aided_fusion import AidedFusion
 from avlink_jax.model.avlink import AVLink
-from avlink_jax.model.dit import DiT
-from avlink_jax.model.features import Features
 from avlink_jax.model.fusion import Fusion
 from avlink_jax.model.injection import Injection
 
@@ -22,11 +22,12 @@ from avlink_jax.model.injection import Injection
 @dataclasses.dataclass(frozen=True)
 class Models:
   """Everything a config builds. `link` is None where no modality conditions another, `video_codec`
-  where the config has none."""
+  where the config has none. `rates`: data frames a second of each modality."""
   layout: Layout
   codec: MelVAE
   text: WordEncoder | Pretrained
-  towers: dict[str, DiT | Features]
+  towers: dict[str, tower_seam.Tower]
+  rates: dict[str, float]
   link: AVLink | Injection | None
   video_codec: VideoVAE | None = None
 
@@ -41,8 +42,7 @@ def build(config, dtype=jnp.float32, platform=None):
   fused = 'fusion' in config and config.fusion.injection in ('fusion', 'cross')
   # Without Fusion Blocks there are no segments between them: then it is each block.
   remat = config.remat == 'block' or config.remat == 'segment' and not fused
-  kernel = attention.choose(config.attention, platform)
-  shared = dict(attention=kernel, dtype=dtype)
+  kernel = attention.Kernel(attention.choose(config.attention, platform))
   layout = Layout.of(config.data)
   codec = MelVAE.of(config.codec, layout.mel)
   text = build_text(config.text, config.data.source)
@@ -53,38 +53,22 @@ def build(config, dtype=jnp.float32, platform=None):
   if video_codec is not None:
     rates['video'] /= video_codec.time_stride
     channels['video'] = video_codec.latent_channels
-  towers = {}
-  for name in ('audio', 'video'):
-    tower = config.towers[name]
-    if tower.features:
-      towers[name] = Features(tower.features, rates[name])
-      continue
-    guide, residual = tower.get('guide', 0), tower.prediction == 'residual'
-    if tower.prediction not in ('velocity', 'data', 'residual') or residual and not guide:
-      raise UserError(f'towers.{name}.prediction={tower.prediction!r}: use velocity or data, or '
-                      'residual of a tower with a guide')
-    if tower.get('local', 0) and not residual:
-      raise UserError(f'towers.{name}.local makes a residual of what a guide shows, and this tower '
-                      'names none: set it to 0')
-    guide += channels[name] * residual  # and what it says of the data itself
-    towers[name] = DiT(
-        channels=channels[name], rate=rates[name], patch=tuple(tower.patch), width=tower.width,
-        depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
-        rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
-        detail=tower.detail, guide=guide, local=tower.get('local', 0),
-        remat=remat,
-        split=name == 'video',  # tens of thousands of tokens; a sound has a hundred
-        **shared)
-    attention.check(kernel, tower.width // tower.heads, dtype)
+  towers = {name: tower_seam.make(config.towers[name], tower_seam.Context(
+      channels=channels[name], rate=rates[name], seconds=tower_seam.EvenSeconds(rates[name]),
+      text_width=text.width, axis=f'{name}_tokens', attention=kernel, dtype=dtype, remat=remat,
+      name=name)) for name in ('audio', 'video')}
   link = None
   if 'fusion' in config:
     f = config.fusion
     if fused:
-      attention.check(kernel, f.width // f.heads, dtype)
+      attention.check(kernel.implementation, f.width // f.heads, dtype)
+      axes = [tower.axis for tower in towers.values()]
       fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
-                      clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
-                      nearness=f.nearness, contrast=f.contrast,
-                      cross=f.injection == 'cross', remat=config.remat == 'block', **shared)
+                      clock_rate=rates['video'] / config.towers.video.patch[0],
+                      rope_base=f.rope_base, attention=kernel.between(axes, axes), dtype=dtype,
+                      cross=f.injection == 'cross', remat=config.remat == 'block')
+      if f.contrast or f.nearness:
+        fusion = AidedFusion(fusion, f.contrast, f.nearness)
       link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject)
     else:
       link = Injection(towers, config.generate[0], f.injection, f.blocks, f.placement, dtype)
@@ -96,7 +80,7 @@ def build(config, dtype=jnp.float32, platform=None):
         towers[name].depth == 0 for way in config.generate for name in way.split('+')):
       raise UserError('towers.NAME.features: only the picture that conditions can be features '
                       'from outside')
-  return Models(layout, codec, text, towers, link, video_codec)
+  return Models(layout, codec, text, towers, rates, link, video_codec)
 
 
 def build_text(config, source=''):

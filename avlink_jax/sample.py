@@ -299,7 +299,7 @@ def shown(task, clip, made, own, upsampler=None):
              frames=made.get('video'))
   if 'low' in made:
     last = (task if upsampler is None else upsampler.task).models
-    out |= dict(low=made['low'], low_fps=last.towers['video'].rate, fps=last.layout.fps)
+    out |= dict(low=made['low'], low_fps=last.rates['video'], fps=last.layout.fps)
   if 'video' in given and own:
     out['source_video'] = clip.source
   elif 'video' not in task.generate and (

@@ -112,12 +112,12 @@ def state_of(task, config, frozen, seed=0):
 def sampling(task, steps, jit=quick_jit):
   """Compiled sampler.generate: (params, frozen, batch, guidance=…) -> {name: X_1}, from the same
   noise each time, a window a clip."""
-  shapes, towers = example_shapes(task.models), task.models.towers
+  shapes, rates = example_shapes(task.models), task.models.rates
   run = jit(functools.partial(sampler.generate, task, steps))
 
   def sampled(params, frozen, batch, guidance=5.0):
     size = len(batch['video_mask'])
-    tracks = {name: windows.track([np.zeros(1)] * size, shapes[name][0], towers[name].rate)
+    tracks = {name: windows.track([np.zeros(1)] * size, shapes[name][0], rates[name])
               for name in task.generate}
     return run(params, frozen, batch, noise_of(task, size),
                {name: (track.index, track.weight) for name, track in tracks.items()}, guidance,

@@ -19,8 +19,6 @@ from avlink_jax.codecs import vocoder
 from avlink_jax.codecs.mel_vae import decode_mel
 from avlink_jax.codecs.video_vae import as_uint8
 from avlink_jax.data import batch as batches
-from avlink_jax.model import axes as spread
-from avlink_jax.model.dit import Input
 from avlink_jax.sampling import windows
 from avlink_jax.training import sharding
 
@@ -52,12 +50,12 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
       t = task.condition_time(name, masks[name].shape[:1])
       x = task.clean(frozen, batch, name)
       x = x if task.is_features(name) else flow.interpolate(x, noise[name], t)
-      conditions[name] = Input(x, t, *text[name], masks[name])
+      conditions[name] = task.input_kind(x, t, *text[name], masks[name])
   features = task.features(params, frozen, conditions)  # computed once for all steps
   guide = task.fixed_guide(frozen, batch, noise)
 
   def velocity(x, t):
-    inputs = {name: Input(x[name], jnp.full(x[name].shape[:1], t[name]), *text[name],
+    inputs = {name: task.input_kind(x[name], jnp.full(x[name].shape[:1], t[name]), *text[name],
                           masks[name], **guide) for name in x}
     conditional = task.velocity(params, frozen, {
         name: (inputs | conditions)[name] for name in task.modalities}, features)
@@ -82,7 +80,7 @@ def place(task, config, mesh):
   """`generate` as a program of `mesh`, jitted: (params, frozen, batch, noise, tracks, guidance,
   shift) -> {name: X_1}, the whole of it on every device."""
   return jax.jit(
-      spread.over(mesh, functools.partial(generate, task, config.sample.steps)),
+      sharding.over(mesh, functools.partial(generate, task, config.sample.steps)),
       out_shardings=sharding.whole(mesh))
 
 
@@ -146,7 +144,7 @@ class Sampler:
     """Starts in seconds of a clip's windows."""
     models = self.task.models
     return windows.window_starts(clip.duration, models.layout.seconds, self.config.sample.overlap,
-                                 models.towers['video'].rate, models.layout.fps)
+                                 models.rates['video'], models.layout.fps)
 
   def batches(self, clips):
     """Groups clip indices so that a group's windows fill a batch."""
@@ -176,7 +174,7 @@ class Sampler:
     models, task = self.task.models, self.task
     starts = [self.plan(clip) for clip in clips]
     shapes = example_shapes(models)
-    tracks = {name: windows.track(starts, shapes[name][0], models.towers[name].rate)
+    tracks = {name: windows.track(starts, shapes[name][0], models.rates[name])
               for name in task.modalities}
     if 'low' in task.noised:
       tracks['low'] = tracks['video']
@@ -239,7 +237,7 @@ class Sampler:
 
   def _pictures(self, x, starts, clips):
     models = self.task.models
-    t = windows.track(starts, x.shape[1], models.towers['video'].rate)
+    t = windows.track(starts, x.shape[1], models.rates['video'])
     flat = t.flat(np.asarray(x))
     for i, clip in enumerate(clips):
       count = math.ceil(round(clip.duration * models.layout.fps, 6))
@@ -254,7 +252,7 @@ class Sampler:
     models = self.task.models
     shape = example_shapes(models)['low']
     return batches.low_picture(clip, start, (count or shape[0], *shape[1:]),
-                               models.towers['video'].rate)
+                               models.rates['video'])
 
 
 def padded_size(count, batch_size, ways=1):

@@ -10,9 +10,9 @@ from avlink_jax import flow
 from avlink_jax.build import Models
 from avlink_jax.codecs import text
 from avlink_jax.errors import UserError
-from avlink_jax.model.dit import Input
 from avlink_jax.model.features import Features
 from avlink_jax.model.noise import gaussian
+from avlink_jax.model.tower import Input
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class FlowTask:
   config: ConfigDict
   direction: str = ''  # the only one of the config's that this task goes; '': all of them
   players = ()
+  input_kind = Input  # what its towers are given
 
   def __post_init__(self):
     law = self.config.flow.condition_law
@@ -164,8 +165,8 @@ class FlowTask:
     return jnp.full(size, 1.0 if self.is_features(name) else self.config.flow.condition_time[name])
 
   def drawn_guide(self, frozen, batch, key, size, part):
-    """What a tower is guided by in training, as dit.Input's fields; drawn for `size` examples, of
-    which `part` takes those of `batch`. Here there is none (UpsamplerTask)."""
+    """What a tower is guided by in training, as fields of `input_kind`; drawn for `size` examples,
+    of which `part` takes those of `batch`. Here there is none (UpsamplerTask)."""
     del frozen, batch, key, size, part
     return {}
 
@@ -218,8 +219,9 @@ class FlowTask:
       null = jax.tree.map(jnp.asarray, self.models.text.prepare(['']))
       rate = jnp.where(made, laws.drop_generated, laws.drop_condition)
       said = jax.tree.map(part, text.drop(prompt, batch[f'{name}_text'], null, rate))
-      inputs[name] = Input(flow.interpolate(x1, x0, t), t, *self.encode(towers, name, said),
-                           self.mask(seen, name), **guide)
+      inputs[name] = self.input_kind(
+          flow.interpolate(x1, x0, t), t, *self.encode(towers, name, said), self.mask(seen, name),
+          **guide)
       targets[name] = flow.target(x1, x0)
     velocities = self.velocity(params, frozen, inputs)
     metrics = {

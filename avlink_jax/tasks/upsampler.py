@@ -10,6 +10,8 @@ from einops import rearrange, reduce
 
 from avlink_jax import flow
 from avlink_jax.errors import UserError
+from avlink_jax.model.estimate import data_from_velocity
+from avlink_jax.model.guided import GuidedInput
 from avlink_jax.model.noise import gaussian
 from avlink_jax.tasks.flow import FlowTask, masked_mean
 
@@ -30,9 +32,11 @@ class UpsamplerTask(FlowTask):
   training anything from none down to `flow.guide_time.low`, so that a sampler can pass on what a
   base model made of it, with its faults, at `sample.guide_time`.
 
-  A tower that names the residual (DiT.prediction) is given besides what the small video enlarged is
-  in latents, and begins there: narrow towers have no room to learn how to enlarge.
+  A tower that predicts the residual (model/prediction.py) is given besides what the small video
+  enlarged is in latents, and begins there: narrow towers have no room to learn how to enlarge.
   """
+
+  input_kind = GuidedInput
 
   def __post_init__(self):
     super().__post_init__()
@@ -51,7 +55,7 @@ class UpsamplerTask(FlowTask):
 
   @property
   def names_residual(self):
-    return self.models.towers['video'].prediction == 'residual'
+    return self.config.towers.video.prediction == 'residual'
 
   @property
   def given(self):
@@ -127,7 +131,7 @@ class UpsamplerTask(FlowTask):
     weight = self.config.flow.pixel_weight
     if not weight:
       return {}
-    named, true = (flow.data_from_velocity(inputs.x, v, inputs.t) for v in (velocity, target))
+    named, true = (data_from_velocity(inputs.x, v, inputs.t) for v in (velocity, target))
     size = [min(n, most) for n, most in zip(named.shape[1:4], WINDOW, strict=True)]
     keys = jax.random.split(key, 3)
     first = [jax.random.randint(k, (), 0, n - kept + 1)
