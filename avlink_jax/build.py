@@ -15,11 +15,12 @@ from avlink_jax.data.batch import Layout
 from avlink_jax.data.prepare import embeddings
 from avlink_jax.errors import UserError
 from avlink_jax.model import attention
+from avlink_jax.model import tower as tower_seam
+from avlink_jax.model.aided_fusion import AidedFusion
 from avlink_jax.model.avlink import AVLink
-from avlink_jax.model.dit import DiT
-from avlink_jax.model.features import Features
 from avlink_jax.model.fusion import Fusion
 from avlink_jax.model.injection import Injection
+from avlink_jax.model.tower import Tower
 
 NAMES = ('audio', 'video')  # the modalities, in the order of Fusion Blocks' streams
 
@@ -35,7 +36,7 @@ class Modality:
   """
   codec: Codec
   text: WordEncoder | Pretrained
-  tower: DiT | Features
+  tower: Tower
 
   @property
   def prompted(self):
@@ -89,7 +90,9 @@ def build(config, dtype=jnp.float32, platform=None):
   modalities = {name: Modality(codec, text, tower) for (name, codec), tower in zip(
       made.items(), build_towers(config, made, text, dtype, platform), strict=True)}
   towers = {name: modality.tower for name, modality in modalities.items()}
-  return Models(layout, modalities, build_link(config, towers, dtype, platform))
+  # The paper's η_v: a position for each moment of video tokens.
+  clock_rate = made['video'].rate / config.towers.video.patch[0]
+  return Models(layout, modalities, build_link(config, towers, clock_rate, dtype, platform))
 
 
 def codec_kind(tower):
@@ -106,41 +109,28 @@ def build_towers(config, made, text, dtype, platform):
   """The tower of each codec in `made` {name: Codec}, in order."""
   # Without Fusion Blocks there are no segments between them: then it is each block.
   remat = config.remat == 'block' or config.remat == 'segment' and not fused(config)
-  kernel = attention.choose(config.attention, platform)
+  kernel = attention.Kernel(attention.choose(config.attention, platform))
   for name, codec in made.items():
-    tower = config.towers[name]
-    if tower.features:
-      yield Features(tower.features, codec.rate)
-      continue
-    guide, residual = tower.guide, tower.prediction == 'residual'
-    if tower.prediction not in ('velocity', 'data', 'residual') or residual and not guide:
-      raise UserError(f'towers.{name}.prediction={tower.prediction!r}: use velocity or data, or '
-                      'residual of a tower with a guide')
-    if tower.local and not residual:
-      raise UserError(f'towers.{name}.local makes a residual of what a guide shows, and this tower '
-                      'names none: set it to 0')
-    guide += codec.channels * residual  # and what it says of the data itself
-    attention.check(kernel, tower.width // tower.heads, dtype)
-    yield DiT(
-        channels=codec.channels, rate=codec.rate, patch=tuple(tower.patch), width=tower.width,
-        depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
-        rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
-        detail=tower.detail, guide=guide, local=tower.local,
-        remat=remat, split=name == 'video', attention=kernel, dtype=dtype)
+    yield tower_seam.make(config.towers[name], tower_seam.Context(
+        channels=codec.channels, rate=codec.rate, seconds=codec.seconds, text_width=text.width,
+        axis=f'{name}_tokens', attention=kernel, dtype=dtype, remat=remat, name=name))
 
 
-def build_link(config, towers, dtype, platform):
-  """What lets the towers condition each other, None where nothing does."""
+def build_link(config, towers, clock_rate, dtype, platform):
+  """What lets the towers condition each other, None where nothing does. `clock_rate`: positions a
+  second of the Fusion Blocks' temporal RoPE."""
   if 'fusion' not in config:
     return None
   f = config.fusion
   if fused(config):
-    kernel = attention.choose(config.attention, platform)
-    attention.check(kernel, f.width // f.heads, dtype)
-    fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank,
-                    clock_rate=towers['video'].token_rate, rope_base=f.rope_base,
-                    nearness=f.nearness, contrast=f.contrast, attention=kernel, dtype=dtype,
+    kernel = attention.Kernel(attention.choose(config.attention, platform))
+    attention.check(kernel.implementation, f.width // f.heads, dtype)
+    axes = [tower.axis for tower in towers.values()]
+    fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank, clock_rate=clock_rate,
+                    rope_base=f.rope_base, attention=kernel.between(axes, axes), dtype=dtype,
                     cross=f.injection == 'cross', remat=config.remat == 'block')
+    if f.contrast or f.nearness:
+      fusion = AidedFusion(fusion, f.contrast, f.nearness)
     link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject)
   else:
     link = Injection(towers, config.generate[0], f.injection, f.blocks, f.placement, dtype)

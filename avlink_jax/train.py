@@ -227,7 +227,7 @@ def named(what, names, count=3):
 
 def pixels(task, name):
   """How many pixels a patch has in the tower that a parameter belongs to."""
-  towers = task.models.towers
+  towers = task.config.towers
   tower = next((tower for part, tower in towers.items() if f'towers/{part}/' in name),
                towers[task.generate[0]])
   return math.prod(tower.patch)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from avlink_jax.errors import UserError
-from avlink_jax.model.attention import Attention
+from avlink_jax.model.attention import Attention, Kernel
 from avlink_jax.model.dit import MLP
 
 PAD, START, FIRST_WORD = 0, 1, 2
@@ -43,8 +43,10 @@ class _Words(nn.Module):
             for i in range(2))
     x = x + self.param('position', nn.initializers.normal(0.02), (self.max_words, self.width))
     for _ in range(self.depth):
-      attention = Attention(self.width, self.heads, 'tiled')  # float32, which cuDNN does not take
-      x = x + attention(nn.LayerNorm()(x), key_mask=mask)
+      # In float32, which cuDNN does not take.
+      attention = Attention(self.width, self.heads, Kernel('tiled'))
+      y, = attention([nn.LayerNorm()(x)], key_mask=[mask])
+      x = x + y
       x = x + MLP(4 * self.width, self.width)(nn.LayerNorm()(x))
     return nn.LayerNorm()(x), mask
 

@@ -8,16 +8,17 @@ TPUs (flash.py), asked for by name since JAX never picks them by itself. What th
 UserError when the model is built: there is no slower way that is gone quietly.
 """
 
+import dataclasses
 import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 
 from avlink_jax.errors import UserError
-from avlink_jax.model import axes as spread
-from avlink_jax.model import flash, rope
+from avlink_jax.model import axes, flash, rope
 
 TILE_LOGITS = 1 << 19  # 2 MiB of float32: what a core's own cache holds
 
@@ -94,56 +95,118 @@ IMPLEMENTATIONS = {'reference': reference, 'tiled': tiled, 'cudnn': flash.cudnn,
 HOME = {'cudnn': 'gpu', 'splash': 'tpu'}
 
 
-def attend(q, k, v, key_mask=None, implementation='auto', split=False, source_split=False):
-  """Attention by name; see `reference` for shapes, `choose` for names. On a mesh, `split` and
-  `source_split` say whether tokens of queries and of keys are (spread.py)."""
-  kernel = IMPLEMENTATIONS.get(implementation) or IMPLEMENTATIONS[choose(implementation)]
-  return spread.attention(kernel, q, k, v, key_mask, split, source_split)
+def attend(q, k, v, key_mask=None, implementation='auto'):
+  """Attention of one stream by name; see `reference` for shapes, `choose` for names."""
+  out, = Kernel(implementation)([q], [k], [v], None if key_mask is None else [key_mask])
+  return out
 
 
-def _nearness_bias(share, nearness):
-  """Initialiser of biases: the first `share` of them, queries and keys, at `nearness`; values 0."""
-  def init(key, shape, dtype=jnp.float32):
-    del key
-    return jnp.where(jnp.arange(shape[0]) < share * shape[0], nearness, 0.0).astype(dtype)
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """One attention over the tokens of several streams, by an implementation bound when the model is
+  built, wherever on a mesh the tokens lie.
 
-  return init
+  Attributes:
+    implementation: name, see `choose`.
+    queries, keys: logical axis of each stream's tokens (axes.py).
+  """
+  implementation: str = 'auto'
+  queries: tuple[str, ...] = ('tokens',)
+  keys: tuple[str, ...] = ('tokens',)
+
+  def between(self, queries, keys):
+    """The same, for streams with these logical axes."""
+    return dataclasses.replace(self, queries=tuple(queries), keys=tuple(keys))
+
+  def __call__(self, q, k, v, key_mask=None):
+    """Lists, one entry a stream: q of (B, H, T_m, D), k and v of (B, H, S_m, D), key_mask of
+    (B, S_m) bool (None: all) -> list of (B, H, T_m, D). Each query attends to all streams' keys."""
+    if axes.sharded():
+      return self._on_mesh(q, k, v, key_mask)
+    return self._joint(q, k, v, key_mask)
+
+  def _joint(self, q, k, v, key_mask):
+    attention = IMPLEMENTATIONS.get(self.implementation) or IMPLEMENTATIONS[
+        choose(self.implementation)]
+    mask = None if key_mask is None else _concatenate(key_mask, 1)
+    out = attention(*(_concatenate(x, 2) for x in (q, k, v)), mask)
+    return jnp.split(out, np.cumsum([x.shape[2] for x in q])[:-1], axis=2)
+
+  def _on_mesh(self, q, k, v, key_mask):
+    """Each device's own queries attend to all keys: sharded ones are gathered, their gradients
+    scattered back. Where keys are gathered, queries that every device has are shared out, so that
+    none is computed twice, and their outputs gathered."""
+    if key_mask is None:
+      key_mask = [jnp.ones((x.shape[0], x.shape[2]), bool) for x in k]
+    own = [axes.mesh_axes(name, x.shape[2]) for name, x in zip(self.queries, q, strict=True)]
+    across = [axes.mesh_axes(name, x.shape[2]) for name, x in zip(self.keys, k, strict=True)]
+    shared = next(filter(None, across), None)
+    lengths = [x.shape[2] for x in q]
+
+    def on_one_device(q, k, v, key_mask):
+      k, v = ([_gather(x, axis, 2) for x, axis in zip(xs, across, strict=True)] for xs in (k, v))
+      key_mask = [_gather(x, axis, 1) for x, axis in zip(key_mask, across, strict=True)]
+      q = [_share(x, None if axis else shared) for x, axis in zip(q, own, strict=True)]
+      out = self._joint(q, k, v, key_mask)
+      return [_gather(x, None if axis else shared, 2)[:, :, :length]
+              for x, axis, length in zip(out, own, lengths, strict=True)]
+
+    by_head = lambda names, xs: [  # noqa: E731
+        axes.spec(x.shape, 'batch', None, name, None) for name, x in zip(names, xs, strict=True)]
+    queries, keys = by_head(self.queries, q), by_head(self.keys, k)
+    masks = [axes.spec(x.shape, 'batch', name)
+             for name, x in zip(self.keys, key_mask, strict=True)]
+    return jax.shard_map(on_one_device, in_specs=(queries, keys, keys, masks), out_specs=queries,
+                         check_vma=False)(q, k, v, key_mask)
+
+
+def _concatenate(xs, axis):
+  return xs[0] if len(xs) == 1 else jnp.concatenate(xs, axis)
+
+
+def _gather(x, mesh_axis, dimension):
+  """All of what is sharded over `mesh_axis`; x itself where that is None."""
+  return x if mesh_axis is None else jax.lax.all_gather(x, mesh_axis, axis=dimension, tiled=True)
+
+
+def _share(q, mesh_axis):
+  """This device's share of queries that every device has, the last one's filled up with zeros."""
+  if mesh_axis is None:
+    return q
+  length = -(-q.shape[2] // jax.lax.axis_size(mesh_axis))
+  q = jnp.pad(q, ((0, 0), (0, 0), (0, length * jax.lax.axis_size(mesh_axis) - q.shape[2]), (0, 0)))
+  return jax.lax.dynamic_slice_in_dim(q, length * jax.lax.axis_index(mesh_axis), length, axis=2)
 
 
 class Attention(nn.Module):
-  """Multi-head attention with QK normalisation (App. B) and, where angles are given, RoPE.
+  """Multi-head attention with QK normalisation (App. B) and, where angles are given, RoPE, over the
+  tokens of one stream or of several, which share its weights.
 
-  Keys and values come from `source` (cross-attention), or from x itself. `nearness` is where
-  the biases of queries and keys begin: above 0, RoPE turns that common part into a preference
-  for tokens nearby, from the first step on. `split`, `source_split`: whether on a mesh the tokens
-  of x and of `source` are (spread.py).
+  Keys and values come from `source` (cross-attention), or from x itself.
   """
   width: int
   heads: int
-  implementation: str = 'auto'
+  kernel: Kernel = Kernel()
   dtype: jnp.dtype = jnp.float32
-  nearness: float = 0.0
-  split: bool = False
-  source_split: bool = False
 
   @nn.compact
   def __call__(self, x, source=None, key_mask=None, angles=None, source_angles=None):
-    """x (B, T, C), source (B, S, C'), key_mask (B, S), angles (T, C/heads/2) and, of a source,
-    source_angles (S, C/heads/2) -> (B, T, width)."""
+    """Lists, one entry a stream: x of (B, T_m, C), source of (B, S_m, C'), key_mask of (B, S_m),
+    angles of (T_m, C/heads/2) and, of sources, source_angles of (S_m, C/heads/2) -> list of
+    (B, T_m, width)."""
     dense = functools.partial(nn.Dense, dtype=self.dtype)
     norm = functools.partial(nn.RMSNorm, epsilon=1e-6, dtype=self.dtype)
     heads_first = functools.partial(
         rearrange, pattern='b t (n h d) -> n b h t d', h=self.heads)
-    bias = functools.partial(_nearness_bias, nearness=self.nearness)
     if source is None:
-      source_angles = angles
-      q, k, v = heads_first(dense(3 * self.width, bias_init=bias(2 / 3), name='qkv')(x), n=3)
+      source_angles, qkv = angles, dense(3 * self.width, name='qkv')
+      q, k, v = zip(*(heads_first(qkv(y), n=3) for y in x), strict=True)
     else:
-      q, = heads_first(dense(self.width, bias_init=bias(1), name='q')(x), n=1)
-      k, v = heads_first(dense(2 * self.width, bias_init=bias(1 / 2), name='kv')(source), n=2)
-    q, k = norm(name='q_norm')(q), norm(name='k_norm')(k)
+      to_q, to_kv = dense(self.width, name='q'), dense(2 * self.width, name='kv')
+      q = [heads_first(to_q(y), n=1)[0] for y in x]
+      k, v = zip(*(heads_first(to_kv(y), n=2) for y in source), strict=True)
+    q, k = map(norm(name='q_norm'), q), map(norm(name='k_norm'), k)
     if angles is not None:
-      q, k = rope.rotate(q, angles), rope.rotate(k, source_angles)
-    out = attend(q, k, v, key_mask, self.implementation, self.split,
-                 self.split if source is None else self.source_split)
-    return dense(self.width, name='out')(rearrange(out, 'b h t d -> b t (h d)'))
+      q, k = map(rope.rotate, q, angles), map(rope.rotate, k, source_angles)
+    out, to_out = self.kernel(list(q), list(k), list(v), key_mask), dense(self.width, name='out')
+    return [to_out(rearrange(y, 'b h t d -> b t (h d)')) for y in out]

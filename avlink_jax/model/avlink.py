@@ -1,13 +1,15 @@
 """AV-Link: two frozen towers, cut into segments, with Fusion Blocks in the cuts (Sec. 3.3)."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from avlink_jax.errors import UserError
-from avlink_jax.model.dit import DiT
+from avlink_jax.model.aided_fusion import AidedFusion
 from avlink_jax.model.fusion import Fusion
+from avlink_jax.model.tower import Tower
 
 
 def segment_lengths(depth, fusions, placement):
@@ -39,13 +41,13 @@ def runs(plans):
   return [tuple(g) for g in grouped]
 
 
-def cut_tokens(tower, params, inputs, lengths):
-  """A tower's activations at each cut, nothing reinjected: [(B, N, C)], one a Fusion Block."""
-  stream, first, cuts = tower.embed(params, inputs), 0, []
+def cut_tokens(tower, params, input, lengths):
+  """A tower's activations at each cut, nothing reinjected: its last Stream and [(B, N, C)], one a
+  Fusion Block."""
+  stream, first, cuts = tower.embed(params, input), 0, []
   for length in lengths[:-1]:
     if length:
-      blocks = jax.tree.map(lambda p, i=first, n=length: p[i:i + n], params['blocks'])
-      stream = tower.segment(blocks, stream)
+      stream = tower.segment(params, first, length, stream)
     first += length
     cuts.append(stream.tokens)
   return stream, cuts
@@ -55,7 +57,7 @@ def cut_tokens(tower, params, inputs, lengths):
 class AVLink:
   """Towers linked by Fusion Blocks; a pure function of (frozen towers, fusion parameters).
 
-  The tower names order the streams: {'audio': DiT, 'video': DiT}. Every link has these three:
+  The tower names order the streams: {'audio': Tower, 'video': Tower}. Every link has these three:
 
       init(key)                                    -> trainable parameters
       features(towers, inputs, outputs)            -> what does not depend on what is generated,
@@ -66,8 +68,8 @@ class AVLink:
     reinject: symmetric feature reinjection (Sec. 3.3). Without it the conditioning stream goes
       through its tower untouched, so that its activations are `features`.
   """
-  towers: dict[str, DiT]
-  fusion: Fusion
+  towers: dict[str, Tower]
+  fusion: Fusion | AidedFusion
   placement: str = 'interleaved'
   remat: bool = False
   reinject: bool = True
@@ -101,7 +103,7 @@ class AVLink:
     Args:
       link: stacked Fusion Block parameters.
       towers: {name: tower parameters}.
-      inputs: {name: dit.Input}.
+      inputs: {name: tower.Input}.
       outputs: names whose velocity is wanted; blocks that feed none of them are not run.
       features: what `features` gave for these inputs, where it is kept.
     Returns:
@@ -111,44 +113,53 @@ class AVLink:
     if features is None:
       features = self.features(towers, inputs, outputs)
     static = features or {}
-    angles = [self.fusion.angles(self.towers[name].seconds(inputs[name].x.shape[1:-1]))
+    angles = [self.fusion.angles(self.towers[name].token_seconds(inputs[name].x.shape[1:-1]))
               for name in names]
     streams = {}
     for name in names:
       if name in static:
         streams[name] = static[name].replace(tokens=static[name].tokens[0])
         continue
-      tower, count = self.towers[name], lengths[name][0]
-      streams[name] = tower.embed(towers[name], inputs[name])
-      if count:
-        first = jax.tree.map(lambda p, n=count: p[:n], towers[name]['blocks'])
-        streams[name] = tower.segment(first, streams[name])
+      streams[name] = self.towers[name].embed(towers[name], inputs[name])
+      if lengths[name][0]:
+        streams[name] = self.towers[name].segment(
+            towers[name], 0, lengths[name][0], streams[name])
 
     last = self.fusion.blocks
     plans = [tuple(lengths[name][i] if name not in static and (i < last or name in outputs) else 0
                    for name in names) for i in range(1, last + 1)]
-    start = {name: lengths[name][0] for name in names}
+    start = [lengths[name][0] for name in names]
     for plan, first, count in runs(plans):
-      blocks = {}
-      for name, length in zip(names, plan, strict=True):
-        if length:
-          blocks[name] = jax.tree.map(
-              lambda p, s=start[name], n=count, k=length: p[s:s + n * k].reshape(
-                  (n, k) + p.shape[1:]), towers[name]['blocks'])
-        start[name] += count * length
       fusion = jax.tree.map(lambda p, i=first, n=count: p[i:i + n], link['blocks'])
-      given = {name: kept.tokens[first:first + count] for name, kept in static.items()}
-
-      def step(streams, params):
-        fusion_params, blocks, given = params
-        streams = streams | {name: streams[name].replace(tokens=x) for name, x in given.items()}
-        fused = self.fusion.apply(fusion_params, [streams[name] for name in names], angles)
-        return {name: self.towers[name].segment(blocks[name], s) if name in blocks else s
-                for name, s in zip(names, fused, strict=True)}, None
-
-      body = jax.checkpoint(step) if self.remat else step
-      if count == 1:  # no loop, so that what nobody asks of it is not computed: its other stream
-        streams, _ = body(streams, jax.tree.map(lambda p: p[0], (fusion, blocks, given)))
+      kept = {name: stream.tokens[first:first + count] for name, stream in static.items()}
+      turn = functools.partial(self._turn, towers, angles, plan, start)
+      if count == 1:  # unrolled, so that XLA drops the unused stream's output
+        own = jax.tree.map(lambda p: p[0], (fusion, kept))
+        streams = self._checkpointed(functools.partial(turn, 0))(streams, *own)
       else:
-        streams, _ = jax.lax.scan(body, streams, (fusion, blocks, given))
+        streams = self._loop(turn, streams, jnp.arange(count), fusion, kept)
+      start = [n + count * length for n, length in zip(start, plan, strict=True)]
     return {name: self.towers[name].head(towers[name], streams[name]) for name in outputs}
+
+  def _turn(self, towers, angles, plan, start, i, streams, fusion, kept):
+    """{name: Stream} after one Fusion Block and the segments it feeds.
+
+    `plan` has the lengths of these segments, `start` where the first of equal turns begins and `i`,
+    an int or traced, which of them this is. fusion: the block's parameters. kept: {name: tokens} of
+    streams that nothing is put back into.
+    """
+    given = [streams[name].replace(tokens=kept[name]) if name in kept else streams[name]
+             for name in self.towers]
+    fused = self.fusion.apply(fusion, given, angles)
+    return {name: self.towers[name].segment(towers[name], first + i * length, length, stream)
+            if length else stream
+            for name, first, length, stream in zip(self.towers, start, plan, fused, strict=True)}
+
+  def _loop(self, turn, streams, *each):
+    """`turn` again and again, each time with a row of `each`."""
+    turn = self._checkpointed(turn)
+    step = lambda streams, own: (turn(own[0], streams, *own[1:]), None)  # noqa: E731
+    return jax.lax.scan(step, streams, each)[0]
+
+  def _checkpointed(self, turn):
+    return jax.checkpoint(turn) if self.remat else turn

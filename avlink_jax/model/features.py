@@ -1,45 +1,51 @@
 """Features from outside (CLIP, CAVP, ...) in a tower's place: a tower without blocks (Sec. 4.4)."""
 
 import dataclasses
+from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax.model.dit import Stream
+from avlink_jax.model.tower import Stream, Tower
+
+
+def build(config, context):
+  """The registry's kind 'features': (config.towers.NAME, tower.Context) -> Features."""
+  return Features(config.features, context.seconds)
 
 
 @dataclasses.dataclass(frozen=True)
-class Features:
-  """A vector a frame, given to the Fusion Blocks as it is; the seam of dit.DiT, no parameters.
+class Features(Tower):
+  """A vector a frame, given to the Fusion Blocks as it is; no parameters, no velocity.
 
   Attributes:
     width: of a vector.
-    rate: vectors a second.
+    seconds: count -> float64 (count,): when each is.
   """
   width: int
-  rate: float
+  seconds: Callable[[int], np.ndarray]
   depth = 0
-  patch = (1,)
+  axis = 'features'  # few tokens: every device has all of them
 
   @property
-  def token_rate(self):
-    return self.rate
+  def channels(self):
+    return self.width
 
-  def grid(self, shape):
-    return (shape[0],)
+  def init(self, key):
+    del key
+    return {}
 
-  def seconds(self, shape):
-    """When each vector is, in seconds from the clip's start: float64 (T,)."""
-    return np.arange(shape[0]) / self.rate
-
-  def embed(self, params, inputs):
+  def embed(self, params, input):
     """Input with x (B, T, width) -> Stream; there is neither flow time nor text in it."""
     del params
-    x = inputs.x
-    nothing = jnp.zeros((x.shape[0], 0, self.width), x.dtype)
-    return Stream(x, nothing[:, :0].sum(1), nothing, inputs.mask, inputs)
+    return Stream(input.x, input.mask, input, None, None, None, moments=input.x.shape[1])
 
-  def segment(self, blocks, stream):
+  def segment(self, params, first, count, stream):
     """No blocks: the stream as it came, fused or not."""
-    del blocks
+    del params, first, count
     return stream
+
+  def head(self, params, stream):
+    raise NotImplementedError('features condition; nothing generates them')
+
+  def token_seconds(self, shape):
+    return self.seconds(shape[0])

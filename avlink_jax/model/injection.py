@@ -13,20 +13,22 @@ import numpy as np
 
 from avlink_jax.errors import UserError
 from avlink_jax.model.avlink import cut_tokens, segment_lengths
-from avlink_jax.model.dit import DiT, layer_norm, time_features
+from avlink_jax.model.dit import layer_norm, time_features
+from avlink_jax.model.tower import Tower
 
 
 class Project(nn.Module):
-  """Features (B, T, C) at `seconds` (T,) -> (B, T, width); 0 at initialisation if asked."""
+  """Features (B, T, C) at `seconds` (T,) -> (B, T, width); with `zero_init`, 0 at initialisation
+  and without a clock."""
   width: int
-  silent: bool
+  zero_init: bool
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, features, seconds):
-    kernel = nn.initializers.zeros if self.silent else nn.initializers.lecun_normal()
+    kernel = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
     x = nn.Dense(self.width, kernel_init=kernel, dtype=self.dtype, name='features')(features)
-    if self.silent:
+    if self.zero_init:
       return x
     clock = time_features(jnp.asarray(seconds, jnp.float32), scale=1.0, max_period=100.0)
     return x + nn.Dense(self.width, dtype=self.dtype, name='clock')(clock)
@@ -40,14 +42,21 @@ def pool(tokens, mask, moments):
   return jnp.sum(tokens * weight, 2) / jnp.maximum(jnp.sum(weight, 2), 1), mask.any(-1)
 
 
+def moment_seconds(tower, shape, moments):
+  """When each moment of a tower's tokens is: float64 (T,); tokens are time first."""
+  return tower.token_seconds(shape).reshape(moments, -1)[:, 0]
+
+
 def resampling(source, target):
   """Matrix (T_target, T_source) of means that brings values at `source` seconds to `target`.
 
-  A target moment takes the mean of the source moments that fall into it; where there are none,
-  the source being slower, it repeats the one that is on (Movie Gen's direct alignment).
+  A target moment takes the mean of the source moments that fall into it, before the next one; where
+  there are none, the source being slower, it repeats the one that is on (Movie Gen's direct
+  alignment). The last moment is as long as the one before it.
   """
-  step = np.diff(np.unique(target)).min(initial=np.inf)  # tokens of one moment are many in space
-  inside = (source >= target[:, None] - 1e-9) & (source < target[:, None] + step - 1e-9)
+  steps = np.diff(target)
+  ends = target + np.append(steps, steps[-1:] if len(steps) else np.inf)
+  inside = (source >= target[:, None] - 1e-9) & (source < ends[:, None] - 1e-9)
   on = np.maximum(np.searchsorted(source, target + 1e-9, side='right') - 1, 0)
   repeated = np.arange(len(source)) == on[:, None]
   weights = np.where(inside.any(1, keepdims=True), inside, repeated).astype(np.float64)
@@ -64,7 +73,7 @@ class Injection:
       generated tokens' times and added to them (Movie Gen's); nothing is added at initialisation.
     cuts: from how many places of the conditioning tower features are taken, side by side.
   """
-  towers: dict[str, DiT]
+  towers: dict[str, Tower]
   generated: str
   kind: str
   cuts: int
@@ -95,8 +104,7 @@ class Injection:
     tower = self.towers[name]
     lengths = segment_lengths(tower.depth, self.cuts, self.placement)
     stream, cuts = cut_tokens(tower, towers[name], inputs[name], lengths)
-    moments = tower.grid(inputs[name].x.shape[1:-1])[0]
-    pooled = [pool(tokens, stream.mask, moments) for tokens in cuts]
+    pooled = [pool(tokens, stream.mask, stream.moments) for tokens in cuts]
     return jnp.concatenate([layer_norm(x) for x, _ in pooled], axis=-1), pooled[0][1]
 
   def velocity(self, link, towers, inputs, outputs, features=None):
@@ -106,17 +114,18 @@ class Injection:
     if features is None:
       features = self.features(towers, inputs, outputs)
     x, mask = features
-    seconds = np.unique(self.towers[source].seconds(inputs[source].x.shape[1:-1]))
+    seconds = moment_seconds(self.towers[source], inputs[source].x.shape[1:-1], x.shape[1])
     x = self._project.apply({'params': link['project']}, x, seconds)
     stream = tower.embed(towers[name], inputs[name])
     if self.kind == 'text':
-      stream = stream.replace(
-          text=jnp.concatenate([stream.text, x], axis=1), input=stream.input.replace(
-              text_mask=jnp.concatenate([stream.input.text_mask, mask], axis=1)))
+      stream = stream.replace(text=jnp.concatenate([stream.text, x], axis=1),
+                              text_mask=jnp.concatenate([stream.text_mask, mask], axis=1))
     else:
       x = jnp.where(mask[..., None], x, 0)
-      weights = resampling(seconds, tower.seconds(inputs[name].x.shape[1:-1]))
-      stream = stream.replace(
-          tokens=stream.tokens + jnp.einsum('ns,bsc->bnc', weights.astype(x.dtype), x))
-    stream = tower.segment(towers[name]['blocks'], stream)
+      weights = resampling(
+          seconds, moment_seconds(tower, inputs[name].x.shape[1:-1], stream.moments))
+      added = jnp.einsum('ns,bsc->bnc', weights.astype(x.dtype), x)
+      places = stream.tokens.shape[1] // stream.moments
+      stream = stream.replace(tokens=stream.tokens + jnp.repeat(added, places, axis=1))
+    stream = tower.segment(towers[name], 0, tower.depth, stream)
     return {name: tower.head(towers[name], stream)}

@@ -1,4 +1,4 @@
-"""The head of a tower that names a residual, place by place: what lies right around each decides.
+"""A head that predicts a residual place by place: what lies right around each decides.
 
 For a tower with a guide on its data's own grid (the upsampler). Where an edge runs within a pixel
 of the small picture, and where a thing is between two of them, the few pixels around say; a patch
@@ -10,11 +10,17 @@ half the contrast half as much is. So places see differences, through layers wit
 Denoising via Bias-Free Convolutional Neural Networks, Sec. 3).
 """
 
+import dataclasses
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from einops import rearrange
+
+from avlink_jax.model.dit import DiT, last_modulation
+from avlink_jax.model.patches import unpatchify
+from avlink_jax.model.tower import Wrapper
 
 REACH = 4  # pixels to every side
 INSTANTS = (-1, 0, 1, 2)  # pictures: latent n of the large video lies between those n and n + 1
@@ -63,13 +69,61 @@ class Local(nn.Module):
   @nn.compact
   def __call__(self, seen, tokens, time):
     """seen (B, T, H, W, ·), tokens (B, N, C), silu(time) (B, C) -> (B, N, places · out)."""
-    dense = lambda width, **told: nn.Dense(width, dtype=self.dtype, **told)  # noqa: E731
-    linear = lambda width, **told: dense(width, use_bias=False, **told)  # noqa: E731
-    silent = dict(kernel_init=nn.initializers.zeros)
+    dense = lambda width, **options: nn.Dense(width, dtype=self.dtype, **options)  # noqa: E731
+    linear = lambda width, **options: dense(width, use_bias=False, **options)  # noqa: E731
+    zero_init = dict(kernel_init=nn.initializers.zeros)
     places = math.prod(self.patch)
-    said = rearrange(dense(places * self.width, **silent, name='token')(tokens),
-                     'b n (p c) -> b n p c', p=places)
+    by_token = rearrange(dense(places * self.width, **zero_init, name='token')(tokens),
+                         'b n (p c) -> b n p c', p=places)
     x = by_patch(nn.relu(linear(self.width, name='seen')(seen)), self.patch)
-    x *= (1 + dense(self.width, **silent, name='gate')(time)[:, None, None]) * (1 + said)
+    x *= (1 + dense(self.width, **zero_init, name='gate')(time)[:, None, None]) * (1 + by_token)
     x = nn.relu(linear(self.width, name='wide')(x))
-    return rearrange(linear(self.out, **silent, name='out')(x), 'b n p c -> b n (p c)')
+    return rearrange(linear(self.out, **zero_init, name='out')(x), 'b n p c -> b n (p c)')
+
+
+class Head(nn.Module):
+  """Last adaLN, and `Local` in the place of dit.Head's way back to patches."""
+  width: int
+  out: int
+  patch: tuple[int, int, int]
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, tokens, time, places):
+    """tokens (B, N, C), time (B, C), places (B, T, H, W, ·) -> (B, N, numbers of a patch)."""
+    time = nn.silu(time)
+    x = last_modulation(tokens, time, self.dtype)
+    local = Local(self.width, self.out, self.patch, self.dtype, name='local')
+    return local(places, x, time).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalHead(Wrapper):
+  """A guided tower with this head in the place of its own.
+
+  Attributes:
+    dit: the DiT inside.
+    hidden: width of the head's layers.
+    pictured: how many of the guide's channels, the first, are pixels to look around in.
+  """
+  dit: DiT
+  hidden: int
+  pictured: int
+
+  @property
+  def _header(self):
+    return Head(self.hidden, self.channels, self.dit.patch, self.dit.dtype)
+
+  def init(self, key):
+    tokens, time, _ = self.dit.example()
+    p, q, r = self.dit.patch
+    places = jnp.zeros((1, 2 * p, q, r, neighbours(self.pictured) + self.channels))
+    head = self._header.init(jax.random.split(key, 3)[2], tokens, time, places)['params']
+    return self.tower.init(key) | {'head': head}
+
+  def head(self, params, stream):
+    input = stream.input
+    places = jnp.concatenate(
+        [around(input.guide[..., :self.pictured], input.mask), input.x], axis=-1)
+    out = self._header.apply({'params': params['head']}, stream.tokens, stream.time, places)
+    return unpatchify(out, self.dit.patch, input.x.shape[1:-1])

@@ -15,7 +15,6 @@ import numpy as np
 from avlink_jax import flow
 from avlink_jax.build import example_shapes
 from avlink_jax.data import batch as batches
-from avlink_jax.model import axes
 from avlink_jax.sampling import windows
 from avlink_jax.sampling.program import Program
 from avlink_jax.training import sharding
@@ -47,12 +46,12 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
       t = task.condition_time(name, masks[name].shape[:1])
       x = task.clean(frozen, batch, name)
       x = flow.interpolate(x, noise[name], t) if name in noise else x
-      conditions[name] = task.input(x=x, t=t, mask=masks[name], **prompt[name])
+      conditions[name] = task.input_type(x=x, t=t, mask=masks[name], **prompt[name])
   features = task.features(params, frozen, conditions)  # computed once for all steps
   guide = {} if task.guide is None else task.guide.fixed(frozen, batch, noise)
 
   def velocity(x, t):
-    inputs = {name: task.input(x=x[name], t=jnp.full(x[name].shape[:1], t[name]),
+    inputs = {name: task.input_type(x=x[name], t=jnp.full(x[name].shape[:1], t[name]),
                                mask=masks[name], **prompt[name], **guide) for name in x}
     conditional = task.velocity(params, frozen, {
         name: (inputs | conditions)[name] for name in task.modalities}, features)
@@ -77,7 +76,7 @@ def compiled(task, mesh):
   """`generate` as a program of `mesh`, jitted: (params, frozen, batch, noise, tracks, guidance,
   shift) -> {name: X_1}, the whole of it on every device."""
   return jax.jit(
-      axes.over(mesh, functools.partial(generate, task, task.config.sample.steps)),
+      sharding.over(mesh, functools.partial(generate, task, task.config.sample.steps)),
       out_shardings=sharding.whole(mesh))
 
 

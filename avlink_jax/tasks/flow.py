@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from avlink_jax import flow
 from avlink_jax.codecs import text
 from avlink_jax.errors import UserError
-from avlink_jax.model.dit import Input
 from avlink_jax.model.noise import gaussian
+from avlink_jax.model.tower import Input
 from avlink_jax.tasks.task import Task
 
 
@@ -23,12 +23,14 @@ class FlowTask(Task):
 
   Attributes:
     direction: the only one of the config's that this task goes; '': all of them.
+    input_type: what its towers are given.
     guide: what a tower looks at beside its noisy data (low_video.LowVideo); None: nothing.
   """
   direction: str = ''
   prompted = True
   sampler = 'flow'
   guide = None
+  input_type = Input
 
   def __post_init__(self):
     law = self.config.flow.condition_law
@@ -175,10 +177,6 @@ class FlowTask(Task):
     """t of a conditioning modality: fixed (Sec. 3.3); what is never noised is at 1."""
     return jnp.full(size, self.config.flow.condition_time[name] if self.codec(name).noise else 1.0)
 
-  def input(self, **fields):
-    """What a tower is given."""
-    return Input(**fields)
-
   def encode(self, towers, name, prepared):
     """A modality's prompts -> {'text', 'text_mask'} of its Input; None where nobody listens."""
     if not self.models.modalities[name].prompted:
@@ -228,7 +226,7 @@ class FlowTask(Task):
       t = flow.logit_normal(timing, size, laws.location[name], laws.scale)
       standing = self.condition_time(name, size)
       if not self.codec(name).noise:
-        inputs[name] = self.input(x=x1, t=part(standing), text=None, text_mask=None, mask=mask)
+        inputs[name] = self.input_type(x=x1, t=part(standing), text=None, text_mask=None, mask=mask)
         continue
       if laws.condition_law == 'uniform':
         standing = jax.random.uniform(other_time, size)
@@ -237,7 +235,7 @@ class FlowTask(Task):
       rate = jnp.where(generated, laws.drop_generated, laws.drop_condition)
       prompts = jax.tree.map(
           part, text.drop(prompt, batch[f'{name}_text'], self.null(name), rate))
-      inputs[name] = self.input(x=flow.interpolate(x1, x0, t), t=t, mask=mask,
+      inputs[name] = self.input_type(x=flow.interpolate(x1, x0, t), t=t, mask=mask,
                                 **self.encode(towers, name, prompts), **guide)
       targets[name] = flow.target(x1, x0)
     return inputs, targets, counted, jax.random.fold_in(key, len(self.modalities) + 1)

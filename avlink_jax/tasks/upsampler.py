@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
-from avlink_jax import flow
 from avlink_jax.codecs.pixels import as_uint8
 from avlink_jax.errors import UserError
+from avlink_jax.model.estimate import data_from_velocity
+from avlink_jax.model.guided import GuidedInput
 from avlink_jax.tasks.flow import FlowTask, masked_mean
 from avlink_jax.tasks.low_video import NAME, LowVideo
 
@@ -31,6 +32,7 @@ class UpsamplerTask(FlowTask):
   """
   beside = ('audio',)  # the clip's own, where it has any
   given = ('video',)
+  input_type = GuidedInput
   upsampled = False
 
   def __post_init__(self):
@@ -89,7 +91,7 @@ class UpsamplerTask(FlowTask):
     weight, name = self.config.flow.pixel_weight, 'video'
     if not weight:
       return terms
-    named, true = (flow.data_from_velocity(inputs[name].x, v, inputs[name].t)
+    named, true = (data_from_velocity(inputs[name].x, v, inputs[name].t)
                    for v in (velocities[name], targets[name]))
     size = [min(n, most) for n, most in zip(named.shape[1:4], WINDOW, strict=True)]
     keys = jax.random.split(key, 3)

@@ -12,7 +12,6 @@ import jax
 
 from avlink_jax.data import batch as batches
 from avlink_jax.errors import UserError
-from avlink_jax.model import axes as spread
 from avlink_jax.training import sharding
 from avlink_jax.training import step as training
 
@@ -47,14 +46,14 @@ def place(task, mesh, frozen):
                     'whose batch cannot come in parts: set it to 1')
   optimizer = training.make_optimizer(config)
   frozen = sharding.abstract(frozen, sharding.shardings(frozen, mesh))
-  init = spread.over(mesh, functools.partial(training.init, task, optimizer, config.seed))
+  init = sharding.over(mesh, functools.partial(training.init, task, optimizer, config.seed))
   shapes = jax.eval_shape(init, frozen)
   placement = sharding.shardings(shapes, mesh)
   batch = batches.shapes(config.train.batch_size, task.readers, models.layout.example, models.texts)
   return Placed(
       init=jax.jit(init, out_shardings=placement),
       update=jax.jit(
-          spread.over(mesh, functools.partial(training.train_step, task, optimizer, config)),
+          sharding.over(mesh, functools.partial(training.train_step, task, optimizer, config)),
           donate_argnums=0, out_shardings=(placement, None)),
       state=sharding.abstract(shapes, placement), frozen=frozen,
       batch=sharding.abstract(batch, sharding.batch_sharding(mesh)))

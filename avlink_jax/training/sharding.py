@@ -9,9 +9,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from avlink_jax.build import example_shapes
 from avlink_jax.errors import UserError
-from avlink_jax.model.axes import BATCH
+from avlink_jax.model import axes
 
 AXES = ('data', 'fsdp', 'sequence')
+# Where activations lie: the mesh axes of their logical ones (model/axes.py). Audio has a hundred
+# tokens and video tens of thousands; every axis that is not here is left whole.
+ACTIVATIONS = {'batch': ('data', 'fsdp'), 'video_tokens': 'sequence'}
 # First match wins. Stacked blocks have their depth first, which the scan runs over and which
 # is therefore never split; kernels are split along their input.
 RULES = (
@@ -41,6 +44,16 @@ def make_mesh(data=-1, fsdp=1, sequence=1, devices=None):
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def over(mesh, function):
+  """`function`, to be jitted, as a program of `mesh` with activations sharded by ACTIVATIONS."""
+  def on_mesh(*args):
+    with axes.in_force(mesh, ACTIVATIONS):
+      return function(*args)
+
+  on_mesh.__name__ = getattr(function, 'func', function).__name__  # a trace is read by names
+  return on_mesh
+
+
 def divisors(n):
   """In order."""
   return [d for d in range(1, n + 1) if n % d == 0]
@@ -54,7 +67,7 @@ def nearest(value, works):
 
 def ways(mesh):
   """In how many parts the examples of a batch are split."""
-  return math.prod(mesh.shape[axis] for axis in BATCH)
+  return math.prod(mesh.shape[axis] for axis in ACTIVATIONS['batch'])
 
 
 def check_batch(config, mesh):
@@ -75,8 +88,8 @@ def check_tokens(task, mesh):
   count = mesh.shape['sequence']
   towers = task.towers_run
   shapes = example_shapes(task.models)
-  lengths = {name: math.prod(tower.grid(shapes[name][:-1]))
-             for name, tower in towers.items() if getattr(tower, 'split', False)}
+  lengths = {name: len(tower.token_seconds(shapes[name][:-1])) for name, tower in towers.items()
+             if ACTIVATIONS.get(tower.axis) == 'sequence'}
   if count > 1 and not lengths:
     raise UserError(f'mesh.sequence={count} splits the tokens of the picture, and '
                     f'{task.config.task} has none: mesh.sequence=1 works')
@@ -102,7 +115,7 @@ def shardings(tree, mesh, rules=RULES):
 
 def batch_sharding(mesh):
   """Of anything with examples first."""
-  return NamedSharding(mesh, PartitionSpec(BATCH))
+  return NamedSharding(mesh, PartitionSpec(ACTIVATIONS['batch']))
 
 
 def whole(mesh):

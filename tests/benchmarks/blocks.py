@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from avlink_jax.hardware import huge_pages
+from avlink_jax.model.attention import Kernel
 from avlink_jax.model.dit import Block
 
 
@@ -21,7 +22,7 @@ def main():
   x, text = (jax.random.normal(key, (batch, n, width)) for n in (tokens, 32))
   time_vector, angles = x[:, 0], jnp.zeros((tokens, width // heads // 2))
   masks = [jnp.ones(y.shape[:2], bool) for y in (text, x)]
-  block = Block(width, heads, 4 * width, 'tiled')
+  block = Block(width, heads, 4 * width, Kernel('tiled'))
   given = (time_vector, text, masks[0], angles, masks[1])
   one = jax.jit(block.init)(key, x, *given)
   two = jax.tree.map(lambda p: jnp.stack([p + 0.02 * jax.random.normal(key, p.shape)] * 2), one)

@@ -68,7 +68,7 @@ def main():
   built = models.build(config)
   path = sys.argv[1] if len(sys.argv) > 1 else weights.locate('codec', 'bundled', 'nano')
   tree, _ = weights.read(path)
-  rate = built.towers['audio'].rate
+  rate = built.modalities['audio'].codec.rate
   (train, train_events), (test, test_events) = (
       latents_and_events(built, tree, split, count)
       for split, count in (('train', 300), ('test', 64)))

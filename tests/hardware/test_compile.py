@@ -20,7 +20,6 @@ from avlink_jax import compile
 from avlink_jax.errors import UserError
 from avlink_jax.hardware import chips, topology
 from avlink_jax.model import attention
-from avlink_jax.model import axes as spread
 from avlink_jax.training import sharding
 from configs import t2v
 
@@ -188,6 +187,6 @@ def test_the_tpu_kernel_compiles_at_awkward_lengths_forward_and_backward(queries
   def loss(q, k, v, mask):
     return jnp.sum(attention.attend(q, k, v, mask, 'splash').astype(jnp.float32) ** 2)
 
-  gradients = jax.jit(spread.over(mesh, jax.grad(loss, argnums=(0, 1, 2))))
+  gradients = jax.jit(sharding.over(mesh, jax.grad(loss, argnums=(0, 1, 2))))
   made = gradients.lower(of(queries), of(keys), of(keys), mask).compile()
   assert made.as_text().count('custom_call_target="tpu_custom_call"') >= 3

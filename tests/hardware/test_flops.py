@@ -12,6 +12,7 @@ from avlink_jax import build as model_builder
 from avlink_jax.compile import sampling
 from avlink_jax.hardware import flops
 from avlink_jax.model import attention, dit
+from avlink_jax.model.tower import Input
 from avlink_jax.training import sharding
 from configs import v2a
 
@@ -96,7 +97,7 @@ def test_convolutions_and_their_gradients_are_what_xla_counts(options, groups):
 
 
 def test_a_whole_block_is_what_xla_counts_but_for_elementwise_work():
-  block = dit.Block(width=128, heads=2, mlp=512, attention='reference')
+  block = dit.Block(width=128, heads=2, mlp=512, attention=attention.Kernel('reference'))
   args = of(1, 64, 128), of(1, 128), of(1, 16, 128), of(1, 16, dtype=bool), of(64, 32), of(
       1, 64, dtype=bool)
   params = jax.eval_shape(block.init, jax.random.key(0), *args)
@@ -140,8 +141,8 @@ def paper():
 def test_a_pass_of_the_video_tower_is_44_teraflop_of_which_31_are_attention(paper):
   tower = paper[1].towers['video']
   params = jax.eval_shape(tower.init, jax.random.key(0))
-  inputs = dit.Input(of(1, 31, 36, 64, 3), of(1), of(1, 128, 1024), of(1, 128, dtype=bool),
-                     of(1, 31, dtype=bool))
+  inputs = Input(of(1, 31, 36, 64, 3), of(1), of(1, 128, 1024), of(1, 128, dtype=bool),
+                 of(1, 31, dtype=bool))
   tokens, width = 17_856, 1024
   looks = 24 * 4 * tokens**2 * width
   assert looks == pytest.approx(31 * TERA, rel=0.02)

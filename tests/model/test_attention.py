@@ -168,18 +168,25 @@ def test_an_unknown_implementation_is_told_with_the_known_ones():
 # The module around it
 
 def module(**kwargs):
-  return attention.Attention(width=16, heads=2, implementation='reference', **kwargs)
+  return attention.Attention(width=16, heads=2, kernel=attention.Kernel('reference'), **kwargs)
+
+
+def apply(params, x, source=None, key_mask=None):
+  """The module on one stream."""
+  given = [None if each is None else [each] for each in (source, key_mask)]
+  out, = module().apply(params, [x], *given)
+  return out
 
 
 def test_query_and_key_normalisation_makes_logits_blind_to_scale():
   x = np.random.default_rng(0).standard_normal((2, 9, 12)).astype(np.float32)
-  params = module().init(jax.random.key(0), x)
+  params = module().init(jax.random.key(0), [x])
   kernel = params['params']['qkv']['kernel']
   louder = jax.tree.map(lambda p: p, params)
   louder['params']['qkv']['kernel'] = kernel.at[:, :32].multiply(50.0)  # queries and keys
-  np.testing.assert_allclose(*(module().apply(p, x) for p in (params, louder)), atol=1e-4)
+  np.testing.assert_allclose(*(apply(p, x) for p in (params, louder)), atol=1e-4)
   louder['params']['qkv']['kernel'] = kernel.at[:, 32:].multiply(50.0)  # values
-  assert not np.allclose(*(module().apply(p, x) for p in (params, louder)), atol=1e-1)
+  assert not np.allclose(*(apply(p, x) for p in (params, louder)), atol=1e-1)
 
 
 def test_cross_attention_looks_at_the_source_in_any_order():
@@ -187,10 +194,26 @@ def test_cross_attention_looks_at_the_source_in_any_order():
   x, source = rng.standard_normal((2, 9, 16)), rng.standard_normal((2, 7, 24))
   mask = rng.random((2, 7)) < 0.7
   mask[:, 0] = True
-  params = module().init(jax.random.key(0), x, source, mask)
+  params = module().init(jax.random.key(0), [x], [source], [mask])
   order = rng.permutation(7)
-  out = module().apply(params, x, source, mask)
+  out = apply(params, x, source, mask)
   assert out.shape == (2, 9, 16)
   np.testing.assert_allclose(
-      module().apply(params, x, source[:, order], mask[:, order]), out, atol=1e-5)
-  assert not np.allclose(module().apply(params, x, 1 - source, mask), out, atol=1e-2)
+      apply(params, x, source[:, order], mask[:, order]), out, atol=1e-5)
+  assert not np.allclose(apply(params, x, 1 - source, mask), out, atol=1e-2)
+
+
+# Several streams
+
+def test_streams_attend_as_one_sequence_would():
+  """Joint attention over streams of 5 and 4 tokens: the numbers of their concatenation."""
+  rng = np.random.default_rng(0)
+  streams = [rng.standard_normal((2, n, 16)).astype(np.float32) for n in (5, 4)]
+  masks = [rng.random((2, n)) < 0.7 for n in (5, 4)]
+  masks[0][:, 0] = True
+  angles = [rng.standard_normal((n, 4)).astype(np.float32) for n in (5, 4)]
+  params = module().init(jax.random.key(0), streams)
+  made = module().apply(params, streams, key_mask=masks, angles=angles)
+  whole, = module().apply(params, [np.concatenate(streams, 1)], key_mask=[np.concatenate(masks, 1)],
+                          angles=[np.concatenate(angles)])
+  np.testing.assert_allclose(np.concatenate(made, 1), whole, atol=1e-5)

@@ -13,16 +13,20 @@ from micro import plain_jit, random_params
 from avlink_jax import build as model_builder
 from avlink_jax.errors import UserError
 from avlink_jax.model import rope
+from avlink_jax.model.attention import Kernel
 from avlink_jax.model.avlink import AVLink, runs, segment_lengths
-from avlink_jax.model.dit import DiT, Input
-from avlink_jax.model.fusion import Fusion, raise_changes
+from avlink_jax.model.dit import DiT
+from avlink_jax.model.fusion import Fusion
+from avlink_jax.model.patches import grid
+from avlink_jax.model.tower import EvenSeconds, Input
 from configs import v2a
 
 DEPTH = 4
-AUDIO = DiT(channels=3, patch=(2,), rate=12.0, width=16, depth=DEPTH, heads=2, mlp=24,
-            text_width=12, attention='reference')
-VIDEO = dataclasses.replace(AUDIO, patch=(1, 2, 3), rate=6.0, width=24)
-FUSION = Fusion(blocks=2, width=20, heads=2, mlp=28, rank=4, clock_rate=6.0, attention='reference')
+AUDIO = DiT(channels=3, patch=(2,), seconds=EvenSeconds(12.0), width=16, depth=DEPTH, heads=2,
+            mlp=24, text_width=12, attention=Kernel('reference'))
+VIDEO = dataclasses.replace(AUDIO, patch=(1, 2, 3), seconds=EvenSeconds(6.0), width=24)
+JOINT = Kernel('reference').between(('tokens',) * 2, ('tokens',) * 2)
+FUSION = Fusion(blocks=2, width=20, heads=2, mlp=28, rank=4, clock_rate=6.0, attention=JOINT)
 TOWERS = {'audio': AUDIO, 'video': VIDEO}
 WIDTHS = [AUDIO.width, VIDEO.width]
 LINK = AVLink(TOWERS, FUSION)
@@ -206,7 +210,7 @@ def pieces(name):
   tower = TOWERS[name]
   return (plain_jit(tower.embed),
           plain_jit(lambda block, s, angles: tower.block.apply(
-              {'params': block}, s.tokens, s.time, s.text, s.input.text_mask, angles, s.mask)),
+              {'params': block}, s.tokens, s.time, s.text, s.text_mask, angles, s.mask)),
           plain_jit(tower.head))
 
 
@@ -218,10 +222,10 @@ def unrolled(fused_after, inputs):
   """
   streams, seconds, angles = {}, [], {}
   for name, tower in TOWERS.items():
-    grid = tower.grid(inputs[name].x.shape[1:-1])
-    places = np.array(list(np.ndindex(*grid)), np.float64)
+    shape = inputs[name].x.shape[1:-1]
+    places = np.array(list(np.ndindex(*grid(shape, tower.patch))), np.float64)
     angles[name] = rope.angles(places, tower.width // tower.heads)
-    seconds.append(places[:, 0] * tower.patch[0] / tower.rate)
+    seconds.append(places[:, 0] * tower.patch[0] / tower.seconds.rate)
     streams[name] = pieces(name)[0](frozen()[name], inputs[name])
   joint_angles = [rope.angles(when[:, None] * 6.0, FUSION.width // FUSION.heads)
                   for when in seconds]
@@ -342,24 +346,6 @@ def test_fusion_knows_when_things_are_relative_to_each_other_and_nothing_else():
   for m in range(2):
     np.testing.assert_allclose(later[m], before[m], atol=1e-4)
     assert not np.allclose(apart[m], before[m], atol=1e-3)
-
-
-def test_contrast_raises_what_changes_at_a_place_and_leaves_what_rests():
-  """Three times of two places; the last time of the second clip is padding."""
-  rng = np.random.default_rng(0)
-  rest, change = rng.standard_normal((2, 2, 1, 2, 4))
-  changes = np.array([-1.0, 0.0, 1.0])[None, :, None, None] * change
-  flat = lambda x: (x + np.zeros((2, 3, 2, 4))).reshape(2, 6, 4).astype(np.float32)  # noqa: E731
-  angles = FUSION.angles(np.repeat(np.arange(3) / 6.0, 2))
-  raised = raise_changes(flat(rest + changes), np.ones((2, 6), bool), angles, 3.0)
-  np.testing.assert_allclose(raised, flat(rest + 4 * changes), atol=1e-5)
-
-  mask = np.ones((2, 6), bool)
-  mask[1, 4:] = False
-  raised = raise_changes(flat(rest + changes), mask, angles, 3.0).reshape(2, 3, 2, 4)
-  about = rest - change / 2  # of the two times that count
-  wanted = (about + 4 * (rest + changes - about))[1, :2]
-  np.testing.assert_allclose(raised[1, :2], wanted, atol=1e-5)
 
 
 # What is not differentiated

@@ -10,9 +10,11 @@ from micro import quick_jit, random_like, random_params
 from test_avlink import AUDIO, TOWERS, VIDEO, bare, frozen, inputs
 
 from avlink_jax.errors import UserError
+from avlink_jax.model.attention import Kernel
 from avlink_jax.model.features import Features
 from avlink_jax.model.fusion import Fusion
 from avlink_jax.model.injection import Injection, pool, resampling
+from avlink_jax.model.tower import EvenSeconds, Wrapper
 
 V2A = ('audio',), 'video'
 A2V = ('video',), 'audio'
@@ -39,9 +41,9 @@ def test_pooling_is_the_mean_over_space_of_what_is_real():
     ([0, 1], [0, 1], [[1, 0], [0, 1]]),
     ([0, 1, 2], [0], [[1 / 3] * 3]),  # one moment holds all
     ([0], [0, 1, 2], [[1], [1], [1]]),
-    # Several tokens of a moment, in space, get the same.
-    ([0, 0.25, 0.5, 0.75], [0, 0, 0.5, 0.5], [[0.5, 0.5, 0, 0]] * 2 + [[0, 0, 0.5, 0.5]] * 2),
-    ([0, 0.5], [0, 0], [[0.5, 0.5]] * 2),
+    # Moments of different lengths: each up to the next.
+    ([0, 0.25, 0.5, 0.75], [0, 0.25], [[1, 0, 0, 0], [0, 1, 0, 0]]),
+    ([0, 0.25, 0.5, 0.75], [0, 0.25, 0.75], [[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]),
 ])
 def test_resampling_repeats_the_slower_and_averages_the_faster(source, target, wanted):
   made = resampling(np.array(source, float), np.array(target, float))
@@ -149,6 +151,30 @@ def test_what_is_added_to_a_slower_tower_is_all_heard():
     assert np.flatnonzero(steps > 1e-6).tolist() == [n // 2]
 
 
+def test_every_place_of_a_moment_gets_the_same():
+  """What an audio latent adds to a picture's tokens, it adds to all four of them."""
+  link, trained, _, _ = linked('add', A2V)
+  zero = trained | {'project': jax.tree.map(np.zeros_like, trained['project'])}
+  tokens = []
+  video = Recorder(VIDEO, tokens)
+  heard = dataclasses.replace(link, towers={'audio': AUDIO, 'video': video})
+  for params in (trained, zero):
+    heard.velocity(params, frozen(), inputs(), ('video',))
+  added = np.asarray(tokens[0] - tokens[1]).reshape(2, 4, -1, VIDEO.width)
+  assert added.shape[2] > 1 and np.abs(added).max() > 0.1
+  np.testing.assert_allclose(added, np.broadcast_to(added[:, :, :1], added.shape), atol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder(Wrapper):
+  """Keeps the tokens that enter the first block."""
+  seen: list
+
+  def segment(self, params, first, count, stream):
+    self.seen.append(stream.tokens)
+    return super().segment(params, first, count, stream)
+
+
 def test_beside_the_text_features_say_when_they_are():
   """Cross-attention does not know the order of what it looks at; the features' clock tells it."""
   _, trained, _, run = linked('text')
@@ -163,7 +189,7 @@ def test_beside_the_text_features_say_when_they_are():
 
 
 def test_features_from_outside_can_be_injected_too():
-  link = Injection({'audio': AUDIO, 'video': Features(7, 6.0)}, 'audio', 'add', 2)
+  link = Injection({'audio': AUDIO, 'video': Features(7, EvenSeconds(6.0))}, 'audio', 'add', 2)
   given = inputs()
   x = np.random.default_rng(0).standard_normal((2, 4, 7)).astype(np.float32)
   given['video'] = given['video'].replace(x=x)
@@ -180,7 +206,8 @@ def test_an_unknown_way_in_is_told_with_those_there_are():
 
 # Symmetric cross-attention
 
-CROSS = Fusion(blocks=1, width=20, heads=2, mlp=28, rank=4, attention='reference', cross=True)
+CROSS = Fusion(blocks=1, width=20, heads=2, mlp=28, rank=4, cross=True,
+               attention=Kernel('reference').between(TOWERS, TOWERS))
 
 
 @pytest.mark.parametrize('cross', [True, False])

@@ -8,14 +8,17 @@ import pytest
 from micro import micro_config, plain_jit, random_params
 
 from avlink_jax import build as model_builder
-from avlink_jax import flow
 from avlink_jax.errors import UserError
-from avlink_jax.model import local
-from avlink_jax.model.dit import DiT, Input
+from avlink_jax.model import estimate, local
+from avlink_jax.model.attention import Kernel
+from avlink_jax.model.dit import DiT
+from avlink_jax.model.guided import Guided, GuidedInput
+from avlink_jax.model.prediction import ResidualPrediction
+from avlink_jax.model.tower import EvenSeconds
 
-TOWER = DiT(channels=4, patch=(1, 2, 3), rate=6.0, width=16, depth=2, heads=2, mlp=24,
-            text_width=12, guide=3 + 4, local=20, prediction='residual', detail=0.3,
-            attention='reference')
+DIT = DiT(channels=4, patch=(1, 2, 3), seconds=EvenSeconds(6.0), width=16, depth=2, heads=2, mlp=24,
+          text_width=12, input_channels=3 + 4 + 4, attention=Kernel('reference'))
+TOWER = ResidualPrediction(local.LocalHead(Guided(DIT), DIT, hidden=20, pictured=3), detail=0.3)
 SHAPE = (5, 4, 6)
 
 
@@ -32,14 +35,14 @@ def velocity(tower):
 def input_of(shape=SHAPE, seed=0):
   rng = np.random.default_rng(seed)
   normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
-  return Input(normal(2, *shape, 4), np.float32([0.2, 0.8]), normal(2, 5, 12),
-               np.ones((2, 5), bool), np.ones((2, shape[0]), bool),
-               guide=normal(2, *shape, 7), guide_t=np.float32([0.9, 1.0]))
+  return GuidedInput(normal(2, *shape, 4), np.float32([0.2, 0.8]), normal(2, 5, 12),
+                     np.ones((2, 5), bool), np.ones((2, shape[0]), bool),
+                     guide=normal(2, *shape, 7), guide_t=np.float32([0.9, 1.0]))
 
 
 def named(params, inputs, tower=TOWER):
   """X̂_1 less what the guide guesses of it."""
-  x1 = flow.data_from_velocity(inputs.x, velocity(tower)(params, inputs), inputs.t)
+  x1 = estimate.data_from_velocity(inputs.x, velocity(tower)(params, inputs), inputs.t)
   return np.asarray(x1) - inputs.guide[..., 3:]
 
 
@@ -67,7 +70,8 @@ def test_at_initialisation_it_says_nothing():
   trained, inputs = params_of(TOWER), input_of()
   begun = {**trained, 'head': {**trained['head'], 'local': {
       **trained['head']['local'], 'out': fresh['local']['out']}}}
-  shown = flow.add_detail(inputs.x, inputs.guide[..., 3:], inputs.t[:, None, None, None, None], 0.3)
+  shown = estimate.add_detail(
+      inputs.x, inputs.guide[..., 3:], inputs.t[:, None, None, None, None], 0.3)
   np.testing.assert_allclose(named(begun, inputs), shown - inputs.guide[..., 3:], atol=2e-5)
 
 

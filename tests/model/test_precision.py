@@ -6,7 +6,7 @@ import numpy as np
 from micro import micro_config, quick_jit, random_params
 
 from avlink_jax import build as models
-from avlink_jax.model.dit import Input
+from avlink_jax.model.tower import Input
 
 
 def test_the_linked_velocity_in_bfloat16_is_near_the_one_in_float32():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from avlink_jax.model import rope
 from avlink_jax.model.dit import DiT
 from avlink_jax.model.fusion import Fusion
+from avlink_jax.model.tower import EvenSeconds
 
 HEAD = 16
 
@@ -23,10 +24,10 @@ def turned(x, angle):
 @settings(max_examples=60)
 def test_an_audio_and_a_video_token_at_the_same_second_turn_alike(a, v, denominator, k, patch):
   """η_a = a/q and η_v = v/q meet every q seconds: at audio token k·a and video token k·v."""
-  audio = DiT(channels=1, patch=(patch,), rate=patch * a / denominator)
-  video = DiT(channels=1, patch=(1, 1, 1), rate=v / denominator)
-  fusion = Fusion(width=HEAD, heads=1, clock_rate=video.token_rate)
-  angles = [fusion.angles(tower.seconds(shape)[index:index + 1]) for tower, shape, index in (
+  audio = DiT(channels=1, patch=(patch,), seconds=EvenSeconds(patch * a / denominator))
+  video = DiT(channels=1, patch=(1, 1, 1), seconds=EvenSeconds(v / denominator))
+  fusion = Fusion(width=HEAD, heads=1, clock_rate=v / denominator)
+  angles = [fusion.angles(tower.token_seconds(shape)[index:index + 1]) for tower, shape, index in (
       (audio, (patch * (k * a + 1),), k * a),
       (video, (k * v + 1, 1, 1), k * v))]
   np.testing.assert_allclose(*angles, rtol=1e-6)
@@ -38,15 +39,15 @@ def test_an_audio_and_a_video_token_at_the_same_second_turn_alike(a, v, denomina
 @settings(max_examples=30)
 def test_the_clock_is_the_papers_tau(rate, clock, n):
   """τ = n·η_v/η_a for audio token n; the first pair turns by τ itself (θ_0 = 1)."""
-  tower = DiT(channels=1, patch=(1,), rate=rate)
-  angle = Fusion(width=HEAD, heads=1, clock_rate=clock).angles(tower.seconds((n + 1,)))[n]
+  tower = DiT(channels=1, patch=(1,), seconds=EvenSeconds(rate))
+  angle = Fusion(width=HEAD, heads=1, clock_rate=clock).angles(tower.token_seconds((n + 1,)))[n]
   theta = 10_000.0 ** (-np.arange(HEAD // 2) / (HEAD // 2))
   np.testing.assert_allclose(angle, n * clock / rate * theta, rtol=1e-5)
 
 
 def test_all_tokens_of_a_video_frame_share_its_second():
-  video = DiT(channels=3, patch=(1, 2, 4), rate=6.0)
-  seconds = video.seconds((5, 8, 8)).reshape(5, 4 * 2)
+  video = DiT(channels=3, patch=(1, 2, 4), seconds=EvenSeconds(6.0))
+  seconds = video.token_seconds((5, 8, 8)).reshape(5, 4 * 2)
   np.testing.assert_allclose(seconds, np.repeat(np.arange(5)[:, None] / 6, 8, axis=1))
 
 

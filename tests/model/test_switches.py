@@ -22,7 +22,7 @@ from avlink_jax import build as model_builder
 from avlink_jax import flow, tasks
 from avlink_jax.build import example_shapes
 from avlink_jax.errors import UserError
-from avlink_jax.model.dit import Input
+from avlink_jax.model.tower import Input
 from avlink_jax.training import step as training
 
 LAW = {'flow.condition_law': 'uniform', 'flow.location.video': -0.5, 'flow.scale': 0.5}

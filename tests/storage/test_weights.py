@@ -1,6 +1,5 @@
 """Weights as files: there and back, and told apart."""
 
-import dataclasses
 import types
 
 import jax
@@ -15,7 +14,9 @@ from hypothesis.extra import numpy as hnp
 from micro import build, frozen_of, micro_config, quick_jit, random_params
 
 from avlink_jax.errors import UserError
-from avlink_jax.model.dit import DiT, Input
+from avlink_jax.model.dit import DiT
+from avlink_jax.model.tower import EvenSeconds, Input
+from avlink_jax.model.wide import Wide
 from avlink_jax.storage import weights
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.train import start_from
@@ -221,9 +222,10 @@ def test_a_run_keeps_its_frozen_parts_for_itself(tmp_path, dtype):
 
 def test_more_channels_at_the_input_change_nothing_at_first():
   """New input weights are zero, pixel by pixel: whatever the new channels hold is not heard."""
-  narrow = DiT(channels=3, patch=(1, 2, 2), rate=6.0, width=16, depth=1, heads=2, mlp=16,
-               text_width=8, hidden=4)
-  wide = dataclasses.replace(narrow, channels=5)
+  of = lambda channels: Wide(DiT(  # noqa: E731
+      channels=channels, patch=(1, 2, 2), seconds=EvenSeconds(6.0), width=16, depth=1, heads=2,
+      mlp=16, text_width=8), hidden=4)
+  narrow, wide = of(3), of(5)
   given = random_params(narrow)
   start = jax.tree.map(jnp.asarray, random_params(wide, 1))
   merged, taken, widened, left = weights.overlay(start, given, lambda name: 4)

@@ -197,7 +197,7 @@ def test_one_way_joint_samples_by_the_very_program_of_that_task(direction, alone
   def program(task):
     shapes = example_shapes(task.models)
     track = windows.track([np.zeros(1)] * 2, shapes[direction][0],
-                          task.models.towers[direction].rate)
+                          task.codec(direction).rate)
     lowered = jax.jit(functools.partial(sampler.generate, task, 2)).lower(
         params, frozen, batch, noise_of(task, 2), {direction: (track.index, track.weight)}, 5.0,
         {direction: 0.0})

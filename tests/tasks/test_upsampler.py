@@ -29,7 +29,7 @@ from avlink_jax.build import example_shapes
 from avlink_jax.data import batch as batches
 from avlink_jax.data.clip import Clip
 from avlink_jax.errors import UserError
-from avlink_jax.model.dit import Input
+from avlink_jax.model.tower import Input
 from avlink_jax.sampling.sampler import Sampler
 from avlink_jax.sampling.trained import Trained
 from avlink_jax.storage import weights
@@ -410,7 +410,8 @@ def test_with_one_step_it_is_the_networks_first_guess():
   made = sampling(task, 1)(params, frozen, given, guidance=1.0)['video']
   noise = noise_of(task, 2)
   text = task.encode({'video': params}, 'video', batch['video_text'])
-  inputs = task.input(x=noise['video'], t=np.zeros(2, np.float32), mask=task.mask(batch, 'video'),
-                      **text, **task.guide.fixed(frozen, given, noise))
+  mask = task.mask(batch, 'video')
+  inputs = task.input_type(x=noise['video'], t=np.zeros(2, np.float32), mask=mask, **text,
+                           **task.guide.fixed(frozen, given, noise))
   v = quick_jit(task.models.towers['video'].velocity)(params['dit'], inputs)
   np.testing.assert_allclose(made, flow.data_from_velocity(noise['video'], v, 0.0), atol=1e-3)

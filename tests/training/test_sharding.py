@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
@@ -11,7 +12,9 @@ from micro import build, micro_config
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
 from avlink_jax.errors import UserError
-from avlink_jax.model import axes as spread
+from avlink_jax.hardware import flops
+from avlink_jax.model import axes
+from avlink_jax.model.attention import Kernel
 from avlink_jax.training import sharding
 from configs import v2a
 
@@ -124,20 +127,39 @@ def test_the_papers_picture_can_be_split_by_powers_of_two(sequence):
   sharding.check_tokens(task, meshed(data=1, fsdp=1, sequence=sequence))
 
 
-def test_streams_that_were_joined_in_pieces_come_apart_again():
-  """And each piece of the whole is made of one piece of each stream, so that nothing moves."""
-  short, long = np.arange(2 * 5 * 3).reshape(2, 5, 3), 100 + np.arange(2 * 8 * 3).reshape(2, 8, 3)
+# Activations
 
-  def joined(pieces):
-    with jax.sharding.use_abstract_mesh(meshed(data=1, fsdp=1, sequence=pieces)):
-      joint = jax.jit(lambda *x: spread.join(x, True))(short, long)
-      apart = jax.jit(lambda x: spread.part(x, [5, 8], True))(joint)
-    for got, wanted in zip(apart, (short, long), strict=True):
-      np.testing.assert_array_equal(got, wanted)
-    return np.asarray(joint)
+@pytest.mark.parametrize('names, shape, wanted', [
+    (('batch', 'video_tokens', None), (8, 24, 16), (('data', 'fsdp'), 'sequence', None)),
+    (('batch', None, 'video_tokens'), (4, 2, 24), (('data', 'fsdp'), None, 'sequence')),
+    (('batch', 'audio_tokens', None), (8, 24, 16), (('data', 'fsdp'), None, None)),
+    (('batch', 'video_tokens', None), (6, 25, 16), (None, None, None)),  # they do not divide
+])
+def test_activations_lie_as_the_table_says_of_their_logical_axes(names, shape, wanted):
+  with axes.in_force(meshed(data=2, fsdp=2, sequence=4), sharding.ACTIVATIONS):
+    assert axes.spec(shape, *names) == PartitionSpec(*wanted)
 
-  np.testing.assert_array_equal(joined(1), np.concatenate([short, long], axis=1))
-  pieces = joined(4).reshape(2, 4, 4, 3)
-  np.testing.assert_array_equal(pieces[:, :, 2:].reshape(2, 8, 3), long)
-  np.testing.assert_array_equal(pieces[:, :, :2].reshape(2, 8, 3)[:, :5], short)
-  assert not pieces[:, :, :2].reshape(2, 8, 3)[:, 5:].any()  # what fills up
+
+@pytest.mark.parametrize('mesh', [None, {'data': 1, 'fsdp': 1, 'sequence': 1}])
+def test_off_a_mesh_and_on_one_device_models_run_as_they_are_written(mesh):
+  constrain = lambda x: axes.constrain(x, 'batch', 'video_tokens', None)  # noqa: E731
+  constrain = sharding.over(meshed(**mesh), constrain) if mesh else constrain
+  assert not jax.make_jaxpr(constrain)(jnp.ones((8, 24, 16))).eqns
+
+
+STREAMS = ('audio_tokens', 'video_tokens')
+
+
+@pytest.mark.parametrize('queries, keys', [
+    (STREAMS, STREAMS), (STREAMS[1:], STREAMS[1:]), (STREAMS[:1], STREAMS[1:]),
+    (STREAMS[1:], ('text_tokens',))])
+def test_on_a_mesh_no_query_is_attended_twice(queries, keys):
+  """Not even those that every device has, but for what fills up their last share."""
+  lengths = {'audio_tokens': 129, 'video_tokens': 1024, 'text_tokens': 16}
+  of = lambda names: [jax.ShapeDtypeStruct((4, 2, lengths[n], 8), np.float32) for n in names]  # noqa: E731
+  kernel = Kernel('reference').between(queries, keys)
+  run = lambda q, k, v: kernel(q, k, v)  # noqa: E731
+  alone = flops.of(run, of(queries), of(keys), of(keys))
+  filled = (sum(lengths[n] for n in queries) + 3) / sum(lengths[n] for n in queries)
+  meshes = sharding.over(meshed(data=2, fsdp=2, sequence=4), run)
+  assert alone <= flops.of(meshes, of(queries), of(keys), of(keys)) <= filled * alone
