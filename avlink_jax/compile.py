@@ -7,7 +7,6 @@ need and do: memory a chip, FLOPs, bytes between chips.
 import dataclasses
 import math
 import re
-import sys
 import time
 
 import jax
@@ -23,6 +22,7 @@ from avlink_jax.model import attention
 from avlink_jax.sample import one_way
 from avlink_jax.sampling import sampler
 from avlink_jax.storage import weights
+from avlink_jax.storage.console import say
 from avlink_jax.training import memory, sharding
 from avlink_jax.training import step as training
 from avlink_jax.training.programs import place
@@ -249,7 +249,3 @@ def too_large(message, arguments):
   return dict.fromkeys(f'{part}_bytes_per_chip' for part in ('output', 'alias', 'code')) | dict(
       argument_bytes_per_chip=given, temporary_bytes_per_chip=needed - given,
       peak_bytes_per_chip=needed)
-
-
-def say(text):
-  print(text, file=sys.stderr, flush=True)

@@ -36,9 +36,9 @@ from avlink_jax.sampling.sampler import Sampler
 from avlink_jax.storage import bucket as storage
 from avlink_jax.storage import weights
 from avlink_jax.storage.atomic import sweep, write_text
+from avlink_jax.storage.console import Progress
 from avlink_jax.training import checkpoint, hosts, memory, sharding
 from avlink_jax.training import step as training
-from avlink_jax.training.log import Progress
 
 
 def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0):
@@ -260,7 +260,8 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
   if len(missing) < len(clips):
     print(f'{len(clips) - len(missing)} of {len(clips)} clips are in {output} already, made of the '
           'same: kept', file=sys.stderr, flush=True)
-  sampled, enlarged = (Progress(word, len(missing), first) for word in ('sampled', 'upsampled'))
+  sampled, enlarged = (Progress(verb, len(missing), every=0.0, write=first)
+                       for verb in ('sampled', 'upsampled'))
   for group in sampler.batches(missing):
     chosen = [missing[i] for i in group]
     prompts = [prompts_for(clip, prompt, generate) for clip in chosen]

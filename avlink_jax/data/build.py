@@ -13,6 +13,7 @@ import pathlib
 import sys
 
 from avlink_jax.errors import MISTAKE, UserError
+from avlink_jax.storage.console import say
 
 DATASETS = {'vggsound': 'Vggsound', 'audioset_strong': 'AudiosetStrong', 'autorecap': 'Autorecap',
             'fma': 'Fma', 'magnatagatune': 'Magnatagatune', 'mtg_jamendo': 'MtgJamendo',
@@ -52,7 +53,7 @@ def build(name, manual_dir, data_dir, *, config=None, options, overwrite=False):
                       '--overwrite')
     # tfds builds under such a name; another build may be writing there, so it is only told.
     for left in builder.data_path.parent.glob(f'incomplete.*_{builder.version}'):
-      print(f'{left}: a build that runs, or was killed; if none runs, remove it', file=sys.stderr)
+      say(f'{left}: a build that runs, or was killed; if none runs, remove it')
     mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if overwrite else None
     with contextlib.redirect_stdout(sys.stderr):  # tfds prints as it goes
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(

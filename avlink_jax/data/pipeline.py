@@ -5,7 +5,6 @@ left alone would have read, and so does each host, which loads only its own rows
 """
 
 import collections
-import sys
 import threading
 
 import grain
@@ -18,6 +17,7 @@ from avlink_jax.data.sources.folder import Folder
 from avlink_jax.data.sources.records import Records, is_records
 from avlink_jax.data.sources.tfds import TfdsSource
 from avlink_jax.errors import MediaError, UserError
+from avlink_jax.storage.console import say
 
 TFDS = 'tfds:'
 
@@ -68,7 +68,7 @@ def _open_one(source, config, layout, split, reads):
     opened = Folder(source, split=split, features=features, features_rate=layout.fps, **needs)
   if split == 'train':
     for note in opened.notes:
-      print(note, file=sys.stderr, flush=True)
+      say(note)
   return opened
 
 

@@ -5,7 +5,6 @@
 
 import concurrent.futures
 import pathlib
-import sys
 import typing
 
 import numpy as np
@@ -14,6 +13,7 @@ from avlink_jax.data.media import decode as media
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.metrics import av_align, onset
 from avlink_jax.samples.folder import event_times, low_files, read_manifest
+from avlink_jax.storage.console import Progress, say
 
 # Where a stem stands twice in a folder, the first of these is heard: a samples folder holds
 # ID.wav, as it was made, and ID.mp4 with the same sound through a lossy codec.
@@ -128,11 +128,12 @@ def observe_all(pairs, journal, seconds=None) -> tuple:
   observed, unreadable = [], []
   known = [journal.get(pair) for pair in pairs]
   if any(known):
-    print(f'evaluate: {sum(map(bool, known))}/{len(pairs)} clips are known from before it was '
-          'interrupted', file=sys.stderr, flush=True)
+    say(f'evaluate: {sum(map(bool, known))}/{len(pairs)} clips are known from before it was '
+        'interrupted')
   # Threads, not processes: decoding, FFT, flow and resampling release the interpreter's lock,
   # and this process may hold an accelerator that a fork must not share.
   pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
+  progress = Progress('evaluate:', len(pairs))
   try:
     futures = [None if found else pool.submit(_observe, *pair, seconds)
                for pair, found in zip(pairs, known, strict=True)]
@@ -143,9 +144,7 @@ def observe_all(pairs, journal, seconds=None) -> tuple:
           journal.put(pairs[k], observed[-1])
       except MediaError as error:
         unreadable.append({'id': pairs[k][0], 'file': error.path, 'reason': error.reason})
-      if sys.stderr.isatty() or k + 1 == len(pairs):
-        print(f'\revaluate: {k + 1}/{len(pairs)} clips, {len(unreadable)} unreadable',
-              end='\n' if k + 1 == len(pairs) else '', file=sys.stderr, flush=True)
+      progress.add(note=f'{len(unreadable)} unreadable')
   finally:  # who interrupts this does not want to wait for all the rest
     pool.shutdown(cancel_futures=True)
   return observed, unreadable

@@ -7,7 +7,6 @@ cosine of its sound and its prompt; `ib_ai`, `ib_av`, the cosine of its sound an
 video in ImageBind's space.
 """
 
-import sys
 import typing
 
 import numpy as np
@@ -18,6 +17,7 @@ from avlink_jax.metrics.networks import loading
 from avlink_jax.metrics.networks.clap import Clap
 from avlink_jax.metrics.networks.embedding import Embedder
 from avlink_jax.metrics.networks.registry import CLAP, NETWORKS
+from avlink_jax.storage.console import Progress
 
 METRICS = {  # name: (what is made of the networks' rows, network, another network)
     'fad_vggish': ('frechet', 'vggish'),
@@ -159,17 +159,15 @@ def _without_prompts(result, name, clips):
 def _rows(embedder, clips, sides, kept):
   """({id: {side: rows}} of what could be seen, [{id, side, file, reason}] of what could not)."""
   found, left_out = {clip.id: {} for clip in clips}, []
-  for k, clip in enumerate(clips):
+  progress = Progress(f'{embedder.network.name}:', len(clips))
+  for clip in clips:
     for side in sides:
       try:
         path = _file(embedder.network, side, getattr(clip, side))
         found[clip.id][side] = kept.get(embedder, path, clip.seconds)
       except MediaError as error:
         left_out.append({'id': clip.id, 'side': side, 'file': error.path, 'reason': error.reason})
-    if sys.stderr.isatty() or k + 1 == len(clips):
-      print(f'\r{embedder.network.name}: {k + 1}/{len(clips)} clips, '
-            f'{len({row["id"] for row in left_out})} left out',
-            end='\n' if k + 1 == len(clips) else '', file=sys.stderr, flush=True)
+    progress.add(note=f'{len({row["id"] for row in left_out})} left out')
   return found, left_out
 
 

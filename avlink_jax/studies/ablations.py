@@ -25,6 +25,7 @@ import sys
 
 from avlink_jax.errors import MISTAKE, PREEMPTED, UserError
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.storage.console import say
 from avlink_jax.studies import ablation_report, ablation_scores
 from avlink_jax.studies.ablation_rows import generated, scored, the_same
 from avlink_jax.studies.jobs import Job, Queue
@@ -220,10 +221,6 @@ def run(argv):
     say('interrupted: the same command goes on')
     return PREEMPTED
   return 1 if queue.failed else 0
-
-
-def say(text):
-  print(text, file=sys.stderr, flush=True)
 
 
 def main(argv=None):

@@ -23,6 +23,7 @@ from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.samples.folder import file_stem, read_manifest
 from avlink_jax.storage.atomic import write_bytes
+from avlink_jax.storage.console import say
 from avlink_jax.studies.figure import WIDTH, stacked
 
 
@@ -108,7 +109,7 @@ def main(argv=None):
     picture.save(file := io.BytesIO(), 'PNG', optimize=True)
     write_bytes(given.output, file.getvalue())
   except UserError as error:
-    print(f'contact_sheet: {error}', file=sys.stderr)
+    say(f'contact_sheet: {error}')
     return MISTAKE
   return 0
 

@@ -13,7 +13,7 @@ import time
 
 from avlink_jax.errors import UserError
 from avlink_jax.storage.atomic import write_text
-from avlink_jax.training.log import clock
+from avlink_jax.storage.console import hms, say
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, '-m', 'avlink_jax.main')
@@ -160,8 +160,8 @@ class Queue:
         return
       self._said = time.monotonic()
       left = self.seconds_left()
-      print(f'[{len(self.done)}/{len(self.jobs)}] {text}  '
-            f'{"?" if left is None else clock(left)} left of all', file=sys.stderr, flush=True)
+      say(f'[{len(self.done)}/{len(self.jobs)}] {text}  '
+          f'{"?" if left is None else hms(left)} left of all')
 
   def seconds_left(self):
     """For all that is left, by what a step or a clip of each kind has taken so far; None as long

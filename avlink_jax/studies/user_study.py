@@ -25,6 +25,7 @@ from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.samples.folder import file_stem, read_manifest
 from avlink_jax.storage.atomic import write_bytes, write_text
+from avlink_jax.storage.console import say
 from avlink_jax.studies import user_study_answers
 
 PLAYABLE = ('.mp4', '.m4v', '.webm')  # by every browser
@@ -237,10 +238,6 @@ def run(argv):
     raise UserError('--raters must lie between 1 and --participants, and --count begin at 1')
   given.others = read_others(given.others)
   say(make(given))
-
-
-def say(text):
-  print(text, file=sys.stderr, flush=True)
 
 
 def main(argv=None):

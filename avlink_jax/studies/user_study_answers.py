@@ -10,10 +10,10 @@ import io
 import json
 import math
 import pathlib
-import sys
 
 from avlink_jax.errors import UserError
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.storage.console import say
 
 Z = 1.959964  # 95 %
 FIELDS = ('study', 'participant', 'pair', 'question', 'left', 'right', 'chosen')
@@ -128,7 +128,7 @@ def table(files, key_path, output=None):
     raise UserError(f'--key={key_path}: not the key.json of a study ({error!r})') from None
   counts, people, damaged = count(files, key)
   for path, reason in damaged:
-    print(f'left out: {path}: {reason}', file=sys.stderr)
+    say(f'left out: {path}: {reason}')
   if not people:
     raise UserError(f'none of the {len(files)} files can be counted'
                     + (f'; the first: {damaged[0][0]}: {damaged[0][1]}' if damaged else ''))

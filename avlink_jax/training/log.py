@@ -3,12 +3,12 @@
 import json
 import os
 import pathlib
-import sys
 import time
 
 import tensorboardX
 
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.storage.console import hms, say
 
 
 class Log:
@@ -62,8 +62,8 @@ class Log:
         self._board.add_scalar(name, value, step)
     pace = (now - self._started) / max(step - self._start_step, 1)  # over the run: a steady guess
     left = (self._total - step) * pace
-    print(f'step {step}/{self._total}  loss {row["loss"]:.4f}  {speed:.2f} steps/s'
-          f'{used}  {clock(left)} left', file=sys.stderr, flush=True)
+    say(f'step {step}/{self._total}  loss {row["loss"]:.4f}  {speed:.2f} steps/s'
+        f'{used}  {hms(left)} left')
 
   def scores(self, step, scores):
     """Logs the means of an evaluation (evaluate.evaluate) beside the training's own figures, once
@@ -87,7 +87,7 @@ class Log:
       with (pathlib.Path(workdir) / 'skipped.jsonl').open('a') as file:
         for name, reason in rows:
           file.write(skip_row((name, reason)))
-          print(f'skipped {name}: {reason}', file=sys.stderr, flush=True)
+          say(f'skipped {name}: {reason}')
 
   def sync(self):
     """Waits until what was logged is on the disk: a checkpoint must not outlive its rows."""
@@ -122,25 +122,3 @@ def skip_row(skipped):
   """A line of skipped.jsonl."""
   name, reason = skipped
   return json.dumps({'clip': name, 'reason': reason}) + '\n'
-
-
-def clock(seconds):
-  """Seconds as h:mm:ss or m:ss."""
-  minutes, seconds = divmod(int(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
-
-
-class Progress:
-  """Says how many of the clips are done, and how long the others will take."""
-
-  def __init__(self, word, count, write=True):
-    self._word, self._count, self._write = word, count, write
-    self._done, self._started = 0, time.monotonic()
-
-  def add(self, count):
-    self._done += count
-    left = (time.monotonic() - self._started) / self._done * (self._count - self._done)
-    if self._write:
-      print(f'{self._word} {self._done}/{self._count} clips  {clock(left)} left', file=sys.stderr,
-            flush=True)

@@ -6,11 +6,10 @@ its writer for shards needs neither. Rows keep the order of their list, and read
 
 import abc
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
-import sys
-import time
 
 import tensorflow_datasets as tfds
 
@@ -21,9 +20,9 @@ from avlink_jax.data.datasets.report import Report
 from avlink_jax.data.datasets.rows import Malformed
 from avlink_jax.data.sources.folder import LONGEST_CAPTION
 from avlink_jax.errors import UserError
+from avlink_jax.storage.console import Progress
 
 SHARD_BYTES = 128 << 20  # of media; tfds keeps one shard's in memory while it is written
-TELL_EVERY = 10.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +84,7 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
     self.report = Report(self.data_path)
     self._examiner = Examiner(self.options.processes)
     plan = self._plan(folder, files)
-    self._progress = _Progress(sum(len(shard) for shards in plan.values() for shard in shards))
+    self._progress = Progress('checked', sum(map(len, itertools.chain(*plan.values()))), 'files')
     return {split: [lambda shard=shard: self._examples(shard) for shard in shards]
             for split, shards in plan.items()}
 
@@ -122,7 +121,7 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
   def _examples(self, shard):
     """(key, example) of the rows of a shard that can be used."""
     for (row, job), verdict in zip(shard, self._examiner([job for _, job in shard]), strict=True):
-      self._progress.step()
+      self._progress.add()
       if verdict.kind:
         self.report.leave_out(row.id, row.split, verdict.kind, verdict.reason, job.path)
         continue
@@ -160,20 +159,3 @@ def _manual_dir(dl_manager) -> pathlib.Path:
     return pathlib.Path(dl_manager.manual_dir)
   except AssertionError as error:  # tfds': it is not there, or empty; its second line tells more
     raise UserError(str(error).splitlines()[0]) from None
-
-
-class _Progress:
-  """Tells how far it is on stderr, every TELL_EVERY seconds."""
-
-  def __init__(self, total):
-    self._total, self._done = total, 0
-    self._start = self._told = time.monotonic()
-
-  def step(self):
-    self._done += 1
-    now = time.monotonic()
-    if now - self._told > TELL_EVERY:
-      self._told, rate = now, self._done / (now - self._start)
-      left = (self._total - self._done) / rate
-      print(f'{self._done:,} of {self._total:,} files, {rate:.1f} a second, '
-            f'{left / 60:.0f} min left', file=sys.stderr, flush=True)

@@ -19,7 +19,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 
 from avlink_jax.codecs import t5_text
@@ -33,10 +32,9 @@ from avlink_jax.data.sources.tfds import TfdsSource
 from avlink_jax.errors import MISTAKE, UserError
 from avlink_jax.samples.folder import make_folder
 from avlink_jax.storage.atomic import sweep, write_text
-from avlink_jax.training.log import clock
+from avlink_jax.storage.console import Progress, say
 
 SKIPPED = 'skipped.jsonl'
-TOLD_EVERY = 5.0  # seconds between lines of progress
 
 
 def parser():
@@ -112,7 +110,7 @@ class Job:
     if not found:
       raise lacking[0]
     for error in lacking:
-      say(f'{error}: left out')
+      say(f'prepare: {error}: left out')
     return found
 
   @property
@@ -263,17 +261,17 @@ def make_shards(job, about):
       g.output, records.shard_name(each[0], each[1], each[2]['shards']))]
   clips = sum(len(range(shard, count['clips'], count['shards'])) for _, shard, count in left)
   if len(left) < len(mine):
-    say(f'{len(mine) - len(left)} of {len(mine)} shards are there already: kept')
-  progress = Progress(clips)
+    say(f'prepare: {len(mine) - len(left)} of {len(mine)} shards are there already: kept')
+  progress = Progress('prepare:', clips)
   context = multiprocessing.get_context('spawn')  # JAX does not survive a fork
   _share(context.Value('q', 0))
   if g.processes == 1:
     def done():
       _counter.value += 1
-      progress.look(_counter.value)
+      progress.at(_counter.value)
     for each in left:
       make_shard(job, *each, done)
-    return progress.look(_counter.value, last=True)
+    return progress.at(_counter.value, last=True)
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # many processes do not fit on one accelerator
   with concurrent.futures.ProcessPoolExecutor(
       min(g.processes, max(1, len(left))), context, _share, (_counter,)) as pool:
@@ -283,7 +281,7 @@ def make_shards(job, about):
         failed = concurrent.futures.wait(futures, 1.0, concurrent.futures.FIRST_EXCEPTION).done
         for future in failed:
           future.result()
-        progress.look(_counter.value)
+        progress.at(_counter.value)
       for future in futures:
         future.result()
     except concurrent.futures.process.BrokenProcessPool:
@@ -291,22 +289,7 @@ def make_shards(job, about):
                       'again, with fewer --processes; what is done is kept') from None
     finally:
       pool.shutdown(cancel_futures=True)
-  progress.look(_counter.value, last=True)
-
-
-class Progress:
-  """Lines about how far it is: clips, clips a second, time left."""
-
-  def __init__(self, clips):
-    self._clips, self._began, self._told = clips, time.monotonic(), time.monotonic()
-
-  def look(self, done, last=False):
-    now = time.monotonic()
-    if not self._clips or (now - self._told < TOLD_EVERY and not last):
-      return
-    self._told, rate = now, done / max(now - self._began, 1e-9)
-    left = clock((self._clips - done) / rate) if rate else 'unknown time'
-    say(f'{done}/{self._clips} clips, {rate:.2f} a second, {left} left')
+  progress.at(_counter.value, last=True)
 
 
 def finish(job, about):
@@ -319,8 +302,8 @@ def finish(job, about):
            for shard in range(count)]
   missing = [name for name in names if not shards.is_finished(folder, name)]
   if missing:
-    say(f'{len(missing)} of {len(names)} shards are still to come, such as {missing[0]}: when '
-        'every host is through, run the same command once more on each')
+    say(f'prepare: {len(missing)} of {len(names)} shards are still to come, such as {missing[0]}: '
+        'when every host is through, run the same command once more on each')
     return None
   reports = {name: shards.read_report(folder, name) for name in names}
   if about['text']:
@@ -329,7 +312,8 @@ def finish(job, about):
     embed(job, folder, captions)
     if not all(embeddings.paths(folder, n, len(captions))[1].is_file()
                for n in range(len(captions))):
-      say('captions of other hosts are still to be embedded: run the same command once more')
+      say('prepare: captions of other hosts are still to be embedded: run the same command once '
+          'more')
       return None
   counts = {split: {name: {key: made[key] for key in ('clips', 'records', 'bytes')}
                     for name, made in reports.items() if name.startswith(f'{split}-')}
@@ -347,7 +331,7 @@ def embed(job, folder, captions):
     if not embeddings.paths(folder, n, len(captions))[1].is_file():
       encoder = encoder or job.text_encoder()
       embeddings.write(folder, n, len(captions), captions[n], encoder)
-      say(f'captions: {n + 1} of {len(captions)} files are embedded')
+      say(f'prepare: captions: {n + 1} of {len(captions)} files are embedded')
 
 
 def prepare(argv):
@@ -357,7 +341,7 @@ def prepare(argv):
   sources = job.sources()
   for note in dict.fromkeys(note for source in sources.values()
                             for note in getattr(source, 'notes', ())):
-    say(note)
+    say(f'prepare: {note}')
   about = plan(job, sources)
   begin(folder, about)
   if job.given.hosts == 1:
@@ -367,12 +351,8 @@ def prepare(argv):
   if reports is not None:
     print(report.summary(reports))
     if report.skipped(reports):
-      say(f'{folder / SKIPPED} lists what was skipped, with reasons')
+      say(f'prepare: {folder / SKIPPED} lists what was skipped, with reasons')
   return reports
-
-
-def say(text):
-  print(f'prepare: {text}', file=sys.stderr, flush=True)
 
 
 def main(argv=None):

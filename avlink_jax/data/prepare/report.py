@@ -1,6 +1,6 @@
 """What came of preparing: counts, and what is no record and why (shards.py's reports)."""
 
-from avlink_jax.training.log import clock
+from avlink_jax.storage.console import hms
 
 TWICE = 'an id that another record has: both kept'
 
@@ -27,7 +27,7 @@ def summary(reports) -> str:
     total = {key: sum(report[key] for report in of) for key in (
         'clips', 'records', 'seconds', 'left', 'bytes')}
     lines.append(
-        f'{split}: {total["records"]} records ({clock(total["seconds"])}, '
+        f'{split}: {total["records"]} records ({hms(total["seconds"])}, '
         f'{total["bytes"] / 2**20:.1f} MiB) of {total["clips"]} clips; '
         f'{total["left"]:.0f} s in no window')
   for row in skipped(reports):
