@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
-from avlink_jax.data.clip import Clip
-from avlink_jax.data.media.decode import crop_audio, resample_frames
+from avlink_jax.data.boxes import shrink
+from avlink_jax.data.clip import Clip, crop_audio, resample_frames
 from avlink_jax.errors import MediaError, UserError
 
 
@@ -106,12 +106,7 @@ def low_picture(clip: Clip, start: float, shape, fps: float):
   """Frames shown at start + n/fps, small: uint8 of `shape` (F, H, W, 3). Of larger pictures each
   pixel is the mean of a whole block, whose size they have to divide by."""
   count, height, width, _ = shape
-  frames, _ = resample_frames(clip, start, count, fps)
-  if frames.shape[1:3] == (height, width):
-    return frames
-  blocks = frames.reshape(count, height, frames.shape[1] // height,
-                          width, frames.shape[2] // width, 3)
-  return (blocks.mean((2, 4), dtype=np.float32) + 0.5).astype(np.uint8)
+  return shrink(resample_frames(clip, start, count, fps)[0], height, width)
 
 
 def features(clip: Clip, start: float, layout: Layout):

@@ -19,6 +19,8 @@ import dataclasses
 
 import numpy as np
 
+from avlink_jax.errors import MediaError
+
 EPSILON = 1e-6  # seconds: timestamps closer than this are the same moment
 
 
@@ -76,11 +78,10 @@ def part(clip: Clip, start: float, seconds: float, window=None) -> Clip:
   seconds = min(seconds, clip.duration - start)
   shown = frames_of(clip.frame_times, start, seconds)
   rows, columns = pixels_of(window)
-  first = round(start * clip.sample_rate)
   return dataclasses.replace(
     clip, duration=seconds, frames=clip.frames[shown, rows, columns],
     frame_times=np.maximum(clip.frame_times[shown] - start, 0), start=clip.start + start,
-    audio=clip.audio[first:first + round(seconds * clip.sample_rate)],
+    audio=clip.audio[samples_of(clip.sample_rate, start, seconds)],
     events=None if clip.events is None else clip.events - start)
 
 
@@ -90,9 +91,45 @@ def frames_of(times: np.ndarray, start: float, seconds: float) -> slice:
   return slice(max(int(first), 0), int(np.searchsorted(times, start + seconds - EPSILON)))
 
 
+def samples_of(sample_rate: int, start: float, seconds: float) -> slice:
+  """Which samples sound in [start, start + seconds), of those that start at 0 s."""
+  first = round(start * sample_rate)
+  return slice(first, first + round(seconds * sample_rate))
+
+
 def pixels_of(window) -> tuple[slice, slice]:
   """Rows and columns of a window (top, left, height, width); None: all."""
   if window is None:
     return slice(None), slice(None)
   top, left, height, width = window
   return slice(top, top + height), slice(left, left + width)
+
+
+def resample_frames(clip: Clip, start: float, count: int, fps: float):
+  """The frames that show at start + n / fps seconds, n in [0, count): sample and hold.
+
+  Returns:
+    frames: uint8 (count, H, W, 3). Past the clip's end the last frame is repeated.
+    mask: bool (count,), False past the clip's end: padding, the clip is never stretched.
+
+  Raises:
+    MediaError: the clip has no picture.
+  """
+  if not len(clip.frames):
+    raise MediaError(clip.source, 'no video stream')
+  times = start + np.arange(count) / fps
+  shown = np.searchsorted(clip.frame_times, times + EPSILON, side='right') - 1
+  return clip.frames[np.maximum(shown, 0)], times < clip.duration - EPSILON
+
+
+def crop_audio(clip: Clip, start: float, samples: int):
+  """Sound from `start` seconds on: float32 (samples,), and bool (samples,) where it is real.
+
+  Outside the clip there are zeros and the mask is False.
+  """
+  first = round(start * clip.sample_rate)
+  taken = np.arange(first, first + samples)
+  mask = (taken >= 0) & (taken < len(clip.audio))
+  audio = np.zeros(samples, np.float32)
+  audio[mask] = clip.audio[taken[mask]]
+  return audio, mask

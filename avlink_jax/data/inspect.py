@@ -19,6 +19,7 @@ from avlink_jax.codecs.griffin_lim import griffin_lim
 from avlink_jax.codecs.mel import normalise
 from avlink_jax.data import batch as batches
 from avlink_jax.data import pipeline
+from avlink_jax.data.clip import samples_of
 from avlink_jax.data.prepare import convert
 from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.samples.folder import make_folder, write_sample
@@ -134,12 +135,11 @@ def show(folder, clip, layout, reads, rng, codec):
     frames, real = batches.picture(clip, start, layout)
     frames = frames[real]
   if 'audio' in reads and len(clip.audio):
-    first = round(start * clip.sample_rate)
-    audio = normalise(clip.audio[first:first + round(length * clip.sample_rate)])
+    audio = normalise(clip.audio[samples_of(clip.sample_rate, start, length)])
   elif 'audio' in reads and clip.latents is not None and codec is not None:
     mel = np.asarray(codec.model.decode(codec.tree['params'], codec.tree['std'],
                                         clip.latents[None]))[0]
-    audio = griffin_lim(mel, spec=layout.mel)[:round(length * layout.mel.sample_rate)]
+    audio = griffin_lim(mel, spec=layout.mel)[samples_of(layout.mel.sample_rate, 0.0, length)]
   if frames is None and audio is None:
     return
   begin = clip.start + start

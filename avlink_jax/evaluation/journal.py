@@ -4,7 +4,6 @@ Decoding and listening are nearly all of evaluate's work. A pair is known again 
 sizes and times of change; a line that is torn or that nobody can read counts as none.
 """
 
-import hashlib
 import json
 import pathlib
 
@@ -14,6 +13,7 @@ from avlink_jax.errors import UserError
 from avlink_jax.evaluation.pairs import Pair
 from avlink_jax.metrics.av_align import Motion
 from avlink_jax.metrics.onset import Onsets
+from avlink_jax.storage import digest
 
 FORMAT = 1  # to be raised when the same files begin to give other findings
 
@@ -77,7 +77,7 @@ def _key(pair, seconds=None):
   for path in (path for files in sides for path in files if path is not None):
     status = path.stat()
     told.append([str(path), status.st_size, status.st_mtime_ns])
-  return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+  return digest.key(told)
 
 
 def _to_json(pair: Pair):

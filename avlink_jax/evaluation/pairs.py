@@ -9,6 +9,7 @@ import typing
 
 import numpy as np
 
+from avlink_jax.data.clip import samples_of
 from avlink_jax.data.media import decode as media
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.metrics import av_align, onset
@@ -163,7 +164,7 @@ def _observe(stem, generated, reference, events, seconds):
   duration = duration if seconds is None else min(duration, seconds)
   onsets, heard = {}, {}
   for side, clip in clips.items():
-    common = clip.audio[:round(duration * clip.sample_rate)]
+    common = clip.audio[samples_of(clip.sample_rate, 0.0, duration)]
     onsets[side] = onset.detect_onsets(common, clip.sample_rate).before(duration)
     heard[side] = av_align.sound_onsets(common, clip.sample_rate) if (
       motion['generated'] and clip.audio.size) else None

@@ -15,6 +15,7 @@ import urllib.parse
 import numpy as np
 from PIL import Image
 
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import decode as media
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics import av_align, onset
@@ -145,7 +146,7 @@ def _frames(page_folder, figure, clip):
   if not len(clip.frames):
     return ''
   step = clip.duration / STRIP_FRAMES
-  frames, _ = media.resample_frames(clip, step / 2, STRIP_FRAMES, 1 / step)
+  frames, _ = resample_frames(clip, step / 2, STRIP_FRAMES, 1 / step)
   picture = page_folder / FIGURES / f'{figure}.frames.jpg'
   Image.fromarray(np.concatenate(frames, axis=1)).save(file := io.BytesIO(), 'JPEG', quality=90)
   write_bytes(picture, file.getvalue())

@@ -8,8 +8,8 @@ import hashlib
 import json
 
 import jax
-import numpy as np
 
+from avlink_jax.storage.digest import add_tree
 from avlink_jax.tasks import FlowTask
 from avlink_jax.training import hosts
 
@@ -35,7 +35,7 @@ def of_run(task, weights, config, seed):
     parts[part] = {k: v for k, v in parts[part].items() if k not in names}
   digest = hashlib.sha256(json.dumps(
       [FORMAT, parts, task.generate, seed], sort_keys=True).encode())
-  _feed(digest, weights)
+  add_tree(digest, jax.tree.map(whole, weights))
   return digest
 
 
@@ -48,13 +48,11 @@ def of_sample(run, task, clip, prompts, own):
   digest.update(json.dumps(told, sort_keys=True).encode())
   # Words as the model gets them, so that the text encoder's weights count too.
   words = task.models.text.prepare(sorted(prompts.values())) if isinstance(task, FlowTask) else None
-  _feed(digest, [clip.frames, clip.frame_times, clip.audio, clip.events, clip.features, words])
+  add_tree(digest, [clip.frames, clip.frame_times, clip.audio, clip.events, clip.features, words])
   return digest.hexdigest()[:16]
 
 
-def _feed(digest, tree):
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable  # over several hosts
-    array = np.asarray(hosts.gather(leaf) if spread else leaf)
-    digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+def whole(leaf):
+  """An array that is sharded over several hosts, gathered on each; any other itself."""
+  sharded = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+  return hosts.gather(leaf) if sharded else leaf

@@ -18,6 +18,7 @@ import sys
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import decode as media
 from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.evaluation import pairs as clips_on_disk
@@ -51,7 +52,7 @@ def moments(clip, count, between=False):
 
 def strip(clip, times, label, filter):
   """The frames that show at those times in a row, WIDTH wide."""
-  frames = [media.resample_frames(clip, time, 1, 1.0)[0][0] for time in times]
+  frames = [resample_frames(clip, time, 1, 1.0)[0][0] for time in times]
   height, width = frames[0].shape[:2]
   wide = WIDTH // len(times)
   size = wide, round(wide * height / width)

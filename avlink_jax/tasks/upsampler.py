@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
-from einops import rearrange, reduce
+from einops import rearrange
 
 from avlink_jax import flow
+from avlink_jax.data.boxes import box_mean
 from avlink_jax.errors import UserError
+from avlink_jax.model.frames import masked_mean
 from avlink_jax.model.noise import gaussian
-from avlink_jax.tasks.flow import FlowTask, masked_mean
+from avlink_jax.tasks.flow import FlowTask
 
 WINDOW = (3, 16, 16)  # latents, rows, columns that are decoded for the loss
 AROUND = 4.0  # pixels of 512×288: deviation of the place over which a residual is as loud as it is
@@ -88,9 +90,9 @@ class UpsamplerTask(FlowTask):
     if 'low' in batch:
       return batch['low'].astype(jnp.float32) / 127.5 - 1
     codec = self.models.video_codec
-    shown = batch['video'][:, ::codec.time_stride].astype(jnp.float32)
-    return reduce(shown, 'b t (h p) (w q) c -> b t h w c', 'mean',
-                  p=codec.space_stride, q=codec.space_stride) / 127.5 - 1
+    shown = batch['video'][:, ::codec.time_stride]
+    size = (n // codec.space_stride for n in shown.shape[2:4])
+    return box_mean(shown, *size) / 127.5 - 1
 
   def enlarged(self, low, mask):
     """The small video (B, T, H, W, 3) enlarged to (B, stride · T, …, 3): bicubic in space, linear

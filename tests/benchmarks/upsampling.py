@@ -42,6 +42,8 @@ import jax
 import numpy as np
 
 from avlink_jax.codecs import perceptual
+from avlink_jax.data.boxes import box_mean
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import mux
@@ -62,9 +64,7 @@ FIGURES = {'psnr': '.2f', 'ssim': '.4f', 'flicker': '.3f', 'looks': '.4f', 'i3d'
 def lowered(frames):
   """The low-resolution clip: uint8 (N, H, W, 3) -> float32 (ceil(N / 4), H / 8, W / 8, 3)."""
   kept = frames[::EVERY]
-  count, height, width, _ = kept.shape
-  boxes = kept.reshape(count, height // BOX, BOX, width // BOX, BOX, 3)
-  return boxes.mean((2, 4), dtype=np.float32)
+  return box_mean(kept, *(n // BOX for n in kept.shape[1:3]))
 
 
 def blended(low, count):
@@ -221,7 +221,7 @@ def truth(path, given, size):
       raise UserError(f'{path}: no clip of that name with a picture in --reference')
     frames = media.decode(files[path.stem].picture, max_fps=FPS, need_audio=False)
     count = int(frames.duration * FPS + 1e-6)
-    return media.resample_frames(frames, 0.0, count, FPS)[0], events.get(path.stem)
+    return resample_frames(frames, 0.0, count, FPS)[0], events.get(path.stem)
   named = re.fullmatch(r'impacts-(train|validation|test)-(\d+)', path.stem)
   if not named:
     raise UserError(f'{path}: not the name of a clip of impacts: give --reference')

@@ -1,6 +1,5 @@
 """Media in: picture and sound stay together, frames are the right ones, damage is told."""
 
-import dataclasses
 import math
 from fractions import Fraction
 
@@ -8,8 +7,6 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from made_clips import (
   CODES,
   SHARED,
@@ -26,9 +23,9 @@ from made_clips import (
   variable,
 )
 
-from avlink_jax.data.clip import Clip
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import mux
-from avlink_jax.data.media.decode import crop_audio, decode, decode_sound, resample_frames
+from avlink_jax.data.media.decode import decode, decode_sound
 from avlink_jax.errors import MediaError
 
 # -- picture and sound on one clock
@@ -196,49 +193,6 @@ def test_without_a_width_the_picture_keeps_its_shape(tmp_path, shape, width):
   frames = decode(tmp_path / 'clip.mp4', height=72, need_audio=False).frames
   assert frames.shape == (6, 72, width, 3)
   assert np.abs(frames[0].astype(int) - quadrants(72, width)).mean() < 8
-
-
-# -- sampling a clip
-
-def coded_clip(frame_times, duration):
-  frames = np.arange(len(frame_times), dtype=np.uint8)[:, None, None, None]
-  return Clip(id='c', duration=duration, frames=np.broadcast_to(frames, (len(frames), 2, 2, 3)),
-              frame_times=np.array(frame_times), audio=np.zeros(0, np.float32), sample_rate=16000)
-
-
-@settings(max_examples=60, deadline=None)
-@given(gaps=st.lists(st.integers(1, 400), min_size=1, max_size=40),
-       start=st.integers(0, 3000), count=st.integers(1, 40),
-       fps=st.sampled_from([5, 8, 10, 20, 25]))
-def test_frames_are_held_never_stretched_and_padding_is_masked(gaps, start, count, fps):
-  # Times in whole milliseconds, so that the expectation is exact integer arithmetic.
-  starts = [sum(gaps[:n]) for n in range(len(gaps))]
-  clip = coded_clip([t / 1000 for t in starts], sum(gaps) / 1000)
-  frames, mask = resample_frames(clip, start / 1000, count, fps)
-  moments = [start + n * 1000 // fps for n in range(count)]
-  expected = [max(k for k, t in enumerate(starts) if t <= moment) for moment in moments]
-  np.testing.assert_array_equal(frames[:, 0, 0, 0], expected)
-  np.testing.assert_array_equal(mask, [moment < sum(gaps) for moment in moments])
-  assert np.all(frames[~mask] == len(gaps) - 1)
-
-
-def test_a_frame_starts_to_show_at_its_own_time_in_spite_of_rounding():
-  clip = coded_clip([n / 6 for n in range(12)], 2.0)
-  frames, mask = resample_frames(clip, 0.0, 14, 6)
-  np.testing.assert_array_equal(frames[:, 0, 0, 0], [*range(12), 11, 11])
-  np.testing.assert_array_equal(mask, [True] * 12 + [False] * 2)
-
-
-@settings(max_examples=60, deadline=None)
-@given(length=st.integers(0, 300), first=st.integers(-200, 400), samples=st.integers(0, 300))
-def test_sound_outside_the_clip_is_zero_and_masked(length, first, samples):
-  clip = dataclasses.replace(coded_clip([0.0], length / 100), sample_rate=100,
-                             audio=np.arange(1, length + 1, dtype=np.float32))
-  audio, mask = crop_audio(clip, first / 100, samples)
-  expected = [first + n + 1 if 0 <= first + n < length else 0 for n in range(samples)]
-  assert audio.dtype == np.float32
-  np.testing.assert_array_equal(audio, expected)
-  np.testing.assert_array_equal(mask, np.array(expected) > 0)
 
 
 # -- what is wrong with a file

@@ -7,7 +7,7 @@ A clip is a function of (seed, split, index). Reads: `__init__` (the source) -> 
 
 import numpy as np
 
-from avlink_jax.data.clip import Clip, frames_of
+from avlink_jax.data.clip import Clip, frames_of, samples_of
 from avlink_jax.data.impacts import render, scenes, sound
 from avlink_jax.errors import UserError
 
@@ -83,9 +83,8 @@ class Impacts:
     """The frames at `times` and the sound of [start, start + seconds) on a clock of its own."""
     scene, audio = self.scene(i), np.zeros(0, np.float32)
     if self.need_audio:
-      first = round(start * self.sample_rate)
       audio = sound.synthesise(scene, self._chance(i, 1), self.duration, self.sample_rate)[
-        first:first + round(seconds * self.sample_rate)]
+        samples_of(self.sample_rate, start, seconds)]
     return Clip(
       id=self.name(i), duration=seconds,
       frames=render.render(scene, times, self.height, self.width, window),

@@ -77,7 +77,7 @@ def decode(
     start, duration: seconds; without `duration` up to the end of the picture. A file that
       ends earlier gives a shorter clip.
     max_fps: keep only the frames that show at k / max_fps seconds of the clip. On that grid
-      `resample_frames` gives exactly what it would give without; between, it does not.
+      `clip.resample_frames` gives exactly what it would give without; between, it does not.
     need_video: True: a file without picture is an error. False: the picture is not decoded
       (nor checked; it is nearly all of the cost) but still sets the clock and the length; in a
       file without one the sound does.
@@ -180,36 +180,6 @@ def _clip(path, picture, sound, start, duration, sample_rate) -> Clip:
     source_fps=float(picture.stream.average_rate or 0) if picture else 0.0,
     source_rate=sound.rate if sound else 0,
   )
-
-
-def resample_frames(clip: Clip, start: float, count: int, fps: float):
-  """The frames that show at start + n / fps seconds, n in [0, count): sample and hold.
-
-  Returns:
-    frames: uint8 (count, H, W, 3). Past the clip's end the last frame is repeated.
-    mask: bool (count,), False past the clip's end: padding, the clip is never stretched.
-
-  Raises:
-    MediaError: the clip has no picture.
-  """
-  if not len(clip.frames):
-    raise MediaError(clip.source, 'no video stream')
-  times = start + np.arange(count) / fps
-  shown = np.searchsorted(clip.frame_times, times + EPSILON, side='right') - 1
-  return clip.frames[np.maximum(shown, 0)], times < clip.duration - EPSILON
-
-
-def crop_audio(clip: Clip, start: float, samples: int):
-  """Sound from `start` seconds on: float32 (samples,), and bool (samples,) where it is real.
-
-  Outside the clip there are zeros and the mask is False.
-  """
-  first = round(start * clip.sample_rate)
-  taken = np.arange(first, first + samples)
-  mask = (taken >= 0) & (taken < len(clip.audio))
-  audio = np.zeros(samples, np.float32)
-  audio[mask] = clip.audio[taken[mask]]
-  return audio, mask
 
 
 _NO_FRAMES = (np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0))

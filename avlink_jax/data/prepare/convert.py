@@ -11,8 +11,8 @@ from PIL import Image
 
 from avlink_jax.codecs.mel_vae import MelVAE
 from avlink_jax.data import batch as batches
-from avlink_jax.data.clip import Clip
-from avlink_jax.data.media.decode import EPSILON, resample_frames
+from avlink_jax.data.boxes import shrink
+from avlink_jax.data.clip import EPSILON, Clip, resample_frames, samples_of
 from avlink_jax.data.prepare import shots
 from avlink_jax.data.sources import records
 from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
@@ -135,15 +135,8 @@ class Converter:
       return []
     count = math.ceil(round(piece.duration * self.layout.fps, 6))
     frames, _ = resample_frames(piece, 0.0, count, self.layout.fps)
-    return [n / self.layout.fps for n in shots.cuts(self._small(frames), self.threshold)]
-
-  def _small(self, frames):
-    """Frames at the layout's size; the mean over boxes of larger ones."""
-    height, width = self.layout.height, self.layout.width
-    if self.high is None or not len(frames):
-      return frames
-    boxes = frames.reshape(len(frames), height, frames.shape[1] // height, width, -1, 3)
-    return (boxes.mean((2, 4), dtype=np.float32) + 0.5).astype(np.uint8)
+    small = shrink(frames, self.layout.height, self.layout.width)
+    return [n / self.layout.fps for n in shots.cuts(small, self.threshold)]
 
   def record(self, piece: Clip, window: Clip, start) -> bytes:
     """The record of a window that begins at `start` seconds of a piece."""
@@ -159,12 +152,11 @@ class Converter:
 
   def window(self, piece: Clip, start, length) -> Clip:
     """A window as a Clip by itself: frames on the layout's grid, its own part of everything."""
-    fps, begin = self.layout.fps, round(start * piece.sample_rate)
-    frames = piece.frames
+    fps, frames = self.layout.fps, piece.frames
     if len(frames) and 'video' in self.reads:
       count = math.ceil(round(length * fps, 6))
       frames, real = resample_frames(piece, start, count, fps)
-      frames = self._small(frames[real])
+      frames = shrink(frames[real], self.layout.height, self.layout.width)
     events = piece.events
     if events is not None:
       events = events[(events >= start) & (events < start + length)] - start
@@ -175,7 +167,7 @@ class Converter:
         piece, id=piece.id if at < EPSILON else f'{piece.id}@{at:.3f}', start=at, duration=length,
         frames=frames if 'video' in self.reads else frames[:0],
         frame_times=np.arange(len(frames)) / fps, events=events,
-        audio=piece.audio[begin:begin + round(length * piece.sample_rate)]
+        audio=piece.audio[samples_of(piece.sample_rate, start, length)]
         if 'audio' in self.reads else piece.audio[:0],
         audio_caption=fit_caption(piece.audio_caption),
         video_caption=fit_caption(piece.video_caption))

@@ -5,9 +5,7 @@ network, known again by the clip's path, size and time of change, the network's 
 of the clip was taken. So an interrupted evaluation goes on where it was.
 """
 
-import hashlib
 import io
-import json
 import pathlib
 import shutil
 import zipfile
@@ -15,9 +13,11 @@ import zipfile
 import jax
 import numpy as np
 
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import decode as media
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics.networks import loading
+from avlink_jax.storage import digest
 from avlink_jax.storage.atomic import write_bytes
 
 FORMAT = 1  # to be raised when the same clip begins to give other rows
@@ -72,7 +72,7 @@ def pictures(path, seconds, rate):
   its own size. Raises MediaError: it has no picture."""
   clip = media.decode(path, max_fps=rate, need_audio=False, duration=seconds)
   count = max(1, int(min(seconds, clip.duration) * rate + 1e-6))
-  return media.resample_frames(clip, 0.0, count, rate)[0]
+  return resample_frames(clip, 0.0, count, rate)[0]
 
 
 class Kept:
@@ -106,4 +106,4 @@ def _key(embedder, path, seconds):
   status = pathlib.Path(path).stat()
   told = [FORMAT, embedder.network.name, embedder.checksum, str(path), status.st_size,
           status.st_mtime_ns, round(seconds, 6)]
-  return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+  return digest.key(told)
