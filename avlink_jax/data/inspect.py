@@ -24,9 +24,7 @@ from avlink_jax.data.prepare import convert
 from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.samples.folder import make_folder, write_sample
 from avlink_jax.samples.gallery import write_gallery
-from avlink_jax.storage.atomic import write_text
 
-PAGE = 'index.html'
 BARS = 24  # of a plot
 LOOKED_AT = 256  # clips, at most, for the plots: each is decoded
 PLOTS = (('duration', 'clip, s'), ('start', 'begins at, s of its source'),
@@ -91,11 +89,8 @@ def inspect(argv=None):
   if not facts:
     raise UserError(f'{given.source}: none of {len(broken)} clips can be used: {broken[0][0]}: '
                     f'{broken[0][1]}')
-  write_gallery(folder, heading='As the model will see it')
-  page = folder / PAGE
-  write_text(page, page.read_text(encoding='utf-8').replace(
-      '<main>', overview(given, len(source), facts, broken) + '<main>', 1))
-  return page
+  return write_gallery(folder, heading='As the model will see it',
+                       overview=overview(given, len(source), facts, broken))
 
 
 def codec_to_hear(given, source, layout):

@@ -31,7 +31,7 @@ VIDEO_SUFFIXES = ('.mp4', '.webm', '.mkv', '.mov')  # what a browser has a playe
 SOUND_SUFFIXES = ('.wav', '.flac', '.mp3', '.ogg', '.m4a')
 
 
-def write_gallery(folder, reference=None, scores=None, heading='') -> pathlib.Path:
+def write_gallery(folder, reference=None, scores=None, heading='', overview='') -> pathlib.Path:
   """Writes `index.html` and `figures/` for the clips in the folder's manifest.
 
   Args:
@@ -40,6 +40,7 @@ def write_gallery(folder, reference=None, scores=None, heading='') -> pathlib.Pa
       exact events are drawn) or without. None shows the samples alone.
     scores: what `evaluate.evaluate` returned, for the table on top and at each clip.
     heading: over each clip, where nothing was generated; '' says what was.
+    overview: HTML above the clips, about all of them; whatever it quotes must be escaped.
 
   Returns:
     the path of the page.
@@ -70,6 +71,7 @@ def write_gallery(folder, reference=None, scores=None, heading='') -> pathlib.Pa
   title = f'{folder.resolve().parent.name}/{folder.resolve().name}'
   page = PAGE.format(
     title=html.escape(title), style=STYLE, script=SCRIPT, count=len(rows),
+    overview=overview,
     legend=LEGEND if rows else '<p class="none">No clip has been written here yet.</p>',
     scores=_score_tables(scores, rows) if scores else '', cards='\n'.join(cards))
   write_text(folder / 'index.html', page)
@@ -273,7 +275,7 @@ PAGE = '''<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{style}</style></head>
 <body><header><h1>{title}</h1><p>{count} clips</p></header>
-{scores}{legend}<main>{cards}</main><script>{script}</script></body></html>
+{scores}{legend}{overview}<main>{cards}</main><script>{script}</script></body></html>
 '''
 
 STYLE = '''

@@ -268,6 +268,12 @@ def test_reference_folder_needs_no_manifest(folder):
   assert len([tag for tag, _ in page.tags if tag == 'video']) == 4
 
 
+def test_an_overview_stands_above_the_clips_as_it_is(folder):
+  about = '<p>{7} clips</p>'
+  page = write_gallery(folder, overview=about).read_text()
+  assert 0 < page.index(about) < page.index('<article>')
+
+
 def test_clips_with_sound_or_picture_alone_have_their_place(tmp_path):
   write_sample(tmp_path, 'heard', audio=clicks([0.5]), sample_rate=RATE)
   write_sample(tmp_path, 'seen', frames=picture(), fps=6)

@@ -12,8 +12,7 @@ import pytest
 import runs
 from micro import build, micro_config
 from runs import config_of, finished, manifest, parts
-from test_evaluate import TIMES, clicks
-from test_evaluate import write as write_sounds
+from timed_clips import TIMES, clicks, write_sounds
 
 from avlink_jax import sample as sampling
 from avlink_jax.data.clip import Clip
