@@ -85,7 +85,7 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
     files['audio'] = wav.name
     mux.write_wav(wav, audio, sample_rate)
   if source_video is not None:
-    mux.replace_sound(source_video, video, audio, sample_rate)
+    mux.replace_audio(source_video, video, audio, sample_rate)
   elif has_frames:
     duration = len(frames) / fps
     sound = dict(audio=audio, sample_rate=sample_rate, source_audio=source_audio)

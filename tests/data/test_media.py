@@ -25,7 +25,7 @@ from made_clips import (
 
 from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import mux
-from avlink_jax.data.media.decode import decode, decode_sound
+from avlink_jax.data.media.decode import decode, decode_audio
 from avlink_jax.errors import MediaError
 
 # -- picture and sound on one clock
@@ -123,7 +123,7 @@ def test_frames_before_an_edit_lists_start_are_not_shown(tmp_path):
   assert len(clip.frames) == len(pts) - 12
   assert flash_time(clip) == pytest.approx(pts[50] / TICKS - 0.5, abs=0.001)
   assert abs(flash_time(clip) - click_time(clip)) < 0.010
-  mux.replace_sound(tmp_path / 'clip.mp4', tmp_path / 'new.mp4', clip.audio, 16000)
+  mux.replace_audio(tmp_path / 'clip.mp4', tmp_path / 'new.mp4', clip.audio, 16000)
   again = decode(tmp_path / 'new.mp4')
   np.testing.assert_allclose(again.frame_times, clip.frame_times, atol=0.001)
 
@@ -157,12 +157,12 @@ def test_channels_stay_apart_where_they_are_asked_for(tmp_path):
   left[8000:8040], right[20000:20040] = 0.8, 0.4
   for name, channels in (('one', [left]), ('two', [left, right]), ('six', [left] * 6)):
     soundfile.write(tmp_path / f'{name}.wav', np.stack(channels, axis=1), 16000)
-  stereo = decode_sound(tmp_path / 'two.wav', sample_rate=16000)
+  stereo = decode_audio(tmp_path / 'two.wav', sample_rate=16000)
   np.testing.assert_allclose(stereo, np.stack([left, right], axis=1), atol=1e-4)
   np.testing.assert_allclose(stereo.mean(axis=1),
                              decode(tmp_path / 'two.wav', need_video=False).audio, atol=1e-4)
-  assert decode_sound(tmp_path / 'one.wav', sample_rate=8000, duration=1.5).shape == (12000, 1)
-  assert decode_sound(tmp_path / 'six.wav', sample_rate=16000).shape == (32000, 1)
+  assert decode_audio(tmp_path / 'one.wav', sample_rate=8000, duration=1.5).shape == (12000, 1)
+  assert decode_audio(tmp_path / 'six.wav', sample_rate=16000).shape == (32000, 1)
 
 
 @pytest.mark.parametrize('sound_starts, video_starts', [(0.0, 0.3), (0.4, 0.0)])
@@ -170,7 +170,7 @@ def test_sound_in_channels_keeps_the_clock(tmp_path, sound_starts, video_starts)
   make_clip(tmp_path / 'clip.mp4', steady(24), flash=40, sound_starts=sound_starts,
             video_starts=video_starts)
   mono = decode(tmp_path / 'clip.mp4', need_video=False).audio
-  np.testing.assert_array_equal(decode_sound(tmp_path / 'clip.mp4', sample_rate=16000)[:, 0], mono)
+  np.testing.assert_array_equal(decode_audio(tmp_path / 'clip.mp4', sample_rate=16000)[:, 0], mono)
 
 
 # -- size and orientation

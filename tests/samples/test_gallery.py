@@ -107,7 +107,7 @@ def test_a_made_picture_gets_the_given_sound_as_it_is_and_no_wav(tmp_path):
                      sample_rate=RATE, source_audio=tmp_path / 'given.wav', made=('video',))
   assert row['files'] == {'video': 'one.mp4'} and row['made'] == ['video']
   assert row['duration'] == 1.5 and not (tmp_path / 'out' / 'one.wav').exists()
-  sound = media.decode_sound(tmp_path / 'out' / 'one.mp4', sample_rate=RATE)
+  sound = media.decode_audio(tmp_path / 'out' / 'one.mp4', sample_rate=RATE)
   assert sound.shape == (1.5 * RATE, 2)
   assert abs(np.abs(sound[:, 0]).argmax() / RATE - 0.5) < 0.01
   assert np.abs(sound[:int(1.4 * RATE), 1]).max() < 0.02

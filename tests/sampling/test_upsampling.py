@@ -122,10 +122,10 @@ def test_a_sound_of_ones_own_goes_under_both_of_its_pictures(run, tmp_path):
   config, workdir = run('a2v')
   id, = sample(config, workdir, input_path=str(tmp_path / 'clip.mp4'), output=tmp_path / 'out')
   seconds = media.decode(tmp_path / 'clip.mp4').duration
-  given = media.decode_sound(tmp_path / 'clip.mp4', sample_rate=RATE)
+  given = media.decode_audio(tmp_path / 'clip.mp4', sample_rate=RATE)
   for name, shape in ((f'{id}.mp4', HIGH), (f'{id}_low.mp4', LOW)):
     look(tmp_path / 'out' / name, *shape, seconds=seconds)
-    kept = media.decode_sound(tmp_path / 'out' / name, sample_rate=RATE)
+    kept = media.decode_audio(tmp_path / 'out' / name, sample_rate=RATE)
     count = min(len(kept), len(given)) - 2000
     assert np.corrcoef(kept[:count, 0], given[:count, 0])[0, 1] > 0.99
 

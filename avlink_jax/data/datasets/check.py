@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from avlink_jax.data.media import decode as media
-from avlink_jax.data.media.container import Held, main_stream, opened
+from avlink_jax.data.media.container import InMemory, main_stream, opened
 from avlink_jax.errors import MediaError
 
 SILENCE = 1e-3  # peak of [-1, 1] below which a sound counts as none: -60 dB
@@ -60,7 +60,7 @@ def examine(job: Job) -> Verdict:
     size = os.stat(job.path).st_size
     if size > LARGEST:
       return Verdict(kind='broken', reason=f'too large ({size >> 20} MiB): cut it to the clip')
-    held = Held(pathlib.Path(job.path).stem, pathlib.Path(job.path).read_bytes())
+    held = InMemory(pathlib.Path(job.path).stem, pathlib.Path(job.path).read_bytes())
     length = _length(held, job.needs)
     start, end = _span(job, length)
     return (_decoded if job.needs.decode else _declared)(held, start, end, length, job.needs)

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from avlink_jax.data.clip import Clip, part
 from avlink_jax.data.datasets import features
 from avlink_jax.data.media import decode as media
-from avlink_jax.data.media.container import Held
+from avlink_jax.data.media.container import InMemory
 from avlink_jax.data.media.limits import DECODE_SECONDS
 from avlink_jax.data.sources.folder import LONGEST_CAPTION, SPLITS, clean_caption
 from avlink_jax.errors import MediaError, UserError
@@ -101,7 +101,7 @@ class TfdsSource:
     """How long clip i is, without decoding its picture. Raises MediaError."""
     example = self.example(i)
     return media.decode(
-      Held(example['id'], example['media']), start=example['start'],
+      InMemory(example['id'], example['media']), start=example['start'],
       duration=example['end'] - example['start'], need_video=False, need_audio=False,
       decode_seconds=self._options['decode_seconds']).duration
 
@@ -113,7 +113,7 @@ class TfdsSource:
                 window)
 
   def _decode(self, example, start, seconds) -> Clip:
-    held, options = Held(example['id'], example['media']), self._options
+    held, options = InMemory(example['id'], example['media']), self._options
     generated = example['metadata'].get('sound') == 'generated'
     if generated and options['need_audio']:
       raise MediaError(held, 'has no reference sound')
