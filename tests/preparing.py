@@ -6,7 +6,7 @@ import numpy as np
 
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.media import mux
-from avlink_jax.data.prepare import __main__ as prepare
+from avlink_jax.data.prepare import command as prepare
 from avlink_jax.data.sources.records import Records
 
 SIZE = ('--seconds=1', '--height=8', '--width=16', '--processes=1', '--shard_clips=3')

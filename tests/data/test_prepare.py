@@ -13,9 +13,10 @@ import pytest
 import runs
 from preparing import SIZE, ids, rows, run, write_clip
 
-from avlink_jax.data.prepare import __main__ as prepare
-from avlink_jax.data.prepare import report
+from avlink_jax.data.prepare import command as prepare
+from avlink_jax.data.prepare import convert, report, workers
 from avlink_jax.data.sources import records, shards
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import UserError
 
 
@@ -60,14 +61,14 @@ def test_a_summary_counts_what_was_made_and_what_was_skipped(clips, tmp_path, ca
 def test_started_again_nothing_is_made_twice(clips, alone, tmp_path, monkeypatch):
   run(clips, tmp_path / 'r')
   before = contents(tmp_path / 'r')
-  monkeypatch.setattr(prepare.convert.Converter, '__call__', None)  # nobody calls it
+  monkeypatch.setattr(convert.Converter, '__call__', None)  # nobody calls it
   assert run(clips, tmp_path / 'r') is not None
   assert contents(tmp_path / 'r') == before == contents(alone)
 
 
 def test_an_interrupted_run_goes_on_with_the_clip_it_was_at(clips, alone, tmp_path, monkeypatch):
   """Stopped at every clip in turn, torn at the end of its journal: each clip is made once."""
-  made, convert_one = [], prepare.convert.Converter.__call__
+  made, convert_one = [], convert.Converter.__call__
 
   def once(self, source, i):
     if len(made) > stops[-1]:
@@ -75,7 +76,7 @@ def test_an_interrupted_run_goes_on_with_the_clip_it_was_at(clips, alone, tmp_pa
     made.append(source.name(i))
     return convert_one(self, source, i)
 
-  monkeypatch.setattr(prepare.convert.Converter, '__call__', once)
+  monkeypatch.setattr(convert.Converter, '__call__', once)
   stops = []
   for stop in range(11):
     stops.append(stop)
@@ -203,14 +204,14 @@ def test_array_record_itself_tells_a_full_disk():
 
 
 def test_a_clip_that_ends_the_process_is_given_up_after_some_times(clips, tmp_path, monkeypatch):
-  convert_one = prepare.convert.Converter.__call__
+  convert_one = convert.Converter.__call__
 
   def deadly(self, source, i):
     if source.name(i) == 'clip4':
       raise KeyboardInterrupt
     return convert_one(self, source, i)
 
-  monkeypatch.setattr(prepare.convert.Converter, '__call__', deadly)
+  monkeypatch.setattr(convert.Converter, '__call__', deadly)
   for _ in range(shards.ATTEMPTS):
     with pytest.raises(KeyboardInterrupt):
       run(clips, tmp_path / 'r')
@@ -224,11 +225,11 @@ def test_a_clip_that_ends_the_process_is_given_up_after_some_times(clips, tmp_pa
 
 
 def test_ids_that_stand_twice_are_both_kept_and_told(clips, tmp_path, monkeypatch):
-  monkeypatch.setattr(prepare.Folder, 'name', lambda self, i: 'same')
-  load = prepare.Folder.load
-  monkeypatch.setattr(prepare.Folder, 'load', lambda self, i, *span: __import__(
+  monkeypatch.setattr(Folder, 'name', lambda self, i: 'same')
+  load = Folder.load
+  monkeypatch.setattr(Folder, 'load', lambda self, i, *span: __import__(
       'dataclasses').replace(load(self, i, *span), id='same'))
-  prepare.opened.cache_clear()
+  workers.opened.cache_clear()
   run(clips, tmp_path / 'r')
   assert ids(tmp_path / 'r') == ['same'] * 9
   assert sum(row['reason'] == report.TWICE for row in rows(tmp_path / 'r')) == 8

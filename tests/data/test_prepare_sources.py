@@ -9,7 +9,8 @@ from made_clips import make_clip, steady
 from preparing import LAYOUT, SIZE, ids, rows, run, write_clip
 
 from avlink_jax.data.batch import Layout
-from avlink_jax.data.prepare import __main__ as prepare
+from avlink_jax.data.prepare import command as prepare
+from avlink_jax.data.prepare import convert, workers
 from avlink_jax.data.sources import records
 from avlink_jax.data.sources.records import Records
 
@@ -111,8 +112,8 @@ def test_a_long_video_in_pieces_is_the_same_as_in_one(tmp_path, monkeypatch):
   make_clip(tmp_path / 'in' / 'train' / 'long.mp4', steady(24, 20.0),
             options={'crf': '10', 'g': '24'})
   run(tmp_path / 'in', tmp_path / 'whole', '--shots=0')
-  monkeypatch.setattr(prepare.convert, 'PIECE', 4.6)
-  prepare.opened.cache_clear()
+  monkeypatch.setattr(convert, 'PIECE', 4.6)
+  workers.opened.cache_clear()
   run(tmp_path / 'in', tmp_path / 'pieces', '--shots=0')
   whole, pieces = (Records(tmp_path / name, 'train', LAYOUT) for name in ('whole', 'pieces'))
   assert len(whole) == len(pieces) >= 19
@@ -131,7 +132,7 @@ def test_a_clip_that_breaks_off_late_gives_what_came_before(tmp_path, monkeypatc
   for at in rng.integers(int(len(content) * 0.7), int(len(content) * 0.95), 200):
     content[at] ^= int(rng.integers(1, 255))
   (tmp_path / 'in' / 'train' / 'long.mkv').write_bytes(content)
-  monkeypatch.setattr(prepare.convert, 'PIECE', 4.0)
+  monkeypatch.setattr(convert, 'PIECE', 4.0)
   run(tmp_path / 'in', tmp_path / 'r', '--shots=0')
   assert len(ids(tmp_path / 'r')) >= 4
   row, = rows(tmp_path / 'r')
