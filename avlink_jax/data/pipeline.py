@@ -35,7 +35,7 @@ def open_source(config, layout, split, reads=('audio', 'video')):
   _check_alike(parts, given)
   mixed = mixture.Mixture(parts, mixture.labels([source for source, _ in given]),
                           [weight for _, weight in given])
-  return mixed if split == 'train' else mixture.InTurn(mixed)
+  return mixed if split == 'train' else mixture.Interleaved(mixed)
 
 
 def _open_one(source, config, layout, split, reads):
@@ -145,7 +145,7 @@ class MixedExamples:
     self.source, self._parts = source, parts
 
   def __call__(self, index, rng=None):
-    part, local = self.source.where(index)
+    part, local = self.source.locate(index)
     made, id, events, skipped = self._parts[part](local, rng)
     label = self.source.labels[part]
     return made, id, events, [(f'{label}/{name}', reason) for name, reason in skipped]
@@ -302,7 +302,7 @@ def shares(source, seed, examples):
   any other source."""
   if not isinstance(source, mixture.Mixture):
     return {}
-  seen = mixture.Schedule(source.weights, seed).seen(examples)
+  seen = mixture.Schedule(source.weights, seed).served_before(examples)
   return {f'share_{label}': float(count) / examples
           for label, count in zip(source.labels, seen, strict=True)}
 

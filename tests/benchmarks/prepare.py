@@ -71,7 +71,7 @@ def ours(folder, count, codec, output):
   spent.wrap(records, 'of_clip', 'write')
   source = Folder(folder, height=36, width=64, sample_rate=16_000, max_fps=6.0)
   converter = convert.Converter(
-      layout, codec=convert.load_codec(codec, layout) if codec else None, keep_sound=not codec)
+      layout, codec=convert.load_codec(codec, layout) if codec else None, keep_audio=not codec)
   if codec:  # compiled once a process, however many clips follow
     converter.codec.encode(convert.np.zeros((layout.mel_frames, 64), 'float32'))
     spent.seconds.clear()

@@ -107,7 +107,7 @@ def test_a_broken_clip_is_replaced_by_one_of_its_own_source():
 
 
 def test_samples_are_made_for_all_sources_in_turn():
-  turned = mixture.InTurn(mixed(sizes=(4, 2)))
+  turned = mixture.Interleaved(mixed(sizes=(4, 2)))
   assert [turned.name(i) for i in range(len(turned))] == [
       'a/a0', 'b/b0', 'a/a1', 'b/b1', 'a/a2', 'a/a3']
   assert [turned.load(i).id for i in range(2)] == ['a0', 'b0']

@@ -229,7 +229,7 @@ def test_ids_that_stand_twice_are_both_kept_and_told(clips, tmp_path, monkeypatc
   load = Folder.load
   monkeypatch.setattr(Folder, 'load', lambda self, i, *span: __import__(
       'dataclasses').replace(load(self, i, *span), id='same'))
-  workers.opened.cache_clear()
+  workers.source_and_converter.cache_clear()
   run(clips, tmp_path / 'r')
   assert ids(tmp_path / 'r') == ['same'] * 9
   assert sum(row['reason'] == report.TWICE for row in rows(tmp_path / 'r')) == 8

@@ -113,7 +113,7 @@ def test_a_long_video_in_pieces_is_the_same_as_in_one(tmp_path, monkeypatch):
             options={'crf': '10', 'g': '24'})
   run(tmp_path / 'in', tmp_path / 'whole', '--shots=0')
   monkeypatch.setattr(convert, 'PIECE', 4.6)
-  workers.opened.cache_clear()
+  workers.source_and_converter.cache_clear()
   run(tmp_path / 'in', tmp_path / 'pieces', '--shots=0')
   whole, pieces = (Records(tmp_path / name, 'train', LAYOUT) for name in ('whole', 'pieces'))
   assert len(whole) == len(pieces) >= 19

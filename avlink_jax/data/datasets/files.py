@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from avlink_jax.data.sources.folder import EXTENSIONS, SOUND_EXTENSIONS
+from avlink_jax.data.sources.folder import AUDIO_EXTENSIONS, EXTENSIONS
 from avlink_jax.errors import UserError
 
 
@@ -19,7 +19,7 @@ class Files:
     if not folder.is_dir():
       raise UserError(f'{folder}: no such folder; give --manual_dir the folder with the data '
                       "set's lists and media")
-    suffixes = EXTENSIONS if need_video else EXTENSIONS | SOUND_EXTENSIONS
+    suffixes = EXTENSIONS if need_video else EXTENSIONS | AUDIO_EXTENSIONS
     self._by_stem, seen = {}, set()
     for place, folders, names in os.walk(folder, followlinks=True):
       real = os.path.realpath(place)

@@ -3,9 +3,9 @@
 Turns a source (a folder of clips, a text file that lists files or gs:// addresses, tfds:NAME,
 impacts) into prepared records (records.py), which train quicker and from any file system.
 
-What a shard holds is settled by the clips' numbers alone, so that several hosts (--host, --hosts)
-share the work without a word between them. The same command, started again after whatever ended it,
-goes on with the next clip (shards.py).
+What a shard holds depends on the clips' numbers alone, so several hosts (--host, --hosts) share the
+work without communication. The same command, started again after an interruption, continues with
+the next clip (shards.py).
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from avlink_jax.data.prepare import embeddings, report, shots
-from avlink_jax.data.prepare.job import Job, begin, plan
+from avlink_jax.data.prepare.job import Job, begin, describe
 from avlink_jax.data.prepare.workers import make_shards
 from avlink_jax.data.sources import records, shards
 from avlink_jax.errors import MISTAKE, UserError
@@ -62,11 +62,11 @@ def parser():
 
 
 def finish(job, about):
-  """What can be done once every host's shards are there: captions' embeddings, counts, summary.
+  """Completes the folder once every host's shards are there: embeddings, counts, summary.
 
   Returns the reports by shard; None where shards of other hosts are missing yet.
   """
-  folder = Path(job.given.output)
+  folder = Path(job.flags.output)
   names = [records.shard_name(split, shard, count) for split, count in about['shards'].items()
            for shard in range(count)]
   missing = [name for name in names if not shards.is_finished(folder, name)]
@@ -76,7 +76,8 @@ def finish(job, about):
     return None
   reports = {name: shards.read_report(folder, name) for name in names}
   if about['text']:
-    captions = embeddings.plan(text for made in reports.values() for text in made['captions'])
+    captions = embeddings.captions_by_file(
+        text for made in reports.values() for text in made['captions'])
     about['text']['files'] = len(captions)
     embed(job, folder, captions)
     if not all(embeddings.paths(folder, n, len(captions))[1].is_file()
@@ -94,9 +95,9 @@ def finish(job, about):
 
 
 def embed(job, folder, captions):
-  """This host's part of the captions' embeddings."""
+  """Embeds this host's part of the captions."""
   encoder = None
-  for n in range(job.given.host, len(captions), job.given.hosts):
+  for n in range(job.flags.host, len(captions), job.flags.hosts):
     if not embeddings.paths(folder, n, len(captions))[1].is_file():
       encoder = encoder or job.text_encoder()
       embeddings.write(folder, n, len(captions), captions[n], encoder)
@@ -104,16 +105,16 @@ def embed(job, folder, captions):
 
 
 def prepare(argv):
-  """The whole command. Returns the reports by shard, None where other hosts have work left."""
+  """Runs the command. Returns the reports by shard, None where other hosts have work left."""
   job = Job(parser().parse_args(argv))
-  folder = make_folder(job.given.output)
+  folder = make_folder(job.flags.output)
   sources = job.sources()
   for note in dict.fromkeys(note for source in sources.values()
                             for note in getattr(source, 'notes', ())):
     say(f'prepare: {note}')
-  about = plan(job, sources)
+  about = describe(job, sources)
   begin(folder, about)
-  if job.given.hosts == 1:
+  if job.flags.hosts == 1:
     sweep(folder)
   make_shards(job, about)
   reports = finish(job, about)
@@ -125,7 +126,7 @@ def prepare(argv):
 
 
 def main(argv=None):
-  """Exit status 0, or 2 for a user's mistake, told in one line."""
+  """Runs the command; exit status 0, or 2 for a user's mistake, reported in one line."""
   try:
     prepare(argv)
   except UserError as error:

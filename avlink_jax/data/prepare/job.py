@@ -21,11 +21,11 @@ from avlink_jax.storage.console import say
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What is made of what: the command's flags, checked."""
-  given: argparse.Namespace
+  """The command's flags, checked, and what they stand for. Raises UserError."""
+  flags: argparse.Namespace
 
   def __post_init__(self):
-    g = self.given
+    g = self.flags
     if not set(self.reads) <= {'audio', 'video'} or not self.reads:
       raise UserError(f'--reads={g.reads}: audio, video or audio,video')
     if not set(self.splits) <= set(SPLITS):
@@ -42,40 +42,40 @@ class Job:
 
   @property
   def splits(self):
-    return tuple(self.given.splits.split(',')) if self.given.splits else SPLITS
+    return tuple(self.flags.splits.split(',')) if self.flags.splits else SPLITS
 
   def sources(self):
-    """{split: source}; without --splits, of those that there are."""
-    found, lacking = {}, []
+    """{split: source} of --splits, by default of all that exist."""
+    sources, missing = {}, []
     for split in self.splits:
       try:
-        found[split] = self.source(split)
+        sources[split] = self.source(split)
       except UserError as error:
-        if self.given.splits:
+        if self.flags.splits:
           raise
-        lacking.append(error)
-    if not found:
-      raise lacking[0]
-    for error in lacking:
+        missing.append(error)
+    if not sources:
+      raise missing[0]
+    for error in missing:
       say(f'prepare: {error}: left out')
-    return found
+    return sources
 
   @property
   def reads(self):
-    return tuple(sorted(filter(None, self.given.reads.split(','))))
+    return tuple(sorted(filter(None, self.flags.reads.split(','))))
 
   @property
   def layout(self):
-    g = self.given
+    g = self.flags
     return Layout(g.seconds, g.fps, g.height, g.width, MelSpec())
 
   @property
   def high(self):
-    return convert.High() if self.given.high else None
+    return convert.High() if self.flags.high else None
 
   def source(self, split):
-    """One split of the source, decoded as it is needed. UserError: not there, or no such split."""
-    g, layout, large = self.given, self.layout, self.high or self.layout
+    """Opens one split of the source. Raises UserError: missing, or no such split."""
+    g, layout, large = self.flags, self.layout, self.high or self.layout
     size = dict(height=large.height, width=large.width)
     if g.source == 'impacts':
       return Impacts(split, size=g.limit or None, duration=layout.seconds, fps=large.fps,
@@ -87,20 +87,20 @@ class Job:
     return Folder(g.source, split=split, captions=g.captions, template=g.template, **needs)
 
   def converter(self, split):
-    """What makes records of its clips. Beside latents, sound is kept where samples are compared
-    with it: in validation and test."""
-    g = self.given
+    """Converter of a split's clips. Beside latents, audio is kept in validation and test, where
+    samples are compared with it."""
+    g = self.flags
     return convert.Converter(
         self.layout, self.reads, convert.load_codec(g.codec, self.layout) if g.codec else None,
         split != 'train', self.high, g.shots, g.shortest)
 
   def text_encoder(self):
-    return t5_text.load(self.given.t5, max_tokens=self.given.max_tokens)
+    return t5_text.load(self.flags.t5, max_tokens=self.flags.max_tokens)
 
 
-def plan(job, sources) -> dict:
-  """What records.json says before there are counts: all that the records depend on."""
-  g, layout = job.given, job.layout
+def describe(job, sources) -> dict:
+  """Content of records.json before there are counts: all that the records depend on."""
+  g, layout = job.flags, job.layout
   codec = convert.load_codec(g.codec, layout) if g.codec else None
   encoder = job.text_encoder() if g.t5 else None
   clips = {split: min(len(source), g.limit or len(source)) for split, source in sources.items()}
@@ -114,26 +114,25 @@ def plan(job, sources) -> dict:
       'text': encoder and {'given': g.t5, 'fingerprint': encoder.fingerprint,
                            'max_tokens': g.max_tokens, 'width': encoder.width},
       'shots': g.shots, 'shortest': g.shortest, 'clips': clips,
-      'listing': {split: listing(source) for split, source in sources.items()},
+      'listing': {split: listing_hash(source) for split, source in sources.items()},
       'shards': {split: shard_count(count, g.shard_clips) for split, count in clips.items()}}
 
 
 def shard_count(clips, most) -> int:
-  """Shards of `most` clips; of a small source some more, smaller ones, so that many processes have
-  work. Of nothing that a host could differ in."""
+  """Number of shards of at most `most` clips; of a small source more, smaller ones, so that many
+  processes have work. Depends on nothing that differs between hosts."""
   return max(1, min(64, clips // 16), math.ceil(clips / most))
 
 
-def listing(source) -> str:
-  """A hash of which clips a source has, and what is said of them, as far as it is cheap to know."""
-  told = ([f'{source.name(i)}\t{source.caption(i)}' for i in range(len(source))]
+def listing_hash(source) -> str:
+  """Hash of a source's clip names and captions; of a source that is slow to list, its length."""
+  entries = ([f'{source.name(i)}\t{source.caption(i)}' for i in range(len(source))]
           if isinstance(source, Folder) else [str(len(source))])
-  return hashlib.sha256('\n'.join(told).encode(errors='surrogateescape')).hexdigest()[:16]
+  return hashlib.sha256('\n'.join(entries).encode(errors='surrogateescape')).hexdigest()[:16]
 
 
 def begin(folder, about):
-  """Writes records.json, or finds that the one there is of the same job; UserError where it is of
-  another one."""
+  """Writes records.json, or checks that the one there is of the same job. Raises UserError."""
   if not records.is_records(folder):
     write_text(folder / records.ABOUT, json.dumps(about, indent=1))
     return
@@ -145,5 +144,6 @@ def begin(folder, about):
                     'given then, or another --output')
 
 
-def without_files(told):
-  return {k: v for k, v in told.items() if k != 'files'} if isinstance(told, dict) else told
+def without_files(part):
+  """A part of records.json without what is added to it once captions are embedded."""
+  return {k: v for k, v in part.items() if k != 'files'} if isinstance(part, dict) else part

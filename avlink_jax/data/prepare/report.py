@@ -1,4 +1,4 @@
-"""What came of preparing: counts, and what is no record and why (shards.py's reports)."""
+"""Summary of a preparation: counts, and what was skipped and why (from shards.py's reports)."""
 
 from avlink_jax.storage.console import hms
 
@@ -6,7 +6,7 @@ TWICE = 'an id that another record has: both kept'
 
 
 def skipped(reports):
-  """Rows {shard, clip, reason} of what is no record, and of ids that several records share."""
+  """Rows {shard, clip, reason} of skipped clips, and of ids that several records share."""
   rows = [{'shard': name, 'clip': clip, 'reason': reason}
           for name, report in reports.items() for clip, reason in report['skipped']]
   seen = set()

@@ -18,11 +18,11 @@ from avlink_jax.storage.console import Progress, say
 
 
 def make_shard(job, split, shard, count, done) -> str:
-  """Makes one shard, from where its journal ends; `done()` is told of every clip."""
-  folder, name = Path(job.given.output), records.shard_name(split, shard, count['shards'])
+  """Makes one shard, from where its journal ends; calls `done()` after every clip."""
+  folder, name = Path(job.flags.output), records.shard_name(split, shard, count['shards'])
   if shards.is_finished(folder, name):
     return name
-  source, converter = opened(tuple(vars(job.given).items()), split)
+  source, converter = source_and_converter(tuple(vars(job.flags).items()), split)
   journal = shards.Journal(folder, name)
   try:
     for i in range(shard, count['clips'], count['shards']):
@@ -41,8 +41,8 @@ def make_shard(job, split, shard, count, done) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def opened(flags, split):
-  """(source, converter) of a split: made once for many shards in a row."""
+def source_and_converter(flags, split):
+  """(source, converter) of a split, cached for the next shard."""
   job = Job(argparse.Namespace(**dict(flags)))
   return job.source(split), job.converter(split)
 
@@ -50,11 +50,11 @@ def opened(flags, split):
 _counter = None  # of clips done, shared by the processes
 
 
-def _share(counter):
+def _init_worker(counter):
   global _counter
   _counter = counter
   if parent := multiprocessing.parent_process():
-    # Whatever ends the command ends its processes too: they hold their shards' journals.
+    # However the command ends, its processes end too: they hold their shards' journals.
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
@@ -66,31 +66,31 @@ def _work(job, split, shard, count):
 
 
 def make_shards(job, about):
-  """All shards of this host that are not there yet, in several processes, with progress."""
-  g, work = job.given, []
+  """Makes all shards of this host that are not there yet, in several processes."""
+  g, work = job.flags, []
   for split in about['clips']:
     count = {'clips': about['clips'][split], 'shards': about['shards'][split]}
     work += [(split, shard, count) for shard in range(count['shards'])]
-  mine = [each for n, each in enumerate(work) if n % g.hosts == g.host]
-  left = [each for each in mine if not shards.is_finished(
+  own = [each for n, each in enumerate(work) if n % g.hosts == g.host]
+  unfinished = [each for each in own if not shards.is_finished(
       g.output, records.shard_name(each[0], each[1], each[2]['shards']))]
-  clips = sum(len(range(shard, count['clips'], count['shards'])) for _, shard, count in left)
-  if len(left) < len(mine):
-    say(f'prepare: {len(mine) - len(left)} of {len(mine)} shards are there already: kept')
+  clips = sum(len(range(shard, count['clips'], count['shards'])) for _, shard, count in unfinished)
+  if len(unfinished) < len(own):
+    say(f'prepare: {len(own) - len(unfinished)} of {len(own)} shards are there already: kept')
   progress = Progress('prepare:', clips)
   context = multiprocessing.get_context('spawn')  # JAX does not survive a fork
-  _share(context.Value('q', 0))
+  _init_worker(context.Value('q', 0))
   if g.processes == 1:
     def done():
       _counter.value += 1
       progress.at(_counter.value)
-    for each in left:
+    for each in unfinished:
       make_shard(job, *each, done)
     return progress.at(_counter.value, last=True)
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # many processes do not fit on one accelerator
   with concurrent.futures.ProcessPoolExecutor(
-      min(g.processes, max(1, len(left))), context, _share, (_counter,)) as pool:
-    futures = [pool.submit(_work, job, *each) for each in left]
+      min(g.processes, max(1, len(unfinished))), context, _init_worker, (_counter,)) as pool:
+    futures = [pool.submit(_work, job, *each) for each in unfinished]
     try:
       while not all(future.done() for future in futures):
         failed = concurrent.futures.wait(futures, 1.0, concurrent.futures.FIRST_EXCEPTION).done
