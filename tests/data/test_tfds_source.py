@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from avlink_jax.data.datasets import features
+from avlink_jax.data.datasets import schema
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.media.container import InMemory
 from avlink_jax.data.sources.tfds import TfdsSource
@@ -32,7 +32,7 @@ def build(folder, splits):
     code_path = None  # as in builder.py
 
     def _info(self):
-      return tfds.core.DatasetInfo(builder=self, features=features.features())
+      return tfds.core.DatasetInfo(builder=self, features=schema.features())
 
     def _shard_iterators_per_split(self, dl_manager):
       return {split: [lambda rows=rows: enumerate(rows)] for split, rows in splits.items()}

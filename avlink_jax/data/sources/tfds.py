@@ -7,7 +7,7 @@ import re
 import tensorflow_datasets as tfds
 
 from avlink_jax.data.clip import Clip, part
-from avlink_jax.data.datasets import features
+from avlink_jax.data.datasets import schema
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.media.container import InMemory
 from avlink_jax.data.media.limits import DECODE_SECONDS
@@ -56,7 +56,7 @@ class TfdsSource:
                          decode_seconds=decode_seconds)
     self.folder = find(name, data_dir or tfds.core.constants.DATA_DIR)
     builder = tfds.builder_from_directory(self.folder)
-    missing = set(features.features()) - set(builder.info.features)
+    missing = set(schema.features()) - set(builder.info.features)
     if missing:
       raise UserError(f'{self.folder}: its examples lack {", ".join(sorted(missing))}; build it '
                       f'with python -m avlink_jax.data.build')
@@ -88,7 +88,7 @@ class TfdsSource:
     Raises MediaError: its record is damaged (records carry checksums).
     """
     try:
-      return features.read(self._data[self._indices[i]])
+      return schema.read(self._data[self._indices[i]])
     except RuntimeError:  # what ArrayRecord raises
       raise MediaError(f'{self._name}-{self._split}-{i:08d}', 'damaged record') from None
 
