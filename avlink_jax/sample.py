@@ -27,7 +27,7 @@ from avlink_jax.errors import MediaError, UserError
 from avlink_jax.evaluate import evaluate, summary
 from avlink_jax.hardware import compile_cache
 from avlink_jax.model import attention
-from avlink_jax.samples.folder import file_stem, make_folder, whole, write_sample
+from avlink_jax.samples.folder import complete, file_stem, make_folder, write_sample
 from avlink_jax.samples.gallery import write_gallery
 from avlink_jax.samples.spectrogram import spectrogram_image
 from avlink_jax.sampling import resume as fingerprint
@@ -252,7 +252,7 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
   first = jax.process_index() == 0
   for folder in folders if first else ():
     sweep(folder)
-  there = [whole(folder) for folder in folders]
+  there = [complete(folder) for folder in folders]
   wanted = hosts.as_the_first(np.array([any(
       rows.get(clip.id, {}).get('made_of') != made_of[clip.id] for rows in there)
       for clip in clips]))
@@ -278,7 +278,7 @@ def export(task, params, stats, frozen, config, clips, skipped, output, seed, *,
                     made_of=made_of[clip.id])
       if len(generate) > 1:
         record['prompts'] = said
-      write_sample(output, clip.id, made=generate, **shown(task, clip, made, own, upsampler),
+      write_sample(output, clip.id, generated=generate, **shown(task, clip, made, own, upsampler),
                    record=dict(task=config.task, seed=seed, steps=config.sample.steps,
                                guidance=config.sample.guidance, **record))
       if not own:

@@ -141,8 +141,8 @@ def write_example(folder, clip, layout, reads, rng, codec):
   span = f'{clip.source}, {begin:.2f} to {begin + length:.2f} s'
   prompt = ' / '.join(dict.fromkeys(filter(None, (clip.audio_caption, clip.video_caption))))
   write_sample(folder, clip.id, frames=frames, fps=layout.fps, audio=audio,
-               sample_rate=layout.mel.sample_rate, made=('audio', 'video') if frames is not None
-               else ('audio',),
+               sample_rate=layout.mel.sample_rate,
+               generated=('audio', 'video') if frames is not None else ('audio',),
                record=dict(source=span, prompt=prompt or None, events=None if clip.events is None
                            else clip.events[(clip.events >= start)] - start))
 

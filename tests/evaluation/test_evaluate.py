@@ -230,7 +230,7 @@ def moving(tmp_path):
 
 
 def test_picture_and_sound_that_move_together_score_high_and_above_the_control(moving, tmp_path):
-  ours = write_moving(tmp_path / 'g', TIMES, made=('video',))
+  ours = write_moving(tmp_path / 'g', TIMES, generated=('video',))
   result = evaluate(str(ours), str(moving))
   assert result['clips_with_picture'] == 4 and result['without_picture'] == []
   for score in ('av_align', 'motion_event_precision', 'motion_event_recall', 'motion_event_f1'):
@@ -242,8 +242,8 @@ def test_picture_and_sound_that_move_together_score_high_and_above_the_control(m
 
 def test_sound_made_for_a_picture_is_scored_against_that_picture(moving, tmp_path):
   exchanged = dict(zip(TIMES, [clicks(times) for times in [*TIMES.values()][::-1]], strict=True))
-  good = evaluate(str(write_moving(tmp_path / 'good', TIMES, made=('audio',))), str(moving))
-  bad = evaluate(str(write_moving(tmp_path / 'bad', TIMES, exchanged, made=('audio',))),
+  good = evaluate(str(write_moving(tmp_path / 'good', TIMES, generated=('audio',))), str(moving))
+  bad = evaluate(str(write_moving(tmp_path / 'bad', TIMES, exchanged, generated=('audio',))),
                  str(moving))
   assert good['av_align'] > 0.85 and bad['av_align'] < 0.6
   assert bad['reference_av_align'] == good['reference_av_align']
@@ -265,7 +265,7 @@ def test_without_pictures_there_are_no_scores_of_them(reference, moving, tmp_pat
     assert not [name for name in result if 'av_align' in name or 'motion' in name]
   for name in TIMES:  # a picture drawn for a sound is none
     write_sample(tmp_path / 't2a', name, audio=clicks(TIMES[name]), sample_rate=RATE,
-                 made=('audio',))
+                 generated=('audio',))
   result = evaluate(str(tmp_path / 't2a'), str(moving))
   assert result['clips_with_picture'] == 0 and 'av_align' not in result
   assert result['onset_f1'] == 1.0
