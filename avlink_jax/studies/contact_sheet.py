@@ -28,10 +28,10 @@ from avlink_jax.storage.console import say
 from avlink_jax.studies.figure import WIDTH, stacked
 
 
-def pictures_in(folder, flag):
+def videos_in(folder, flag):
   """{stem: file} of the clips with a picture in a folder. UserError: no such folder."""
-  return {stem: files.picture for stem, files in clips_on_disk.find(folder, flag).items()
-          if files.picture}
+  return {stem: files.video for stem, files in clips_on_disk.find(folder, flag).items()
+          if files.video}
 
 
 def low_versions(folder):
@@ -68,9 +68,9 @@ def strip(clip, times, label, filter):
 
 def sheet(low, high, reference, count, columns, between=False):
   """The picture. Raises UserError: a folder is not there, nothing matches, a file is damaged."""
-  large = pictures_in(high, '--high')
-  small = pictures_in(low, '--low') if low else low_versions(high)
-  true = pictures_in(reference, '--reference') if reference else {}
+  large = videos_in(high, '--high')
+  small = videos_in(low, '--low') if low else low_versions(high)
+  true = videos_in(reference, '--reference') if reference else {}
   matched = sorted(large.keys() & small.keys())[:count]
   if not matched:
     raise UserError(f'no clip of {high} has a low-resolution version '

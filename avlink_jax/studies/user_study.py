@@ -73,7 +73,7 @@ def find_pairs(ours, others, count, draw):
     for stem in shared:
       if taken == count:
         break
-      paths = [clips[stem].picture for clips in (mine, theirs)]
+      paths = [clips[stem].video for clips in (mine, theirs)]
       reasons = [(str(path or stem), why) for path in paths if (why := unusable(path))]
       left_out += reasons
       if not reasons:

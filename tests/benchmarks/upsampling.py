@@ -206,8 +206,8 @@ def read_folder(folder):
   if not pathlib.Path(folder).is_dir():
     raise UserError(f'--upsampled={folder}: no such folder')
   arrays = sorted(pathlib.Path(folder).glob('*.npy'))
-  files = arrays or [files.picture for _, files in sorted(
-      clips_on_disk.find(folder, '--upsampled').items()) if files.picture]
+  files = arrays or [files.video for _, files in sorted(
+      clips_on_disk.find(folder, '--upsampled').items()) if files.video]
   if not files:
     raise UserError(f'--upsampled={folder}: no clips with a picture in it')
   return files
@@ -217,9 +217,9 @@ def truth(path, given, size):
   """(frames uint8 (N, H, W, 3), exact times or None) of the clip that a file was made of."""
   if given is not None:
     files, events = given
-    if path.stem not in files or files[path.stem].picture is None:
+    if path.stem not in files or files[path.stem].video is None:
       raise UserError(f'{path}: no clip of that name with a picture in --reference')
-    frames = media.decode(files[path.stem].picture, max_fps=FPS, need_audio=False)
+    frames = media.decode(files[path.stem].video, max_fps=FPS, need_audio=False)
     count = int(frames.duration * FPS + 1e-6)
     return resample_frames(frames, 0.0, count, FPS)[0], events.get(path.stem)
   named = re.fullmatch(r'impacts-(train|validation|test)-(\d+)', path.stem)

@@ -193,7 +193,7 @@ def test_mistakes_end_in_one_line(reference, tmp_path, generated, expected):
 @pytest.mark.parametrize('output', ['.', 'reference/a.wav/scores.json'])
 def test_output_that_cannot_be_written_is_found_out_before_the_work(
     reference, tmp_path, output, monkeypatch):
-  monkeypatch.setattr(clips_on_disk, 'observe_all', None)
+  monkeypatch.setattr(clips_on_disk, 'measure_pairs', None)
   with pytest.raises(UserError, match='--output='):
     evaluate(str(reference), str(reference), str(tmp_path / output))
 

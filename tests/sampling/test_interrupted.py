@@ -225,7 +225,7 @@ def folders(tmp_path):
 @pytest.fixture
 def observations(monkeypatch):
   """Names of the pairs that were really decoded, and after how many comes an interruption."""
-  seen, stop, observe = [], [None], clips_on_disk._observe
+  seen, stop, observe = [], [None], clips_on_disk._measure
 
   def observing(stem, *rest):
     if len(seen) == stop[0]:
@@ -233,7 +233,7 @@ def observations(monkeypatch):
     seen.append(stem)
     return observe(stem, *rest)
 
-  monkeypatch.setattr(clips_on_disk, '_observe', observing)
+  monkeypatch.setattr(clips_on_disk, '_measure', observing)
   monkeypatch.setattr(clips_on_disk, 'WORKERS', 1)
   return seen, stop
 

@@ -12,7 +12,7 @@ import safetensors
 
 from avlink_jax.errors import UserError
 from avlink_jax.metrics.networks import loading
-from avlink_jax.metrics.networks.embedding import sound
+from avlink_jax.metrics.networks.embedding import read_audio
 
 BATCH = 16  # prompts at a time
 # What the library raises where a folder is not what it should be.
@@ -51,7 +51,7 @@ class Clap:
     Raises:
       MediaError: it cannot be read, or has no sound.
     """
-    wave, ear = sound(path, seconds, self.network.rate), self._processor.feature_extractor
+    wave, ear = read_audio(path, seconds, self.network.rate), self._processor.feature_extractor
     size, rows = ear.nb_max_samples, []
     for first in range(0, max(len(wave), 1), size):
       piece = wave[first:first + size] if len(wave) else np.zeros(size, np.float32)

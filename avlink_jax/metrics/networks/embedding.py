@@ -57,17 +57,17 @@ class Embedder:
     network = self.network
     if seconds < network.shortest - 1e-6:
       raise MediaError(path, f'shorter than {network.name} needs ({network.shortest:.2f} s)')
-    given = pictures(path, seconds, network.rate) if network.sees else sound(
+    given = read_frames(path, seconds, network.rate) if network.sees else read_audio(
         path, seconds, network.rate)
     return self(network.prepare(given))
 
 
-def sound(path, seconds, rate):
+def read_audio(path, seconds, rate):
   """float32 (S,) of a clip's first seconds, mono. Raises MediaError: it has none."""
   return media.decode(path, sample_rate=rate, need_video=False, duration=seconds).audio
 
 
-def pictures(path, seconds, rate):
+def read_frames(path, seconds, rate):
   """uint8 (N, H, W, 3): what shows at k / rate seconds, whatever the clip's own frame rate is, in
   its own size. Raises MediaError: it has no picture."""
   clip = media.decode(path, max_fps=rate, need_audio=False, duration=seconds)
@@ -75,7 +75,7 @@ def pictures(path, seconds, rate):
   return resample_frames(clip, 0.0, count, rate)[0]
 
 
-class Kept:
+class EmbeddingStore:
   """What was embedded so far, beside an output; without one nothing is kept."""
 
   def __init__(self, output):
@@ -104,6 +104,6 @@ class Kept:
 
 def _key(embedder, path, seconds):
   status = pathlib.Path(path).stat()
-  told = [FORMAT, embedder.network.name, embedder.checksum, str(path), status.st_size,
+  identity = [FORMAT, embedder.network.name, embedder.checksum, str(path), status.st_size,
           status.st_mtime_ns, round(seconds, 6)]
-  return digest.key(told)
+  return digest.key(identity)
