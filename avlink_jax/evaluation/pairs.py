@@ -165,7 +165,7 @@ def _measure(stem, generated, reference, events, seconds):
   for side, clip in clips.items():
     audio = clip.audio[samples_of(clip.sample_rate, 0.0, duration)]
     onsets[side] = onset.detect_onsets(audio, clip.sample_rate).before(duration)
-    audio_onsets[side] = av_align.sound_onsets(audio, clip.sample_rate) if (
+    audio_onsets[side] = av_align.audio_onsets(audio, clip.sample_rate) if (
       motion['generated'] and clip.audio.size) else None
   silent = tuple(side for side, clip in clips.items() if not clip.audio.size)
   if 'generated' in silent:

@@ -234,7 +234,7 @@ def _divergences(result, name, clips, rows, shifts):
 def _prompt_similarities(result, name, clips, audio, embedder, shifts):
   """Similarity of each clip's audio to its own prompt, and to other clips' prompts."""
   prompts = list(dict.fromkeys(clip.prompt for clip in clips if clip.prompt))
-  by_prompt = dict(zip(prompts, embedder.words(prompts), strict=True))
+  by_prompt = dict(zip(prompts, embedder.texts(prompts), strict=True))
   texts = [by_prompt.get(clip.prompt) for clip in clips]
   _similarities(result, name, audio['generated'], texts, audio['reference'], texts, shifts)
 

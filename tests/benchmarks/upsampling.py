@@ -11,7 +11,7 @@ clip is an mp4, the baseline goes through the same codec, so that it costs both 
 
 A line a way of making the clip: mean over clips of
 
-    PSNR, SSIM, flicker     metrics/pictures.py
+    PSNR, SSIM, flicker     metrics/video_quality.py
     looks                   how unlike single frames look to EfficientNet-lite0: LPIPS's distance
                             of what its stages answer, all counting alike (codecs/perceptual.py)
     I3D                     distance between the classes' logits of the clip and of the truth, and
@@ -49,7 +49,7 @@ from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
 from avlink_jax.evaluation import pairs as clips_on_disk
-from avlink_jax.metrics import av_align, bootstrap, frechet, pictures
+from avlink_jax.metrics import av_align, bootstrap, frechet, video_quality
 from avlink_jax.metrics.networks import efficientnet_lite0
 from avlink_jax.metrics.networks.embedding import Embedder
 from avlink_jax.metrics.networks.registry import EFFICIENTNET_LITE0, I3D
@@ -120,7 +120,7 @@ class Looks:
     self._distance = jax.jit(functools.partial(perceptual.distance, self))
 
   def features(self, image):
-    return efficientnet_lite0.maps(self._weights, 2 * image - 1)
+    return efficientnet_lite0.feature_maps(self._weights, 2 * image - 1)
 
   def __call__(self, true, made):
     """Mean over frames of uint8 (N, H, W, 3)."""
@@ -131,7 +131,7 @@ class Looks:
 
 def measure(true, made, events, networks, seen):
   """Figures of one clip; `seen` is the truth's embedding. Both are uint8 (N, H, W, 3)."""
-  found = {name: getattr(pictures, name)(true, made) for name in ('psnr', 'ssim', 'flicker')}
+  found = {name: getattr(video_quality, name)(true, made) for name in ('psnr', 'ssim', 'flicker')}
   found |= motion_scores(made, FPS, events)
   if networks.looks:
     found['looks'] = networks.looks(true, made)
