@@ -5,7 +5,7 @@ from einops import reduce
 
 
 def box_mean(frames, height: int, width: int):
-  """(…, H, W, C) -> float32 (…, height, width, C), of NumPy or JAX arrays.
+  """Mean over boxes of pixels, (…, H, W, C) -> float32 (…, height, width, C), NumPy or JAX.
 
   Raises einops.EinopsError where the boxes are not whole: height must divide H, and width W.
   """
@@ -14,8 +14,8 @@ def box_mean(frames, height: int, width: int):
 
 
 def shrink(frames, height: int, width: int):
-  """uint8 (…, H, W, C) -> uint8 (…, height, width, C): `box_mean`, rounded; itself where it has
-  that size already."""
+  """Shrinks uint8 (…, H, W, C) to uint8 (…, height, width, C): `box_mean`, rounded. Frames of that
+  size are returned as they are."""
   if frames.shape[-3:-1] == (height, width):
     return frames
   return (box_mean(frames, height, width) + 0.5).astype(np.uint8)

@@ -56,7 +56,7 @@ class Pair(typing.NamedTuple):
 
 
 def find(folder, flag: str) -> dict:
-  """{stem: Files} of the media files directly in `folder`.
+  """Mapping {stem: Files} of the media files directly in `folder`.
 
   A spectrogram rendered for a clip without video (`picture` in its manifest row) does not count as
   video, nor does what a manifest row calls `low` (low-resolution video) as a clip.
@@ -84,7 +84,7 @@ def find(folder, flag: str) -> dict:
 
 
 def exact_events(folder) -> dict:
-  """{stem: float64 (E,)} from a folder's manifest, for rows with events."""
+  """Mapping {stem: float64 (E,)} from a folder's manifest, for rows with events."""
   events = {}
   for row in read_manifest(folder):
     times = event_times(row)
@@ -94,7 +94,7 @@ def exact_events(folder) -> dict:
 
 
 def generation_settings(generated, reference) -> dict:
-  """{stem: {'prompts': {'audio': str, 'video': str}, 'seed', 'guidance'}} of generated clips.
+  """Settings of generated clips: {stem: {"prompts": {kind: str}, "seed", "guidance"}}.
 
   From their manifest, or else the prompt of the reference, which may be what a clip was generated
   from. A prompt counts for the generated modalities: for both where the row does not name them.
@@ -178,7 +178,7 @@ def _measure(stem, generated, reference, events, seconds):
 
 
 def _decode(audio, video):
-  """(clip with its audio, its Motion or None, why its video could not be decoded or None)."""
+  """Decodes (clip with its audio, its Motion or None, reason for missing video or None)."""
   motion = reason = decoded = None
   if video is not None:
     try:

@@ -95,7 +95,7 @@ def choose(text: str) -> tuple:
 
 
 def missing(names, folder) -> dict:
-  """{metric: how to get its weights} of metrics whose weights are not installed."""
+  """Mapping {metric: how to get its weights} of metrics whose weights are not installed."""
   reasons = {}
   for name in names:
     for network in METRICS[name][1:]:

@@ -167,7 +167,7 @@ def low_files(rows) -> set:
 
 
 def complete(folder) -> dict:
-  """{id: row} of the clips in a samples folder whose files all exist."""
+  """Mapping {id: row} of the clips in a samples folder whose files all exist."""
   folder = pathlib.Path(folder)
   return {row['id']: row for row in read_manifest(folder) if row['files'] and all(
       name in _names(row['id']) and (folder / name).is_file()

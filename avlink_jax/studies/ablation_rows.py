@@ -9,7 +9,7 @@ from configs import ablations
 
 @functools.cache
 def settings(name, scale):
-  """{key: value} of a row's config, without its name."""
+  """Mapping {key: value} of a row's config, without its name."""
   config = flat(ablations.get_config(f'{name}:{scale}').to_dict())
   return {key: value for key, value in config.items() if key != 'ablation'}
 

@@ -27,7 +27,7 @@ HOLDS, FAILS, OPEN, EQUAL = 'holds', 'does not hold', 'within the interval', 'eq
 
 
 def read(folder):
-  """{row: {seed: result of --mode=evaluate}} of DIR/scores. Raises UserError: a damaged file."""
+  """Results of --mode=evaluate in DIR/scores, {row: {seed: result}}. Raises UserError: damaged."""
   rows = {}
   for path in sorted(pathlib.Path(folder, 'scores').glob('*.json')):
     if match := NAME.fullmatch(path.name):
@@ -43,7 +43,7 @@ def read(folder):
 
 
 def missing(results):
-  """{reason: [metrics]} that could not be computed."""
+  """Mapping {reason: [metrics]} that could not be computed."""
   reasons = {}
   for result in results:
     for name, reason in result.get('missing_metrics', {}).items():
@@ -70,7 +70,7 @@ def better(name):
 
 
 def clips(seeds, name):
-  """{clip: mean over seeds} of the clips that define a figure; {} for a folder's figure."""
+  """Mapping {clip: mean over seeds} of the clips that define a figure; {} for a folder's figure."""
   values = {}
   for result in seeds.values():
     for row in result['per_clip']:

@@ -29,13 +29,13 @@ from avlink_jax.studies.figure import WIDTH, stacked
 
 
 def videos_in(folder, flag):
-  """{stem: file} of the clips with video in a folder. Raises UserError: no such folder."""
+  """Mapping {stem: file} of the clips with video in a folder. Raises UserError: no such folder."""
   return {stem: files.video for stem, files in clips_on_disk.find(folder, flag).items()
           if files.video}
 
 
 def low_versions(folder):
-  """{stem: file} of the low-resolution versions in a samples folder."""
+  """Mapping {stem: file} of the low-resolution versions in a samples folder."""
   rows = read_manifest(folder)
   return {file_stem(row['id']): pathlib.Path(folder, pathlib.Path(str(row['files']['low'])).name)
           for row in rows if row['files'].get('low')}

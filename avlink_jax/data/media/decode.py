@@ -269,8 +269,7 @@ class _VideoTrack:
 
   @property
   def decodes(self) -> bool:
-    """Whether frames are still needed. Unneeded video is decoded up to its first frame, which sets
-    the clock."""
+    """Need for further frames: unneeded video is decoded up to its first, which sets the clock."""
     return self._decoding or self.zero is None
 
   def add(self, frame):

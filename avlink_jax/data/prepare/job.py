@@ -45,7 +45,7 @@ class Job:
     return tuple(self.flags.splits.split(',')) if self.flags.splits else SPLITS
 
   def sources(self):
-    """{split: source} of --splits, by default of all that exist."""
+    """Mapping {split: source} of --splits, by default of all that exist."""
     sources, missing = {}, []
     for split in self.splits:
       try:

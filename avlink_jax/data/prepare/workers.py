@@ -42,7 +42,7 @@ def make_shard(job, split, shard, count, done) -> str:
 
 @functools.lru_cache(maxsize=1)
 def source_and_converter(flags, split):
-  """(source, converter) of a split, cached for the next shard."""
+  """Source and converter of a split, cached for the next shard."""
   job = Job(argparse.Namespace(**dict(flags)))
   return job.source(split), job.converter(split)
 

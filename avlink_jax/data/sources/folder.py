@@ -146,7 +146,7 @@ class Folder:
     return files
 
   def _read_captions(self, table: Path, files: list, template, fields: set) -> dict:
-    """{file: caption} of the rows whose file is there; `notes` has the others."""
+    """Mapping {file: caption} of the rows whose file is there; `notes` has the others."""
     rows = _read_table(table, fields or {'caption'})
     by_path = {str(file) if isinstance(file, file_list.Address) else file.resolve(): file
                for file in files}
@@ -235,7 +235,7 @@ def _low_resolution(root: Path) -> set:
 
 
 def _names(root: Path, files: list) -> dict:
-  """{file: clip name}, without repetition."""
+  """Mapping {file: clip name}, without repetition."""
   stems = Counter(file.stem for file in files)
   names = {}
   for file in files:
@@ -284,7 +284,7 @@ def _template_fields(template) -> set:
 
 
 def _folder_captions(files: list, template: str, fields: set) -> dict:
-  """{file: caption} from the names of the files' folders, in which `_` is a space."""
+  """Mapping {file: caption} from the names of the files' folders, in which `_` is a space."""
   if fields != {'folder'}:
     raise UserError(f'the template {template!r} needs a captions csv with the columns '
                     f'{", ".join(sorted(fields))}; without one it may name {{folder}} only')

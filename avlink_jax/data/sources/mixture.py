@@ -75,7 +75,7 @@ class Schedule:
     self._block = functools.lru_cache(maxsize=4)(self._draw)
 
   def _draw(self, block):
-    """(source of each place of a block, its places within the block before that one)."""
+    """Sources of a block's places, and how many places in the block each has served before."""
     served = np.repeat(np.arange(len(self.counts)), self.counts)
     served = np.random.default_rng((self._seed, block)).permutation(served)
     before = np.zeros(BLOCK, int)
@@ -84,7 +84,7 @@ class Schedule:
     return served, before
 
   def __call__(self, place: int):
-    """(source, how many places it has served before)."""
+    """Source of a place, and how many places it has served before."""
     block, within = divmod(place, BLOCK)
     served, before = self._block(block)
     source = int(served[within])
@@ -112,7 +112,7 @@ class Mixture:
     return int(self._offsets[-1])
 
   def locate(self, i: int):
-    """(source, index in it) of clip i."""
+    """Source of clip i, and its index there."""
     source = int(np.searchsorted(self._offsets, i, side='right')) - 1
     return source, i - int(self._offsets[source])
 
