@@ -17,7 +17,7 @@ def psnr(reference, generated) -> float:
       10 log10(255² / mean (a - b)²)
 
   Args:
-    reference, made: uint8 (N, H, W, 3).
+    reference, generated: uint8 (N, H, W, 3).
 
   Returns:
     infinity where they are equal.
@@ -36,7 +36,7 @@ def ssim(reference, generated) -> float:
   frame.
 
   Args:
-    reference, made: uint8 (N, H, W, 3), at least 11 pixels high and wide.
+    reference, generated: uint8 (N, H, W, 3), at least 11 pixels high and wide.
 
   Returns:
     at most 1, where they are equal.
@@ -54,7 +54,7 @@ def flicker(reference, generated) -> float:
       mean |(a[n + 1] - a[n]) - (b[n + 1] - b[n])|
 
   Args:
-    reference, made: uint8 (N, H, W, 3), N at least 2.
+    reference, generated: uint8 (N, H, W, 3), N at least 2.
   """
   _check(reference, generated)
   if len(reference) < 2:

@@ -40,7 +40,7 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
   interruption never leaves half of each.
 
   Args:
-    folder: samples folder; made where it is missing.
+    folder: samples folder; created where it is missing.
     id: the clip's name. Its files are called `file_stem(id)`.
     frames: uint8 (N, H, W, 3) RGB, None where there is no video or `source_video` has it.
       Frames narrower than 256 pixels are enlarged by a whole factor, pixels kept square.

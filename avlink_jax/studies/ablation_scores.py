@@ -52,14 +52,14 @@ def missing(results):
   return reasons
 
 
-def metrics(results, made):
+def metrics(results, modality):
   """Names of the figures to show for rows that generate 'audio' or 'video', main ones first."""
-  names = list(MAIN[made])
+  names = list(MAIN[modality])
   for result in results:
     names += [name for name, value in result.items() if isinstance(value, (int, float))]
   return [name for name in dict.fromkeys(names)
           if any(result.get(name) is not None for result in results)
-          and not name.startswith((CONTROL, REFERENCE, 'clips', *GIVEN[made]))
+          and not name.startswith((CONTROL, REFERENCE, 'clips', *GIVEN[modality]))
           and not name.endswith('_infinity')  # rows of as many clips have the same bias
           and all(name == shown for family, shown in FAMILIES.items() if name.startswith(family))]
 

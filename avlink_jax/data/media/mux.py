@@ -44,7 +44,7 @@ def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None, sour
   """Writes video, audio or both, starting together at 0 s.
 
   Args:
-    path: the file; its folder is made if need be.
+    path: the file; its folder is created if need be.
     frames: uint8 (N, H, W, 3) RGB, N >= 1. An odd height or width is padded to even by
       repeating the last row or column.
     fps: frames per second, any positive number.
@@ -61,15 +61,15 @@ def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None, sour
   """
   if frames is None and (audio is None or source_audio is not None):
     raise ValueError('neither frames nor audio to write')
-  with (contextlib.nullcontext() if source_audio is None else opened(source_audio) as given,
+  with (contextlib.nullcontext() if source_audio is None else opened(source_audio) as source,
         replacing(path) as temporary, _mp4(temporary) as container):
     tracks, length = [], None
     if frames is not None:
       rate = Fraction(fps).limit_denominator(1001)
       length = len(frames) / rate
       tracks.append(_encode_frames(container, frames, rate))
-    if given is not None:
-      copied = _copy_audio(container, given, length, 1 / rate)
+    if source is not None:
+      copied = _copy_audio(container, source, length, 1 / rate)
       audio, sample_rate = (None, None) if copied else (
         media.decode_audio(source_audio, sample_rate=AAC_RATE, duration=float(length)), AAC_RATE)
       tracks += [copied] if copied else []
@@ -94,10 +94,10 @@ def replace_audio(source, path, audio, sample_rate):
     survey = _survey(container, source)
   try:
     with opened(source) as container, replacing(path) as temporary, _mp4(temporary) as output:
-      picture = (_encode_anew if survey.dts is None else _copy_packets)(
+      video_packets = (_encode_anew if survey.dts is None else _copy_packets)(
         output, container, source, survey)
-      sound = _encode_audio(output, audio, sample_rate, survey.length)
-      _interleave(output, [picture, sound])
+      audio_packets = _encode_audio(output, audio, sample_rate, survey.length)
+      _interleave(output, [video_packets, audio_packets])
   except av.error.FFmpegError:  # disk errors are UserErrors by now
     raise MediaError(source, 'corrupt stream') from None
 
@@ -185,33 +185,33 @@ def _copy_audio(output, container, length: Fraction, slack: Fraction):
   None where they would not be the same audio at the same time: another codec, gaps between
   packets, a clock that only the decoder knows, or an end more than `slack` seconds early.
   """
-  sound, picture = (main_stream(of) for of in (container.streams.audio, container.streams.video))
-  if sound is None or sound.codec_context.name != 'aac' or (
-      sound.codec_context.profile != 'LC' or not sound.codec_context.extradata):
+  audio, video = (main_stream(of) for of in (container.streams.audio, container.streams.video))
+  if audio is None or audio.codec_context.name != 'aac' or (
+      audio.codec_context.profile != 'LC' or not audio.codec_context.extradata):
     return None
   packets, shows = [], []
-  for packet in packets_of(container, *filter(None, (sound, picture))):
+  for packet in packets_of(container, *filter(None, (audio, video))):
     if packet is None or packet.is_corrupt or packet.size and packet.pts is None:
       return None
-    if packet.size and packet.stream is sound:
+    if packet.size and packet.stream is audio:
       packets.append(packet)
     elif packet.size and not packet.is_discard:
-      shows.append(shown_at(packet) * picture.time_base)
+      shows.append(shown_at(packet) * video.time_base)
   if not packets or any(
-      a.duration != AAC_FRAME * sound.time_base * sound.rate or a.pts + a.duration != b.pts
+      a.duration != AAC_FRAME * audio.time_base * audio.rate or a.pts + a.duration != b.pts
       for a, b in itertools.pairwise(packets)):
     return None
-  # Without a picture 0 s is the first sample: after the silence that the encoder put before it.
-  if not shows and not (packets[0].is_discard and sound.start_time == 0):
+  # Without video 0 s is the first sample: after the silence that the encoder put before it.
+  if not shows and not (packets[0].is_discard and audio.start_time == 0):
     return None
-  zero, end = (round(time / sound.time_base)
+  zero, end = (round(time / audio.time_base)
                for time in (min(shows, default=0), min(shows, default=0) + length))
-  if packets[-1].pts + packets[-1].duration < end - slack / sound.time_base:
+  if packets[-1].pts + packets[-1].duration < end - slack / audio.time_base:
     return None
   # A packet's audio overlaps with the one before: that is kept too, and an edit list hides it.
   first = max(0, next(k for k, p in enumerate(packets) if p.pts + p.duration > zero) - 1)
   kept = [packet for packet in packets[first:] if packet.pts < end]
-  target = output.add_stream_from_template(sound, opaque=True)
+  target = output.add_stream_from_template(audio, opaque=True)
   for packet in kept:
     packet.duration = min(packet.duration, end - packet.pts)
     packet.pts, packet.dts, packet.stream = packet.pts - zero, packet.pts - zero, target
@@ -321,9 +321,9 @@ def _encode_anew(output, container, source, survey: _Survey):
       elif ticks <= last:
         continue  # as `media.decode` does
       last = ticks
-      picture = _to_yuv(frame, target)
-      picture.pts, picture.time_base, picture.pict_type = last - first, stream.time_base, 0
-      yield picture
+      converted = _to_yuv(frame, target)
+      converted.pts, converted.time_base, converted.pict_type = last - first, stream.time_base, 0
+      yield converted
 
   def packets():
     for frame in itertools.chain(frames(), [None]):

@@ -77,7 +77,7 @@ def finish(job, about):
   reports = {name: shards.read_report(folder, name) for name in names}
   if about['text']:
     captions = embeddings.captions_by_file(
-        text for made in reports.values() for text in made['captions'])
+        text for of_shard in reports.values() for text in of_shard['captions'])
     about['text']['files'] = len(captions)
     embed(job, folder, captions)
     if not all(embeddings.paths(folder, n, len(captions))[1].is_file()
@@ -85,8 +85,8 @@ def finish(job, about):
       say('prepare: captions of other hosts are still to be embedded: run the same command once '
           'more')
       return None
-  counts = {split: {name: {key: made[key] for key in ('clips', 'records', 'bytes')}
-                    for name, made in reports.items() if name.startswith(f'{split}-')}
+  counts = {split: {name: {key: of_shard[key] for key in ('clips', 'records', 'bytes')}
+                    for name, of_shard in reports.items() if name.startswith(f'{split}-')}
             for split in about['shards']}
   rows = report.skipped(reports)
   write_text(folder / SKIPPED, ''.join(json.dumps(row) + '\n' for row in rows))

@@ -117,13 +117,13 @@ class JoinedEmbeddings:
     return next((rows for rows in candidates if rows is not None), None)
 
 
-def for_source(given, config):
+def for_source(sources, config):
   """Embeddings of the records among the sources in `data.source`; None where there are none.
 
   Raises UserError where they were computed for another text encoder than `config` (config.text).
   """
   parts = []
-  for source, _ in parse(given):
+  for source, _ in parse(sources):
     if not source or not records.is_records(source):
       continue
     about = records.read_about(source)['text']

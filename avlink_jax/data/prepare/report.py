@@ -9,13 +9,13 @@ def skipped(reports):
   """Rows {shard, clip, reason} of skipped clips, and of ids that several records share."""
   rows = [{'shard': name, 'clip': clip, 'reason': reason}
           for name, report in reports.items() for clip, reason in report['skipped']]
-  seen = set()
+  known = set()
   for name, report in reports.items():
     for id in report['ids']:
       split_id = (name.split('-')[0], id)
-      if split_id in seen:
+      if split_id in known:
         rows.append({'shard': name, 'clip': id, 'reason': TWICE})
-      seen.add(split_id)
+      known.add(split_id)
   return rows
 
 

@@ -58,9 +58,9 @@ def read(path, extensions, notes) -> list:
 
 
 def address(url: str) -> Address:
-  made = Address(url.split(SCHEME, 1)[1])
-  made.url = url
-  return made
+  result = Address(url.split(SCHEME, 1)[1])
+  result.url = url
+  return result
 
 
 @contextlib.contextmanager
