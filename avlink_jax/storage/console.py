@@ -39,8 +39,9 @@ class Progress:
 
   def at(self, done, note='', last=False):
     """`done` pieces are done in all. `last`: no more will be, whatever the count was."""
-    self.done, now = done, time.monotonic()
-    if not self._count or not (last or done == self._count or now - self._shown >= self._every):
+    before, self.done, now = self.done, done, time.monotonic()
+    due = now - self._shown >= self._every or last or done == self._count
+    if not self._count or not due or before == done == self._count:
       return
     self._shown, rate = now, done / max(now - self._started, 1e-9)
     left = hms((self._count - done) / rate) if rate else 'unknown time'

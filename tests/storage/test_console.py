@@ -50,6 +50,13 @@ def test_lines_come_seldom_and_the_last_one_always(seconds, capsys):
       '5', '10', '12']
 
 
+def test_the_last_piece_has_one_line(seconds, capsys):
+  progress = Progress('prepare:', 3)
+  progress.at(3)
+  progress.at(3, last=True)
+  assert len(lines(capsys)) == 1
+
+
 def test_the_end_is_told_where_less_was_to_do_than_counted(seconds, capsys):
   progress = Progress('prepare:', 9)
   progress.at(0, last=True)
