@@ -149,7 +149,7 @@ def build_text(config, source=''):
   """config.text -> the text encoder it names; it knows what `data.source` has prepared for it."""
   if config.encoder == 't5':
     return Pretrained(config.t5, config.width, config.max_tokens, config.cache or None,
-                      prepared=embeddings.of_source(source, config))
+                      prepared=embeddings.for_source(source, config))
   if config.encoder == 'words':
     return WordEncoder(config.width, config.depth, config.heads, config.buckets, config.max_tokens)
   raise UserError(f'text.encoder={config.encoder!r}: use t5 or words')

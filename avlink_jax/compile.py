@@ -7,7 +7,6 @@ need and do: memory a chip, FLOPs, bytes between chips.
 import dataclasses
 import math
 import re
-import sys
 import time
 
 import jax
@@ -18,6 +17,7 @@ from avlink_jax import tasks
 from avlink_jax.hardware import chips, collectives, flops, precision, topology
 from avlink_jax.model import attention
 from avlink_jax.sampling.export import SAMPLERS, one_way
+from avlink_jax.storage.console import say
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import memory, sharding
 from avlink_jax.training import step as training
@@ -192,7 +192,3 @@ def too_large(message, arguments):
   return dict.fromkeys(f'{part}_bytes_per_chip' for part in ('output', 'alias', 'code')) | dict(
       argument_bytes_per_chip=given, temporary_bytes_per_chip=needed - given,
       peak_bytes_per_chip=needed)
-
-
-def say(text):
-  print(text, file=sys.stderr, flush=True)

@@ -1,22 +1,21 @@
-"""Mode `evaluate`: scores any folder of clips against a folder of references, ours or anybody's.
+"""Mode `evaluate`: scores a folder of clips against a folder of references, whoever made them.
 
-Clips are matched by file stem and compared over the length that both sounds have. Every score
-comes with its control: the same generated clips against other clips' references, which is what
-a model reaches that makes the right kind of thing at any time it likes. And with an interval:
-what its mean might have been with other clips.
+Clips are matched by file stem and compared over their common length. Every score comes with its
+control, the same generated clips against other clips' references: the score of a model that
+generates the right kind of event at arbitrary times. And with an interval: where its mean might lie
+with other clips.
 
-    onset_, event_     the generated sound's onsets against the reference's, and exact times
-    av_align           the generated clip's own picture against its own sound; of sound made for a
-                       picture (V2A) and of a picture made for a sound (A2V) alike
-    motion_event_      the generated picture's peaks of motion against exact times
-    reference_...      the same of the reference, against itself: what there is to be had
-    fad_, fd_, is_, kl_, clap_, ib_, fid_, fvd_    what networks make of both, where they are
-                       asked for (metrics/network_metrics.py)
+    onset_, event_     the generated audio's onsets against the reference's, and exact times
+    av_align           the generated clip's own video against its own audio, for V2A and A2V alike
+    motion_event_      the generated video's peaks of motion against exact times
+    reference_...      the same of the reference, against itself: an upper bound
+    fad_, fd_, is_, kl_, clap_, ib_, fid_, fvd_    metrics of networks, where requested
+                       (metrics/network_metrics.py)
 
-A clip without a sound track counts as silence; only to `av_align` and `ib_` it is a picture made
-for the reference's sound, and only to `ib_` a sound file alone is made for the reference's picture.
-Where the generated file carries the sound it was given (A2V), `onset_` and `event_` (and `fad_`,
-`fd_`, `kl_`) compare that with itself and tell nothing.
+A clip without an audio track counts as silent; for `av_align` and `ib_` it counts as video
+generated for the reference's audio, and for `ib_` an audio file counts as generated for the
+reference's video. Where the generated file carries its conditioning audio (A2V), `onset_` and
+`event_` (and `fad_`, `fd_`, `kl_`) compare that with itself and are meaningless.
 """
 
 import json
@@ -25,17 +24,17 @@ import os
 import pathlib
 
 from avlink_jax.errors import UserError
-from avlink_jax.evaluation import journal as observed
+from avlink_jax.evaluation import journal as journals
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.metrics import av_align, bootstrap, network_metrics, onset
 from avlink_jax.metrics.networks import loading
-from avlink_jax.metrics.networks.embedding import Kept
+from avlink_jax.metrics.networks.embedding import EmbeddingStore
 from avlink_jax.storage.atomic import write_text
 
 CONTROL_SHIFTS = 5
 CONTROL, REFERENCE = 'control_', 'reference_'
-# The columns of the paper's Tables 1 and 3 in their order, then ours: of the names the first that
-# is there.
+# Columns of the paper's Tables 1 and 3 in their order, then ours; the first name with a value
+# counts.
 TABLES = {
     'V2A': {'FAD': ('fad_vggish', 'fad_yamnet'), 'FD': ('fd_panns', 'fd_soundnet'),
             'CLAP': ('clap_laion',), 'IS': ('is_panns', 'is_yamnet'), 'IB-AI': ('ib_ai',),
@@ -52,30 +51,30 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   """Scores the clips in folder `generated` against those in folder `reference`.
 
   Args:
-    generated: folder of clips, any media. Where a name stands twice (ID.wav, ID.mp4), sound is
-      taken from the one and the picture from the other.
+    generated: folder of clips, any media. Where two files share a name (ID.wav, ID.mp4), audio is
+      taken from the one and video from the other.
     reference: folder of clips; `manifest.jsonl` in it may give exact `events` (seconds).
-    output: JSON file to write, replaced whole or not at all; None writes none. What is found out
-      on the way is kept beside it, so that an interrupted evaluation goes on where it was.
-    metrics: what else to compute, of `network_metrics.METRICS`.
-    networks: folder with networks' weights; None: what the variable AVLINK_WEIGHTS names.
+    output: JSON file to write atomically; None writes none. Intermediate results are stored beside
+      it, so that an interrupted evaluation continues where it was.
+    metrics: further ones to compute, of `network_metrics.METRICS`.
+    networks: folder with networks' weights; None: the one that the variable AVLINK_WEIGHTS names.
     seconds: only the first so many of each clip are compared; None: all that both have.
 
   Returns:
-    What the JSON holds: `clips` (how many were compared), `protocol` (over how many seconds of
-    each, made with prompts or without, from which seeds), the mean over clips of every
-    `onset_NAME` (and `event_NAME`, against exact times; `reference_event_NAME`, what the
-    reference's own sound reaches there) for `onset.NAMES`; where generated clips have pictures,
-    `av_align`, and `motion_event_NAME` for `av_align.EVENT_NAMES`, each with `reference_`; the
-    same with the prefix `control_`; `intervals` (95 % of each mean, bootstrap over clips) and
-    `difference_intervals` (of score - control, paired by clip), {name: [low, high]}; how many
-    clips those rest on, what was left out and why, and `per_clip`. With `metrics` also their
-    figures, `networks` (what each saw), `missing_metrics` (whose weights are not here, and how to
-    get them; the others are computed) and `warnings`.
+    Content of the JSON: `clips` (number compared), `protocol` (seconds compared, prompts, seeds),
+    the mean over clips of every `onset_NAME` (and `event_NAME`, against exact times;
+    `reference_event_NAME`, the same of the reference's own audio) for `onset.NAMES`; where
+    generated clips have video, `av_align`, and `motion_event_NAME` for `av_align.EVENT_NAMES`,
+    each with `reference_`; the same with the prefix `control_`; `intervals` (95 % of each mean,
+    bootstrap over clips) and `difference_intervals` (of score - control, paired by clip),
+    {name: [low, high]}; the number of clips behind them, what was left out and why, and
+    `per_clip`. With `metrics` also their figures, `networks` (what each was computed from),
+    `missing_metrics` (whose weights are missing, and how to get them; the others are computed)
+    and `warnings`.
     A figure that no clip defines is None, and so is an interval over fewer than two clips.
 
   Raises:
-    UserError: a folder is missing, nothing matches, nothing can be read, no place to write to.
+    UserError: a folder is missing, no clip matches or can be read, or `output` is not writable.
   """
   if output:
     _require_writable(pathlib.Path(output))
@@ -89,10 +88,11 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     raise UserError(
       f'no clip in {generated} ({len(ours)} clips) has the name of one in {reference} '
       f'({len(theirs)} clips): files are matched by name without suffix')
-  events, asked = clips_on_disk.exact_events(reference), clips_on_disk.asked(generated, reference)
-  journal, kept = observed.Journal(output, seconds), Kept(output)
+  events = clips_on_disk.exact_events(reference)
+  settings = clips_on_disk.generation_settings(generated, reference)
+  journal, store = journals.Journal(output, seconds), EmbeddingStore(output)
   try:
-    pairs, unreadable = clips_on_disk.observe_all(
+    pairs, unreadable = clips_on_disk.measure_pairs(
       [(stem, ours[stem], theirs[stem], events.get(stem)) for stem in matched], journal, seconds)
   finally:
     journal.close()
@@ -101,18 +101,18 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     raise UserError(f'none of the {len(matched)} matched clips can be read; '
                     f'the first: {first["file"]}: {first["reason"]}')
   rows = _rows(pairs)
-  seen = network_metrics.measure(
-    metrics, _clips(pairs, ours, theirs, asked), control_shifts(len(pairs)), networks, kept)
-  for name, values in seen.per_clip.items():
+  measured = network_metrics.measure(
+    metrics, _clips(pairs, ours, theirs, settings), control_shifts(len(pairs)), networks, store)
+  for name, values in measured.per_clip.items():
     for row, value in zip(rows, values, strict=True):
       row[name] = value
   means = _means(rows)
   intervals = _intervals(rows, means)
-  intervals['intervals'] |= seen.intervals
-  result = {'clips': len(rows), 'protocol': _protocol(pairs, asked, seconds), **means,
-            **seen.figures, **intervals, **({
-    'networks': seen.networks, 'missing_metrics': seen.missing,
-    'warnings': seen.warnings} if metrics else {}), **{
+  intervals['intervals'] |= measured.intervals
+  result = {'clips': len(rows), 'protocol': _protocol(pairs, settings, seconds), **means,
+            **measured.figures, **intervals, **({
+    'networks': measured.networks, 'missing_metrics': measured.missing,
+    'warnings': measured.warnings} if metrics else {}), **{
     'clips_with_reference_onsets': sum(bool(row['reference_onsets']) for row in rows),
     'clips_with_events': sum(bool(row['events']) for row in rows),
     'clips_with_picture': sum(pair.motion['generated'] is not None for pair in pairs),
@@ -120,18 +120,18 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     'unmatched_reference': sorted(theirs.keys() - ours.keys()),
     'unreadable': unreadable,
     'without_sound': [{'id': pair.id, 'side': side} for pair in pairs for side in pair.silent],
-    'without_picture': [row for pair in pairs for row in pair.unseen],
+    'without_picture': [row for pair in pairs for row in pair.video_errors],
     'per_clip': rows,
   }}
   if output:
     write_text(output, json.dumps(result, indent=1, allow_nan=False) + '\n')
   journal.close(done=True)
-  kept.done()
+  store.done()
   return result
 
 
 def summary(result: dict) -> str:
-  """The means of `evaluate` as a table of text: interval, control, and by how much it differs."""
+  """Means of `evaluate` as a text table, with interval, control and difference."""
   def show(value, sign=''):
     return '    –' if value is None else f'{value:{sign or "5"}.3f}'
 
@@ -160,8 +160,8 @@ def summary(result: dict) -> str:
 
 
 def _table_rows(result):
-  """The figures in the order of the paper's columns, where networks were asked; each column says
-  what it is, as it may stand for another network than the paper's."""
+  """Figures in the order of the paper's columns, where networks were used; each column has the
+  name of its metric, as it may be of another network than the paper's."""
   lines = []
   for table, columns in TABLES.items():
     chosen = {column: next((name for name in names if result.get(name) is not None), None)
@@ -175,13 +175,13 @@ def _table_rows(result):
 
 
 def _score_names(scores):
-  """The names of scores in a row or a result: each but the controls."""
+  """Names of scores in a row or a result, except controls."""
   families = ('onset_', 'event_', 'motion_event_', 'av_align', *network_metrics.FAMILIES)
   return [name for name in scores if name.removeprefix(REFERENCE).startswith(families)]
 
 
 def _require_writable(output):
-  """Finds out before the work rather than after it."""
+  """Raises UserError, before any work, where the output cannot be written."""
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -190,33 +190,34 @@ def _require_writable(output):
     raise UserError(f'--output={output}: not a file that can be written')
 
 
-def _protocol(pairs, asked, seconds):
-  """What figures rest on, as far as the folders say: seconds of each clip, prompts, seeds."""
-  rows = [asked.get(pair.id, {}) for pair in pairs]
+def _protocol(pairs, settings, seconds):
+  """Conditions of the figures, as far as known: seconds compared, prompts, seeds."""
+  rows = [settings.get(pair.id, {}) for pair in pairs]
   known = [row['prompts'] for row in rows if 'prompts' in row]
-  said = sum(any(prompts.values()) for prompts in known)
-  told = 'unknown' if not known else 'without' if not said else (
-      'with' if said == len(rows) else 'some')
-  return {'seconds': seconds, 'prompts': told, 'clips_with_prompt': said, **{
+  with_prompt = sum(any(prompts.values()) for prompts in known)
+  prompts_given = 'unknown' if not known else 'without' if not with_prompt else (
+      'with' if with_prompt == len(rows) else 'some')
+  return {'seconds': seconds, 'prompts': prompts_given, 'clips_with_prompt': with_prompt, **{
       f'{name}s': sorted({row[name] for row in rows if isinstance(row.get(name), int | float)})
       for name in ('seed', 'guidance')}}
 
 
-def _clips(pairs, ours, theirs, asked):
-  """The pairs as networks look at them."""
+def _clips(pairs, ours, theirs, settings):
+  """Converts the pairs for network_metrics."""
   clips = []
   for pair in pairs:
-    made, true = ours[pair.id], theirs[pair.id]
-    together = clips_on_disk.Files(true.sound if 'generated' in pair.silent else made.sound,
-                                   made.picture or true.picture)
+    generated, reference = ours[pair.id], theirs[pair.id]
+    together = clips_on_disk.Files(
+        reference.audio if 'generated' in pair.silent else generated.audio,
+        generated.video or reference.video)
     clips.append(network_metrics.Clip(
-        pair.id, made, true, together, pair.duration,
-        asked.get(pair.id, {}).get('prompts', {}).get('audio')))
+        pair.id, generated, reference, together, pair.duration,
+        settings.get(pair.id, {}).get('prompts', {}).get('audio')))
   return clips
 
 
 def _rows(pairs):
-  """One dict a clip: its scores, and its controls averaged over the other references."""
+  """Rows, a dict a clip: its scores, and its controls averaged over the other references."""
   rows = []
   shifts = control_shifts(len(pairs))
   for k, pair in enumerate(pairs):
@@ -235,44 +236,43 @@ def _rows(pairs):
 
 
 def control_shifts(count: int) -> list:
-  """By how many places the references are turned for the control: up to 5 turns, never 0.
+  """Rotations of the references for the control: up to 5, never 0.
 
-  Spread evenly over all of them, since neighbours in order of name are often cut from the same
-  recording.
+  Evenly spaced, since neighbours in order of name are often cut from the same recording.
   """
   turns = min(CONTROL_SHIFTS, count - 1)
   return [round(count * (k + 1) / (turns + 1)) for k in range(turns)]
 
 
 def _scores(pair, other):
-  """The scores of `pair`'s generated clip against what `other` should be, over the length that
-  both have: its sound against the reference's sound, its picture against `other`'s own sound.
+  """Scores of `pair`'s generated clip with `other` as its reference, over their common length: its
+  audio against the reference's audio, its video against `other`'s own audio.
   """
   end = min(pair.duration, other.duration)
-  made = pair.generated.before(end)
-  heard = None if other.reference is None else other.reference.before(end)
+  generated = pair.generated.before(end)
+  audio_onsets = None if other.reference is None else other.reference.before(end)
   times = None if other.events is None else other.events[other.events < end]
   scores = {
-    'onset_': None if heard is None else onset.scores(heard, made),
-    'event_': None if times is None else onset.scores_against_times(made, times),
-    'reference_event_': None if heard is None or times is None
-    else onset.scores_against_times(heard, times),
+    'onset_': None if audio_onsets is None else onset.scores(audio_onsets, generated),
+    'event_': None if times is None else onset.scores_against_times(generated, times),
+    'reference_event_': None if audio_onsets is None or times is None
+    else onset.scores_against_times(audio_onsets, times),
   }
-  row = {prefix + name: None if found is None else found[name]
-         for prefix, found in scores.items() for name in onset.NAMES}
+  row = {prefix + name: None if values is None else values[name]
+         for prefix, values in scores.items() for name in onset.NAMES}
   for side, prefix in (('generated', ''), ('reference', REFERENCE)):
-    motion, sound = pair.motion[side], other.heard[side]
+    motion, audio = pair.motion[side], other.audio_onsets[side]
     row[f'{prefix}av_align'] = (
-      None if motion is None or sound is None else av_align.score(sound, motion, end))
-    found = None if motion is None or times is None else av_align.event_scores(motion, times, end)
-    row.update({f'{prefix}motion_event_{name}': found and found[name]
+      None if motion is None or audio is None else av_align.score(audio, motion, end))
+    values = None if motion is None or times is None else av_align.event_scores(motion, times, end)
+    row.update({f'{prefix}motion_event_{name}': values and values[name]
                 for name in av_align.EVENT_NAMES})
   return row
 
 
 def _means(rows):
-  """Means over the rows that define each figure; no event figures where no clip has events, none
-  of pictures where no clip has one."""
+  """Means over the rows that define each figure; without event figures where no clip has events,
+  without those of video where no clip has any."""
   left_out = []
   if all(row['events'] is None for row in rows):
     left_out.append('event_')

@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import pathlib
-import sys
 import tempfile
 
 import jax
@@ -24,10 +23,11 @@ from avlink_jax.sampling.in_training import TrainingSamples
 from avlink_jax.storage import bucket as storage
 from avlink_jax.storage import weights
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.storage.console import hms, say
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import hosts, memory, mfu, sharding
 from avlink_jax.training.checkpoint import Checkpoints
-from avlink_jax.training.log import Log, clock
+from avlink_jax.training.log import Log
 from avlink_jax.training.profile import Profile
 from avlink_jax.training.programs import place
 from avlink_jax.training.resilience import config_drift as drift
@@ -87,12 +87,12 @@ def go(task, workdir, mirror, preemption, watchdog):
   mesh = sharding.make_mesh(**config.mesh)
   sharding.check_batch(config, mesh)
   say(f'{config.task}, {config.scale}: {len(jax.devices())} {jax.default_backend()} device(s), '
-      f'mesh {dict(mesh.shape)}, attention {attention.choose(config.attention)}')
+      f'mesh {dict(mesh.shape)}, attention {attention.choose(config.attention)}', first)
 
   # Data
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
-  say(f'{len(source)} training clips from {config.data.source}')
+  say(f'{len(source)} training clips from {config.data.source}', first)
 
   # Frozen parts and state, made sharded
   frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here)
@@ -104,10 +104,10 @@ def go(task, workdir, mirror, preemption, watchdog):
   placed = place(task, mesh, frozen)
   frozen = sharding.put(frozen, mesh)
   state = placed.init(frozen)
-  say(overview(state.params, frozen))
+  say(overview(state.params, frozen), first)
   if start is not None:
     state = checkpoints.restore(state, start)
-    say(f'resumed at step {start}, after {clock(known.get("seconds", 0))} of training')
+    say(f'resumed at step {start}, after {hms(known.get("seconds", 0))} of training', first)
   elif config.train.init_from:
     state = start_from(state, config.train.init_from, task)
   start, steps = start or 0, config.train.steps
@@ -153,7 +153,7 @@ def go(task, workdir, mirror, preemption, watchdog):
   if to_be_sampled(start) and not log.scored(start):  # the run was stopped before it came to it
     sample(start)
   if missed := profile.missed(start):
-    say(missed)
+    say(missed, first)
   hosts.wait_for_all('first step', config.hosts.patience_seconds)  # gloo waits 30 s for the slowest
   unseen, leave = None, False
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
@@ -214,7 +214,7 @@ def start_from(state, given, task):
   unused = len(jax.tree.leaves(tree['params'])) - len(taken) - len(widened)
   say(f'train.init_from={given}: {len(taken)} arrays taken'
       f'{named("widened by inputs of zero weight", widened)}{named("begin anew", left)}'
-      + (f'; {unused} of its own are left out' if unused else ''))
+      + (f'; {unused} of its own are left out' if unused else ''), jax.process_index() == 0)
   whole = merged if exported is state.params else {**state.params, task.groups[-1]: merged}
   return state.replace(params=whole, ema=jax.tree.map(jnp.copy, merged))
 
@@ -252,9 +252,3 @@ def overview(params, frozen):
   table = parameter_overview.get_parameter_overview(params, include_stats=False)
   count = sum(x.size for x in jax.tree.leaves(frozen))
   return f'trainable parameters:\n{table}\nfrozen parameters: {count:,}'
-
-
-def say(text):
-  """A line for the person who watches, from the first process only."""
-  if jax.process_index() == 0:
-    print(text, file=sys.stderr, flush=True)

@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from avlink_jax.model.frames import masked_mean
+
 # Of each layer: width, kernel, stride, groups.
 PAPER_SCALE_LAYERS = ((128, 15, 1, 1), (128, 41, 2, 4), (256, 41, 2, 16), (512, 41, 4, 16),
                       (1024, 41, 4, 16), (1024, 41, 1, 16), (1024, 5, 1, 1))
@@ -97,5 +99,4 @@ def feature_loss(real, fake):
 
 def mel_loss(real, fake, mask):
   """E|φ(x) − φ(G(s))| (Eq. 3) over log-mels (B, T, n_mels) where mask (B, T) is True."""
-  difference = jnp.abs(real - fake) * mask[..., None]
-  return jnp.sum(difference) / (jnp.maximum(jnp.sum(mask), 1) * real.shape[-1])
+  return masked_mean(jnp.abs(real - fake), mask)

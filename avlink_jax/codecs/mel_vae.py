@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from avlink_jax.model.attention import attend
+from avlink_jax.storage.digest import add_tree
 
 
 class Norm(nn.Module):
@@ -183,10 +184,7 @@ class MelVAE:
   def fingerprint(self, params, std):
     """A hash of all that latents depend on but the sound: sizes, numbers of the input, weights."""
     digest = hashlib.sha256(repr(self).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path([params, std]):
-      array = np.asarray(leaf, np.float32)
-      digest.update(f'{jax.tree_util.keystr(path)} {array.shape}'.encode())
-      digest.update(array.tobytes())
+    add_tree(digest, [params, std], np.float32)
     return digest.hexdigest()
 
   def decode(self, params, std, latents):

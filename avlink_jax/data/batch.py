@@ -24,8 +24,8 @@ import math
 import jax
 import numpy as np
 
-from avlink_jax.data.clip import Clip
-from avlink_jax.data.media.decode import crop_audio, resample_frames
+from avlink_jax.data.boxes import shrink
+from avlink_jax.data.clip import Clip, crop_audio, resample_frames
 from avlink_jax.errors import MediaError, UserError
 
 
@@ -145,12 +145,7 @@ def low_video(clip: Clip, start: float, shape, fps: float):
   """Frames shown at start + n/fps, small: uint8 of `shape` (F, H, W, 3). Of larger frames each
   pixel is the mean of a whole block, whose size they have to divide by."""
   count, height, width, _ = shape
-  frames, _ = resample_frames(clip, start, count, fps)
-  if frames.shape[1:3] == (height, width):
-    return frames
-  blocks = frames.reshape(count, height, frames.shape[1] // height,
-                          width, frames.shape[2] // width, 3)
-  return (blocks.mean((2, 4), dtype=np.float32) + 0.5).astype(np.uint8)
+  return shrink(resample_frames(clip, start, count, fps)[0], height, width)
 
 
 def example(clip: Clip, start: float, layout: Layout, readers):

@@ -1,6 +1,6 @@
 """python -m avlink_jax.data.build NAME --manual_dir=FOLDER --data_dir=FOLDER [...]
 
-Builds a public data set (data/datasets/) of the official lists and media that lie in --manual_dir.
+Builds a public data set (data/datasets/) from the official lists and media in --manual_dir.
 A mistake of the user ends in one line and exit status 2. Nothing is downloaded.
 """
 
@@ -13,6 +13,7 @@ import pathlib
 import sys
 
 from avlink_jax.errors import MISTAKE, UserError
+from avlink_jax.storage.console import say
 
 DATASETS = {'vggsound': 'Vggsound', 'audioset_strong': 'AudiosetStrong', 'autorecap': 'Autorecap',
             'fma': 'Fma', 'magnatagatune': 'Magnatagatune', 'mtg_jamendo': 'MtgJamendo',
@@ -20,16 +21,16 @@ DATASETS = {'vggsound': 'Vggsound', 'audioset_strong': 'AudiosetStrong', 'autore
 
 
 def dataset(name: str):
-  """The builder's class. UserError: there is none of that name."""
+  """Class of a data set's builder. Raises UserError: unknown name."""
   if name not in DATASETS:
     raise UserError(f'no data set is called {name!r}: one of {", ".join(DATASETS)}')
   return getattr(importlib.import_module(f'avlink_jax.data.datasets.{name}'), DATASETS[name])
 
 
 def build(name, manual_dir, data_dir, *, config=None, options, overwrite=False):
-  """Builds a data set and returns its builder, whose `report` tells what was left out.
+  """Builds a data set and returns its builder, whose `report` lists what was left out.
 
-  Raises UserError: a mistake of the user's, or the disk's.
+  Raises UserError: a mistake of the user's, or a full disk.
   """
   import tensorflow_datasets as tfds
   cls = dataset(name)
@@ -50,9 +51,9 @@ def build(name, manual_dir, data_dir, *, config=None, options, overwrite=False):
     if builder.data_path.exists() and not overwrite:
       raise UserError(f'{builder.data_path}: there is a data set already; build it anew with '
                       '--overwrite')
-    # tfds builds under such a name; another build may be writing there, so it is only told.
-    for left in builder.data_path.parent.glob(f'incomplete.*_{builder.version}'):
-      print(f'{left}: a build that runs, or was killed; if none runs, remove it', file=sys.stderr)
+    # tfds builds under such a name; another build may be writing there, so it is only reported.
+    for unfinished in builder.data_path.parent.glob(f'incomplete.*_{builder.version}'):
+      say(f'{unfinished}: a build that runs, or was killed; if none runs, remove it')
     mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if overwrite else None
     with contextlib.redirect_stdout(sys.stderr):  # tfds prints as it goes
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
@@ -63,7 +64,7 @@ def build(name, manual_dir, data_dir, *, config=None, options, overwrite=False):
 
 
 def parse(argv):
-  """The flags. Raises UserError where they are wrong."""
+  """Parses the flags. Raises UserError."""
   parser = argparse.ArgumentParser(
     prog='python -m avlink_jax.data.build', description=__doc__.splitlines()[2],
     formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_expected_files())
@@ -87,7 +88,7 @@ def _mistake(message):
 
 
 def _expected_files():
-  """What each data set wants in manual_dir, for --help."""
+  """Files that each data set needs in manual_dir, for --help."""
   if not {'-h', '--help'} & set(sys.argv):
     return ''
   return '\n'.join(f'{name}: {inspect.cleandoc(dataset(name).MANUAL_DOWNLOAD_INSTRUCTIONS)}\n'
@@ -95,7 +96,7 @@ def _expected_files():
 
 
 def main(argv=None) -> int:
-  """Exit status: 0 done, 2 a mistake of the user's, told in one line on stderr."""
+  """Runs the command; exit status 0, or 2 for a user's mistake, reported in one line."""
   try:
     flags = parse(argv)
     from avlink_jax.data.datasets.builder import Options

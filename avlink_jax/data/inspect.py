@@ -1,8 +1,7 @@
 """python -m avlink_jax.data.inspect SOURCE [--output=FOLDER] [--count=16] [--split=train] ...
 
-A page to look at what a model will be given: some examples of a source at random (pictures, sound,
-its spectrogram, caption, span) and, of as many clips as are looked at, how long they are, at what
-rates they came and how long their captions are.
+Writes a page that shows what a model will be given: random examples of a source (frames, audio,
+spectrogram, caption, span), and histograms of clips' lengths, rates, captions and loudness.
 """
 
 import argparse
@@ -19,16 +18,15 @@ from avlink_jax.codecs.griffin_lim import griffin_lim
 from avlink_jax.codecs.mel import normalise
 from avlink_jax.data import batch as batches
 from avlink_jax.data import pipeline
+from avlink_jax.data.clip import samples_of
 from avlink_jax.data.prepare import convert
 from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.samples.folder import make_folder, write_sample
 from avlink_jax.samples.gallery import write_gallery
-from avlink_jax.storage.atomic import write_text
 
-PAGE = 'index.html'
-BARS = 24  # of a plot
-LOOKED_AT = 256  # clips, at most, for the plots: each is decoded
-PLOTS = (('duration', 'clip, s'), ('start', 'begins at, s of its source'),
+BARS = 24  # of a histogram
+MOST_CLIPS = 256  # that are decoded for the histograms
+HISTOGRAMS = (('duration', 'clip, s'), ('start', 'begins at, s of its source'),
          ('source_fps', 'source, frames a second'), ('source_rate', 'source, Hz'),
          ('caption', 'caption, characters'), ('loudness', 'loudness, dB of full scale'))
 
@@ -64,56 +62,54 @@ def read_config(given):
 
 
 def inspect(argv=None):
-  """Writes the page; returns its path."""
-  given = parser().parse_args(argv)
-  if given.count < 1:
-    raise UserError(f'--count={given.count}: at least one example is shown')
-  config, reads = read_config(given.config), tuple(filter(None, given.reads.split(',')))
-  config.data.source = given.source
+  """Writes the page; returns its path. Raises UserError."""
+  flags = parser().parse_args(argv)
+  if flags.count < 1:
+    raise UserError(f'--count={flags.count}: at least one example is shown')
+  config, reads = read_config(flags.config), tuple(filter(None, flags.reads.split(',')))
+  config.data.source = flags.source
   layout = model_builder.build(config).layout
-  source = pipeline.open_source(config, layout, given.split, reads)
-  codec = codec_to_hear(given.codec, source, layout)
-  folder = make_folder(given.output)
-  rng = np.random.default_rng(given.seed)
+  source = pipeline.open_source(config, layout, flags.split, reads)
+  codec = latent_codec(flags.codec, source, layout)
+  folder = make_folder(flags.output)
+  rng = np.random.default_rng(flags.seed)
   order = rng.permutation(len(source)) if len(source) < 10 ** 7 else rng.integers(
-      len(source), size=10 * LOOKED_AT)
-  facts, broken, shown = [], [], 0
-  for i in map(int, order[:max(LOOKED_AT, given.count)]):
+      len(source), size=10 * MOST_CLIPS)
+  clips, broken, written = [], [], 0
+  for i in map(int, order[:max(MOST_CLIPS, flags.count)]):
     try:
       clip = source.load(i)
-      facts.append(facts_of(clip))
-      if shown < given.count:
-        show(folder, clip, layout, reads, rng, codec)
-        shown += 1
+      clips.append(properties(clip))
+      if written < flags.count:
+        write_example(folder, clip, layout, reads, rng, codec)
+        written += 1
     except MediaError as error:
       broken.append((source.name(i), error.reason))
-  if not facts:
-    raise UserError(f'{given.source}: none of {len(broken)} clips can be used: {broken[0][0]}: '
+  if not clips:
+    raise UserError(f'{flags.source}: none of {len(broken)} clips can be used: {broken[0][0]}: '
                     f'{broken[0][1]}')
-  write_gallery(folder, heading='As the model will see it')
-  page = folder / PAGE
-  write_text(page, page.read_text(encoding='utf-8').replace(
-      '<main>', overview(given, len(source), facts, broken) + '<main>', 1))
-  return page
+  return write_gallery(folder, heading='As the model will see it',
+                       overview=overview(flags, len(source), clips, broken))
 
 
-def codec_to_hear(given, source, layout):
-  """The codec that turns a source's latents back into sound, None where it has none. Raises
-  UserError where the codec that made them is not to be found."""
+def latent_codec(path, source, layout):
+  """Codec that decodes a source's latents to audio, None where it has none. Raises UserError
+  where the codec that made them cannot be loaded."""
   parts = getattr(source, 'sources', [source])
-  made = given or next((told['given'] for told in map(pipeline.codec_of, parts) if told), '')
-  if not made:
+  codec_path = path or next(
+      (codec['given'] for codec in map(pipeline.codec_of, parts) if codec), '')
+  if not codec_path:
     return None
   try:
-    codec = convert.load_codec(made)
+    codec = convert.load_codec(codec_path)
   except UserError as error:
     raise UserError(f'{error}; its sound is latents: give their codec as --codec') from None
   pipeline.check_codec(source, codec.codec, codec.weights)
   return codec
 
 
-def facts_of(clip) -> dict:
-  """The numbers of a clip that are plotted; None where they are unknown."""
+def properties(clip) -> dict:
+  """Properties of a clip for the overview; None where unknown."""
   caption = clip.audio_caption or clip.video_caption
   loudness = 20 * np.log10(np.sqrt(np.mean(clip.audio ** 2)) + 1e-5) if len(clip.audio) else None
   return {'duration': clip.duration, 'start': clip.start or None,
@@ -124,8 +120,8 @@ def facts_of(clip) -> dict:
           'licence': clip.licence}
 
 
-def show(folder, clip, layout, reads, rng, codec):
-  """One example as the model will see it, cut at random as in training."""
+def write_example(folder, clip, layout, reads, rng, codec):
+  """Writes one example as the model will see it, cropped at random as in training."""
   slack = clip.duration - layout.seconds
   start = rng.uniform(0, slack) if slack > 1 / layout.fps else 0.0
   length = min(layout.seconds, clip.duration - start)
@@ -134,44 +130,43 @@ def show(folder, clip, layout, reads, rng, codec):
     frames, real = batches.video(clip, start, layout)
     frames = frames[real]
   if 'audio' in reads and len(clip.audio):
-    first = round(start * clip.sample_rate)
-    audio = normalise(clip.audio[first:first + round(length * clip.sample_rate)])
+    audio = normalise(clip.audio[samples_of(clip.sample_rate, start, length)])
   elif 'audio' in reads and clip.latents and codec is not None:
     mel = np.asarray(codec.codec.decode(codec.weights, clip.latents['audio'][None]))[0]
-    audio = griffin_lim(mel, spec=codec.codec.spec)[:round(length * layout.sample_rate)]
+    audio = griffin_lim(mel, spec=codec.codec.spec)[samples_of(layout.sample_rate, 0.0, length)]
   if frames is None and audio is None:
     return
   begin = clip.start + start
-  told = f'{clip.source}, {begin:.2f} to {begin + length:.2f} s'
+  span = f'{clip.source}, {begin:.2f} to {begin + length:.2f} s'
   prompt = ' / '.join(dict.fromkeys(filter(None, (clip.audio_caption, clip.video_caption))))
   write_sample(folder, clip.id, frames=frames, fps=layout.fps, audio=audio,
-               sample_rate=layout.sample_rate, made=('audio', 'video') if frames is not None
-               else ('audio',),
-               record=dict(source=told, prompt=prompt or None, events=None if clip.events is None
+               sample_rate=layout.sample_rate,
+               generated=('audio', 'video') if frames is not None else ('audio',),
+               record=dict(source=span, prompt=prompt or None, events=None if clip.events is None
                            else clip.events[(clip.events >= start)] - start))
 
 
-def overview(given, size, facts, broken) -> str:
-  """HTML of the counts, the plots, and what could not be read."""
-  count = lambda name: sum(bool(fact[name]) for fact in facts)  # noqa: E731
-  rows = [('clips in this split', size), ('looked at', len(facts) + len(broken)),
+def overview(flags, size, clips, broken) -> str:
+  """HTML of the counts, the histograms, and the clips that could not be read."""
+  count = lambda name: sum(bool(clip[name]) for clip in clips)  # noqa: E731
+  rows = [('clips in this split', size), ('looked at', len(clips) + len(broken)),
           ('unusable', len(broken)), ('with a picture', count('picture')),
           ('with sound', count('sound')), ('as latents', count('latents')),
           ('with a caption', count('caption'))]
   rows += [(f'licence {licence}', n) for licence, n in collections.Counter(
-      fact['licence'] for fact in facts if fact['licence']).most_common(5)]
+      clip['licence'] for clip in clips if clip['licence']).most_common(5)]
   rows += [(f'unusable: {reason}', n) for reason, n in collections.Counter(
       reason for _, reason in broken).most_common(8)]
   table = ''.join(f'<tr><th>{html.escape(str(name))}</th><td>{n:,}</td></tr>' for name, n in rows)
-  plots = ''.join(plot([fact[name] for fact in facts if fact[name] is not None], title)
-                  for name, title in PLOTS)
-  return (f'<h2>{html.escape(given.source)}, {html.escape(given.split)}</h2>'
+  plots = ''.join(histogram([clip[name] for clip in clips if clip[name] is not None], title)
+                  for name, title in HISTOGRAMS)
+  return (f'<h2>{html.escape(flags.source)}, {html.escape(flags.split)}</h2>'
           f'<div class="scores"><table>{table}</table></div>'
           f'<div style="display:flex;flex-wrap:wrap;gap:18px">{plots}</div>')
 
 
-def plot(values, title) -> str:
-  """A histogram as SVG; '' of nothing, one bar where all values are the same."""
+def histogram(values, title) -> str:
+  """Histogram as SVG; '' without values, one bar where all are equal."""
   if not values:
     return ''
   counts, edges = np.histogram(values, bins=BARS if np.ptp(values) > 0 else 1)
@@ -188,7 +183,7 @@ def plot(values, title) -> str:
 
 
 def main(argv=None):
-  """Exit status 0, or 2 for a user's mistake, told in one line."""
+  """Runs the command; exit status 0, or 2 for a user's mistake, reported in one line."""
   try:
     print(inspect(argv))
   except (UserError, MediaError) as error:

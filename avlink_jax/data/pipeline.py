@@ -5,7 +5,6 @@ left alone would have read, and so does each host, which loads only its own rows
 """
 
 import collections
-import sys
 import threading
 
 import grain
@@ -18,6 +17,7 @@ from avlink_jax.data.sources.folder import Folder
 from avlink_jax.data.sources.records import Records, is_records
 from avlink_jax.data.sources.tfds import TfdsSource
 from avlink_jax.errors import MediaError, UserError
+from avlink_jax.storage.console import say
 
 TFDS = 'tfds:'
 
@@ -35,7 +35,7 @@ def open_source(config, layout, split, reads=('audio', 'video')):
   _check_alike(parts, given)
   mixed = mixture.Mixture(parts, mixture.labels([source for source, _ in given]),
                           [weight for _, weight in given])
-  return mixed if split == 'train' else mixture.InTurn(mixed)
+  return mixed if split == 'train' else mixture.Interleaved(mixed)
 
 
 def _open_one(source, config, layout, split, reads):
@@ -68,7 +68,7 @@ def _open_one(source, config, layout, split, reads):
     opened = Folder(source, split=split, features=features, features_rate=layout.fps, **needs)
   if split == 'train':
     for note in opened.notes:
-      print(note, file=sys.stderr, flush=True)
+      say(note)
   return opened
 
 
@@ -143,7 +143,7 @@ class MixedExamples:
     self.source, self._parts = source, parts
 
   def __call__(self, index, rng=None):
-    part, local = self.source.where(index)
+    part, local = self.source.locate(index)
     made, id, events, skipped = self._parts[part](local, rng)
     label = self.source.labels[part]
     return made, id, events, [(f'{label}/{name}', reason) for name, reason in skipped]
@@ -300,7 +300,7 @@ def shares(source, seed, examples):
   any other source."""
   if not isinstance(source, mixture.Mixture):
     return {}
-  seen = mixture.Schedule(source.weights, seed).seen(examples)
+  seen = mixture.Schedule(source.weights, seed).served_before(examples)
   return {f'share_{label}': float(count) / examples
           for label, count in zip(source.labels, seen, strict=True)}
 

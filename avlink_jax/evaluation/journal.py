@@ -1,10 +1,9 @@
-"""What an evaluation has found out so far: a line a pair beside its output, until that is written.
+"""Journal of an evaluation: a line a pair beside its output, until that is written.
 
-Decoding and listening are nearly all of evaluate's work. A pair is known again by its files' names,
-sizes and times of change; a line that is torn or that nobody can read counts as none.
+Decoding and onset detection are nearly all of evaluate's work. A pair is recognised by its files'
+names, sizes and modification times; an incomplete or unreadable line is ignored.
 """
 
-import hashlib
 import json
 import pathlib
 
@@ -14,12 +13,13 @@ from avlink_jax.errors import UserError
 from avlink_jax.evaluation.pairs import Pair
 from avlink_jax.metrics.av_align import Motion
 from avlink_jax.metrics.onset import Onsets
+from avlink_jax.storage import digest
 
-FORMAT = 1  # to be raised when the same files begin to give other findings
+FORMAT = 1  # to be raised when the same files begin to give other results
 
 
 class Journal:
-  """`OUTPUT.observed.jsonl`; without an output nothing is kept."""
+  """Results in `OUTPUT.observed.jsonl`; without an output none are stored."""
 
   def __init__(self, output, seconds=None):
     self._seconds = seconds  # that are compared of each pair at most
@@ -28,7 +28,7 @@ class Journal:
     self._file = None
 
   def get(self, pair):
-    """The Pair found earlier for (stem, Files, Files, events), None where there is none."""
+    """Stored Pair of (stem, Files, Files, events), None where there is none."""
     found = self._lines.get(_key(pair, self._seconds)) if self._lines else None
     try:
       return None if found is None else _from_json(found)
@@ -36,12 +36,12 @@ class Journal:
       return None
 
   def put(self, pair, found: Pair):
-    """Adds what was found. Raises UserError: it cannot be written."""
+    """Appends a result. Raises UserError: it cannot be written."""
     if self._path is None:
       return
     try:
       self._file = self._file or self._path.open('a', encoding='utf-8')
-      # What was torn before ends here, so that this line is whole.
+      # The newline ends a line that was cut off before.
       line = {'key': _key(pair, self._seconds), 'found': _to_json(found)}
       self._file.write(f'\n{json.dumps(line)}')
       self._file.flush()
@@ -49,7 +49,7 @@ class Journal:
       raise UserError(f'{self._path}: cannot be written ({error.strerror})') from None
 
   def close(self, done=False):
-    """`done`: the output holds it all now."""
+    """Closes the journal, and removes it once `done`: the output holds all of it then."""
     if self._file is not None:
       self._file.close()
     if done and self._path is not None:
@@ -73,11 +73,11 @@ def _read(path):
 
 def _key(pair, seconds=None):
   stem, *sides, events = pair
-  told = [FORMAT, seconds, stem, None if events is None else events.tolist()]
+  identity = [FORMAT, seconds, stem, None if events is None else events.tolist()]
   for path in (path for files in sides for path in files if path is not None):
     status = path.stat()
-    told.append([str(path), status.st_size, status.st_mtime_ns])
-  return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    identity.append([str(path), status.st_size, status.st_mtime_ns])
+  return digest.key(identity)
 
 
 def _to_json(pair: Pair):
@@ -95,5 +95,5 @@ def _from_json(values) -> Pair:
     silent=tuple(values['silent']),
     motion={side: motion and Motion(array(motion[0]), *motion[1:])
             for side, motion in values['motion'].items()},
-    heard={side: array(times) for side, times in values['heard'].items()},
-    unseen=values['unseen'])
+    audio_onsets={side: array(times) for side, times in values['audio_onsets'].items()},
+    video_errors=values['video_errors'])

@@ -1,20 +1,20 @@
-"""AV-Align: do the peaks of motion in a picture fall where the onsets of a sound do?
+"""AV-Align: agreement of a video's peaks of motion with the onsets of its audio.
 
 Yariv et al. 2023 (TempoTokens), whose public `av_align.py` is the source of the recipe: onsets
-of the sound (librosa's detector with its defaults, 22,050 Hz) against local maxima of the mean
+of the audio (librosa's detector with its defaults, 22,050 Hz) against local maxima of the mean
 length of the optical flow (OpenCV's Farneback) between successive frames; an onset and a peak
-less than one frame apart are one event of both, and the score is intersection over union. It
-looks at one clip at a time and needs no reference.
+less than one frame apart are one event of both, and the score is intersection over union. It is
+computed for one clip at a time and needs no reference.
 
-Where this departs from the public code, and why:
+Differences from the public code, and why:
 - Each peak and each onset is used once (the largest matching). There each onset counts that has
   any peak near: two onsets at one peak score 2 / 1.
-- The flow between frames i and i + 1 belongs to the middle of the two, where the motion it
-  measures took place; there to frame i + 1. The frames' own times are used, not i / fps.
-- Flow is computed on pictures 72 high with a window of 5, whatever the file's size: there at the
+- The flow between frames i and i + 1 is dated to the middle of the two, where the motion took
+  place; there to frame i + 1. The frames' own times are used, not i / fps.
+- Flow is computed on frames 72 high with a window of 5, whatever the file's size: there at the
   file's own size with a window of 15, which on its 256-pixel clips is the same part of the
-  picture. Measured on 64 held-out clips of `impacts` (36 x 64 at 6 fps, enlarged to 144 x 256 as
-  `samples/folder.py` writes them; in brackets the sounds of other clips):
+  frame. Measured on 64 held-out clips of `impacts` (36 x 64 at 6 fps, enlarged to 144 x 256 as
+  `samples/folder.py` writes them; in brackets the audio of other clips):
 
       height, window   AV-Align        F1 of the peaks against the exact events
       72, 5            0.538 (0.360)   0.676 (0.528)
@@ -27,23 +27,23 @@ Where this departs from the public code, and why:
 
   With the later frame's time instead of the middle 72, 5 gives 0.517 (0.373). Decoded straight
   to that height, as `evaluate` does, it gives 0.527 (0.360) and 0.672 (0.528).
-- A sound that is silent by `onset.py`'s measure has no onsets; and a peak must reach 0.03
-  pixels, which is 0.1 at a height of 256: below lies what a codec does to a still picture.
+- Audio that is silent by `onset.py`'s measure has no onsets; and a peak must reach 0.03 pixels,
+  which is 0.1 at a height of 256: a codec's noise on a still frame lies below.
 
-What to expect. A true clip does not score 1: a thing that turns round on contact moves least
+What to expect. A real clip does not score 1: an object that turns round on contact moves least
 between the two frames around it and most just before and after. At 6 fps one frame to either
-side is a third of a second, so that exchanged sounds score high too: read it beside its control.
-A picture whose frames repeat (6 fps in a 24 fps file) has a peak at every new frame.
+side is a third of a second, so that exchanged audio scores high too: read it beside its control.
+Video whose frames repeat (6 fps in a 24 fps file) has a peak at every new frame.
 
-On real clips the camera moves too, and what sounds often is not to be seen. 69 of up to 10 s, with
-the sound shifted against the picture or the pictures exchanged (`tests/benchmarks/sanity.py`):
+On real clips the camera moves too, and sources of sound are often off screen. 69 of up to 10 s,
+with the audio shifted against the video or the videos exchanged (`tests/benchmarks/sanity.py`):
 
     at 6 fps                             true    0.05 s   0.1 s    0.2 s    exchanged
     31 whose caption names a visible act 0.325   0.313    0.294    0.281    0.293
     all 69 (--acts=)                     0.275   0.271    0.270    0.262    0.260
 
 Over clips the last differences are uncertain by 0.04 and 0.03; for 0.01 it takes some 500 of them.
-At 15 to 60 fps, the files' own, true and exchanged sounds are not apart (0.194 and 0.192).
+At 15 to 60 fps, the files' own, true and exchanged audio do not differ (0.194 and 0.192).
 
 Compare figures at one frame rate only: at 24 fps a contact has two peaks, before and after, and a
 frame is a quarter as long. F1 of the peaks of 64 clips of `impacts` against the exact events:
@@ -53,8 +53,8 @@ frame is a quarter as long. F1 of the peaks of 64 clips of `impacts` against the
     of it every fourth frame (6 fps)            0.689
     64 x 36 at 6 fps                            0.685
 
-What is not defined is None, and left out of means: neither onsets nor peaks. One without the
-other scores 0, so a picture that stands still earns nothing.
+Undefined scores are None, and left out of means: neither onsets nor peaks. One without the other
+scores 0, so still video scores nothing.
 """
 
 import typing
@@ -66,27 +66,27 @@ import scipy.signal
 
 from avlink_jax.metrics import onset
 
-HEIGHT = 72  # pixels of the picture that flow is computed on; its width follows its shape
+HEIGHT = 72  # pixels, of the frames that flow is computed on; the width follows the aspect
 WINDOW = 5  # pixels over which Farneback averages
-MIN_FLOW = 0.03  # pixels, mean over the picture; what moves less does not move
+MIN_FLOW = 0.03  # pixels, mean over the frame; less counts as no motion
 EVENT_NAMES = ('precision', 'recall', 'f1')
 
 
 class Motion(typing.NamedTuple):
-  """When a picture moves most.
+  """Peaks of motion of a video.
 
   Attributes:
     peaks: float64 (K,) seconds, increasing.
-    period: seconds a frame lasts: how far a peak and its partner may be apart.
-    duration: seconds the picture lasts.
+    period: seconds a frame lasts: the largest distance of a peak and its partner.
+    duration: seconds the video lasts.
   """
   peaks: np.ndarray
   period: float
   duration: float
 
 
-def sound_onsets(wave, sample_rate: int) -> np.ndarray:
-  """AV-Align's onsets of a sound, float64 (K,) seconds; more than `onset.detect_onsets` finds.
+def audio_onsets(wave, sample_rate: int) -> np.ndarray:
+  """AV-Align's onsets, float64 (K,) seconds; more than `onset.detect_onsets` detects.
 
   Args:
     wave: float (S,) mono, finite, full scale 1.
@@ -101,7 +101,7 @@ def sound_onsets(wave, sample_rate: int) -> np.ndarray:
 
 
 def flow_magnitudes(frames) -> np.ndarray:
-  """Mean length of the optical flow between neighbours, in pixels of a picture HEIGHT high.
+  """Mean length of the optical flow between neighbouring frames, in pixels at HEIGHT.
 
   Args:
     frames: uint8 (N, H, W, 3) RGB.
@@ -120,45 +120,45 @@ def flow_magnitudes(frames) -> np.ndarray:
 
 
 def motion(frames, frame_times, duration: float) -> Motion:
-  """Finds the peaks of motion.
+  """Detects the peaks of motion.
 
   Args:
     frames: uint8 (N, H, W, 3) RGB; decoded at HEIGHT they need no scaling here.
     frame_times: (N,) seconds, increasing: when each frame starts to show.
-    duration: seconds the picture lasts.
+    duration: seconds the video lasts.
 
   Returns:
     Motion; without peaks where there are fewer than four frames.
   """
   times = np.asarray(frame_times, np.float64)
-  at, _ = scipy.signal.find_peaks(flow_magnitudes(frames), height=MIN_FLOW)
+  peaks, _ = scipy.signal.find_peaks(flow_magnitudes(frames), height=MIN_FLOW)
   period = float(np.median(np.diff(times))) if len(times) > 1 else duration
-  return Motion((times[at] + times[at + 1]) / 2, period, duration)
+  return Motion((times[peaks] + times[peaks + 1]) / 2, period, duration)
 
 
-def score(onsets, seen: Motion, end: float = np.inf) -> float | None:
-  """AV-Align in [0, 1] over the first `end` seconds, or as far as the picture goes.
+def score(onsets, video: Motion, end: float = np.inf) -> float | None:
+  """AV-Align in [0, 1] over the first `end` seconds, or up to the end of the video.
 
       |matched| / (|onsets| + |peaks| - |matched|)
 
   Args:
     onsets: (R,) seconds, increasing.
-    seen: the picture's motion.
-    end: seconds that are compared, such as the sound's duration.
+    video: its motion.
+    end: seconds that are compared, such as the audio's duration.
 
   Returns:
     None where there are neither onsets nor peaks.
   """
-  hits, onsets, peaks = _matched(onsets, seen, end)
+  hits, onsets, peaks = _matched(onsets, video, end)
   return hits / (onsets + peaks - hits) if onsets + peaks else None
 
 
-def event_scores(seen: Motion, exact_times, end: float = np.inf) -> dict:
-  """The peaks of motion against times that are known: {name: float or None} for EVENT_NAMES.
+def event_scores(video: Motion, exact_times, end: float = np.inf) -> dict:
+  """Scores of the peaks of motion against exact times: {name: float or None} for EVENT_NAMES.
 
   A peak and an event at most one frame apart agree; cases without either as in `onset.scores`.
   """
-  hits, events, peaks = _matched(exact_times, seen, end)
+  hits, events, peaks = _matched(exact_times, video, end)
   return {
     'precision': hits / peaks if peaks else (0.0 if events else None),
     'recall': hits / events if events else None,
@@ -166,13 +166,13 @@ def event_scores(seen: Motion, exact_times, end: float = np.inf) -> dict:
   }
 
 
-def _matched(times, seen: Motion, end: float):
-  """(pairs, times, peaks): how many there are before `end`."""
-  end = min(end, seen.duration)
-  times, peaks = np.sort(np.asarray(times, np.float64)), seen.peaks[seen.peaks < end]
+def _matched(times, video: Motion, end: float):
+  """Numbers of matched pairs, times and peaks before `end`."""
+  end = min(end, video.duration)
+  times, peaks = np.sort(np.asarray(times, np.float64)), video.peaks[video.peaks < end]
   times = times[times < end]
-  # All peaks count alike: which of them a time takes does not change how many find partners.
-  partners = onset.match(times, onset.Onsets(peaks, np.ones(len(peaks))), seen.period)
+  # All peaks are equal: which one a time takes does not change the number of pairs.
+  partners = onset.match(times, onset.Onsets(peaks, np.ones(len(peaks))), video.period)
   return int(np.count_nonzero(partners >= 0)), len(times), len(peaks)
 
 

@@ -1,16 +1,15 @@
-"""Figures that each clip has: of two things that belong to it, and of one of them and others'."""
+"""Figures of single clips: of its own pair of items, and as control of exchanged pairs."""
 
 import numpy as np
 
 
 def paired(between, clips: int, shifts) -> tuple:
-  """(own, control): lists of a float a clip, None where it has none.
+  """Figures (own, control): lists of a float a clip, None where it has none.
 
   Args:
-    between: (k, j) -> how the one thing of clip k goes with the other of clip j, None where one of
-      them is missing.
-    clips: how many there are.
-    shifts: by how many places the others are turned for the control, which is a mean over them.
+    between: (k, j) -> figure of clip k's first item and clip j's second, None where one is missing.
+    clips: their number.
+    shifts: rotations of the second items for the control, which is the mean over them.
   """
   own, control = [], []
   for k in range(clips):
@@ -22,7 +21,7 @@ def paired(between, clips: int, shifts) -> tuple:
 
 
 def cosine(one, other):
-  """Of the angle between two (D,); None where one of them is None."""
+  """Cosine of the angle between two (D,); None where one of them is None."""
   if one is None or other is None:
     return None
   one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)

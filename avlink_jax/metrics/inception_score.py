@@ -1,4 +1,4 @@
-"""What a classifier makes of generated clips: inception score, and divergence from the reference.
+"""Inception score, and the KL divergence of a classifier's output from the reference's.
 
     IS = exp mean_i KL(p_i ‖ mean_j p_j)     Salimans et al. 2016, over all clips, not in splits
     KL_i = KL(p_reference,i ‖ p_generated,i)   paired; the mean over clips is the tables' KL
@@ -21,6 +21,6 @@ def score(logits) -> float:
 
 
 def divergence(reference, generated) -> float:
-  """KL(p_reference ‖ p_generated) in nats, of two logits (K,)."""
+  """Divergence KL(p_reference ‖ p_generated) in nats, of logits (K,) each."""
   log_p, log_q = (log_softmax(np.asarray(logits, np.float64)) for logits in (reference, generated))
   return float(np.sum(np.exp(log_p) * (log_p - log_q)))

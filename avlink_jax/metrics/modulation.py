@@ -1,14 +1,13 @@
-"""How much of a log-mel's fine detail a reconstruction keeps: ratios of modulation energy.
+"""Fine detail that a reconstructed log-mel keeps: ratios of modulation energy.
 
-A codec that is not sure averages, and averaging smooths: what goes first are fast changes along
-time (attacks, roughness) and narrow structure along frequency (partials). 1: as much detail as
-the original has; below: blurred; above: detail that was not there. Where it lies is not asked:
-that is what the error is for.
+An uncertain codec averages, and averaging smooths fast changes along time (attacks, roughness) and
+narrow structure along frequency (partials). 1: as much detail as the original; below: blurred;
+above: added detail. Its position does not count: the error measures that.
 """
 
 import numpy as np
 
-FAST = 12.5  # Hz: what latents at 25 a second cannot hold, and a decoder has to make up
+FAST = 12.5  # Hz: above the Nyquist rate of latents at 25 a second
 NARROW = 1 / 8  # cycles a mel bin: structure that repeats within eight bins
 
 
@@ -24,9 +23,9 @@ def high_energy(x, axis, above, rate):
   return float(spectrum[..., np.fft.rfftfreq(x.shape[-1], 1 / rate) > above].sum())
 
 
-def energies(original, made, frame_rate):
+def energies(original, generated, frame_rate):
   """High modulation energy of two log-mels (T, n_mels) of `frame_rate` frames a second:
-  {'time': (original, made) above FAST, 'frequency': (original, made) above NARROW}."""
-  return {name: tuple(high_energy(mel, axis, above, rate) for mel in (original, made))
+  {'time': (original, generated) above FAST, 'frequency': (original, generated) above NARROW}."""
+  return {name: tuple(high_energy(mel, axis, above, rate) for mel in (original, generated))
           for name, axis, above, rate in (('time', 0, FAST, frame_rate),
                                           ('frequency', 1, NARROW, 1.0))}

@@ -1,13 +1,12 @@
-"""Metrics that look at clips through networks: which there are, and their figures.
+"""Metrics computed with networks: their names, and the figures of a set of clips.
 
-A metric's name says its network. Of whole sets: `fad_`, `fd_`, `fid_`, `fvd_` (frechet.py) and
+A metric's name includes its network. Of whole sets: `fad_`, `fd_`, `fid_`, `fvd_` (frechet.py) and
 `is_` (inception_score.py), each with its 95 % interval and, as NAME_infinity, without the bias of a
 finite number of clips (set_figures.py). Of each clip: `kl_` from its reference; `clap_laion`, the
-cosine of its sound and its prompt; `ib_ai`, `ib_av`, the cosine of its sound and its images or its
+cosine of its audio and its prompt; `ib_ai`, `ib_av`, the cosine of its audio and its images or its
 video in ImageBind's space.
 """
 
-import sys
 import typing
 
 import numpy as np
@@ -18,39 +17,40 @@ from avlink_jax.metrics.networks import loading
 from avlink_jax.metrics.networks.clap import Clap
 from avlink_jax.metrics.networks.embedding import Embedder
 from avlink_jax.metrics.networks.registry import CLAP, NETWORKS
+from avlink_jax.storage.console import Progress
 
-METRICS = {  # name: (what is made of the networks' rows, network, another network)
+METRICS = {  # name: (kind of figure, network, another network)
     'fad_vggish': ('frechet', 'vggish'),
     'fad_yamnet': ('frechet', 'yamnet'),
     'fad_aisfx': ('frechet', 'aisfx'),
     'fd_panns': ('frechet', 'panns'),
     'fd_soundnet': ('frechet', 'soundnet'),
-    'clap_laion': ('obedience', 'clap'),
+    'clap_laion': ('prompt_similarity', 'clap'),
     'is_panns': ('score', 'panns'),
     'is_yamnet': ('score', 'yamnet'),
-    'ib_ai': ('agreement', 'imagebind_audio', 'imagebind_image'),
-    'ib_av': ('agreement', 'imagebind_audio', 'imagebind_video'),
+    'ib_ai': ('audio_video_similarity', 'imagebind_audio', 'imagebind_image'),
+    'ib_av': ('audio_video_similarity', 'imagebind_audio', 'imagebind_video'),
     'kl_panns': ('divergence', 'panns'),
     'kl_yamnet': ('divergence', 'yamnet'),
     'fid_inception': ('frechet', 'inception'),
     'fid_efficientnet_lite0': ('frechet', 'efficientnet_lite0'),
     'fvd_i3d': ('frechet', 'i3d'),
 }
-# What their names begin with.
+# Prefixes of their names.
 FAMILIES = ('fad_', 'fd_', 'clap_', 'is_', 'ib_', 'kl_', 'fid_', 'fvd_')
 INFINITY = '_infinity'
 
 
 class Clip(typing.NamedTuple):
-  """A clip to be measured.
+  """One clip to be evaluated.
 
   Attributes:
     id: file stem.
     generated, reference: their Files (evaluation/pairs.py).
-    together: Files of the generated sound and picture; where only one of them was generated and
-      stands alone, the other is the reference's.
+    together: Files of the generated audio and video; where only one of them was generated and
+      has a file of its own, the other is the reference's.
     seconds: that are compared.
-    prompt: what the sound was asked to be; '' or None: nothing that is known.
+    prompt: of the audio; '' or None where unknown.
   """
   id: str
   generated: typing.NamedTuple
@@ -60,16 +60,16 @@ class Clip(typing.NamedTuple):
   prompt: str | None
 
 
-class Measured(typing.NamedTuple):
-  """What was found.
+class Results(typing.NamedTuple):
+  """Results of all metrics.
 
   Attributes:
     figures: {name: float, None where fewer than two clips define it} of whole sets.
     intervals: {name: [low, high] or None} of those.
-    per_clip: {name: a value a clip, None where it has none}, with `control_` each and, where it is
-      of a clip alone, `reference_`.
-    networks: {network: what it saw: weights, rows, dimensions, clips that were left out and why}.
-    missing: {metric: why it was not computed}.
+    per_clip: {name: a value a clip, None where it has none}, each with `control_` and, where it
+      is of a clip alone, `reference_`.
+    networks: {network: its weights, rows, dimensions, and the clips left out and why}.
+    missing: {metric: reason why it was not computed}.
     warnings: lines.
   """
   figures: dict
@@ -81,10 +81,10 @@ class Measured(typing.NamedTuple):
 
 
 def choose(text: str) -> tuple:
-  """Names of metrics in a list with commas; `all` for all there are.
+  """Parses a comma-separated list of metrics; `all` stands for every one.
 
   Raises:
-    UserError: one that there is not.
+    UserError: unknown metric.
   """
   names = [name for name in (part.strip() for part in (text or '').split(',')) if name]
   unknown = [name for name in names if name not in METRICS and name != 'all']
@@ -95,93 +95,92 @@ def choose(text: str) -> tuple:
 
 
 def missing(names, folder) -> dict:
-  """{metric: how to get them} of metrics whose weights are neither in `folder` nor in a package."""
-  found = {}
+  """Mapping {metric: how to get its weights} of metrics whose weights are not installed."""
+  reasons = {}
   for name in names:
     for network in METRICS[name][1:]:
       try:
         loading.find(NETWORKS[network], folder)
       except UserError as error:
-        found.setdefault(name, str(error))
-  return found
+        reasons.setdefault(name, str(error))
+  return reasons
 
 
-def measure(names, clips, shifts, folder, kept) -> Measured:
+def measure(names, clips, shifts, folder, store) -> Results:
   """Computes metrics over clips, a network at a time.
 
   Args:
     names: of METRICS.
     clips: [Clip].
-    shifts: by how many places references are turned for the control of figures of each clip.
+    shifts: rotations of the references for the controls of each clip's figures.
     folder: with weights, or None.
-    kept: what was embedded before (networks/embedding.py, Kept).
+    store: EmbeddingStore (networks/embedding.py).
   """
-  result, means = Measured({}, {}, {}, {}, {}, []), {}
+  result, means = Results({}, {}, {}, {}, {}, []), {}
   names = [name for name in names if not _without_prompts(result, name, clips)]
   for network in dict.fromkeys(network for name in names for network in METRICS[name][1:]):
-    wanted = [name for name in names
+    of_network = [name for name in names
               if network in METRICS[name][1:] and name not in result.missing]
-    if not wanted:
+    if not of_network:
       continue
     try:
       embedder = (Clap if network == CLAP.name else Embedder)(NETWORKS[network], folder)
     except UserError as error:
-      result.missing.update(dict.fromkeys(wanted, str(error)))
+      result.missing.update(dict.fromkeys(of_network, str(error)))
       continue
-    sides = ('together' if METRICS[wanted[0]][0] == 'agreement' else 'generated', 'reference')
-    rows, left_out = _rows(embedder, clips, sides, kept)
-    _tell(result, embedder, rows, sides, left_out, len(clips))
+    own = METRICS[of_network[0]][0] != 'audio_video_similarity'
+    sides = ('generated' if own else 'together', 'reference')
+    rows, left_out = _rows(embedder, clips, sides, store)
+    _record(result, embedder, rows, sides, left_out, len(clips))
     means[network] = {side: [
         rows[clip.id][side]['embedding'].mean(0) if side in rows[clip.id] else None
         for clip in clips] for side in sides}
-    for name in wanted:
+    for name in of_network:
       kind = METRICS[name][0]
       if kind == 'divergence':
         _divergences(result, name, clips, rows, shifts)
-      elif kind == 'obedience':
-        _obediences(result, name, clips, means[network], embedder, shifts)
-      elif kind == 'agreement' and means.keys() >= set(METRICS[name][1:]):
-        _agreements(result, name, *(means[of] for of in METRICS[name][1:]), shifts)
+      elif kind == 'prompt_similarity':
+        _prompt_similarities(result, name, clips, means[network], embedder, shifts)
+      elif kind == 'audio_video_similarity' and means.keys() >= set(METRICS[name][1:]):
+        _audio_video_similarities(result, name, *(means[of] for of in METRICS[name][1:]), shifts)
       elif kind in ('frechet', 'score'):
         _figures(result, name, kind, list(rows.values()))
   return result
 
 
 def _without_prompts(result, name, clips):
-  """Says so where nobody knows what was asked for."""
-  if METRICS[name][0] != 'obedience' or any(clip.prompt for clip in clips):
+  """Records a metric of prompts as missing where no clip has one; returns whether it did."""
+  if METRICS[name][0] != 'prompt_similarity' or any(clip.prompt for clip in clips):
     return False
   result.missing[name] = ('no clip has a prompt: rows of a manifest.jsonl, {"id": NAME, "prompt": '
                           'TEXT}, beside the generated clips or the references give them')
   return True
 
 
-def _rows(embedder, clips, sides, kept):
-  """({id: {side: rows}} of what could be seen, [{id, side, file, reason}] of what could not)."""
-  found, left_out = {clip.id: {} for clip in clips}, []
-  for k, clip in enumerate(clips):
+def _rows(embedder, clips, sides, store):
+  """({id: {side: rows}} of usable files, [{id, side, file, reason}] of the others)."""
+  rows, left_out = {clip.id: {} for clip in clips}, []
+  progress = Progress(f'{embedder.network.name}:', len(clips))
+  for clip in clips:
     for side in sides:
       try:
         path = _file(embedder.network, side, getattr(clip, side))
-        found[clip.id][side] = kept.get(embedder, path, clip.seconds)
+        rows[clip.id][side] = store.get(embedder, path, clip.seconds)
       except MediaError as error:
         left_out.append({'id': clip.id, 'side': side, 'file': error.path, 'reason': error.reason})
-    if sys.stderr.isatty() or k + 1 == len(clips):
-      print(f'\r{embedder.network.name}: {k + 1}/{len(clips)} clips, '
-            f'{len({row["id"] for row in left_out})} left out',
-            end='\n' if k + 1 == len(clips) else '', file=sys.stderr, flush=True)
-  return found, left_out
+    progress.add(note=f'{len({row["id"] for row in left_out})} left out')
+  return rows, left_out
 
 
 def _file(network, side, files):
   if not network.sees:
-    return files.sound
-  if files.picture is None:
-    raise MediaError(files.sound, f'no picture ({side})')
-  return files.picture
+    return files.audio
+  if files.video is None:
+    raise MediaError(files.audio, f'no picture ({side})')
+  return files.video
 
 
-def _tell(result, embedder, rows, sides, left_out, count):
+def _record(result, embedder, rows, sides, left_out, count):
   network, without = embedder.network, {row['id'] for row in left_out}
   result.networks[network.name] = {
       'weights': embedder.path.name, 'clips': count - len(without),
@@ -196,7 +195,7 @@ def _tell(result, embedder, rows, sides, left_out, count):
 
 
 def _figures(result, name, kind, pairs):
-  """A figure of the whole set: value, interval, at infinity; warns where clips are few."""
+  """Computes a figure of the set: value, interval, at infinity; warns where clips are few."""
   needed = ('generated',) if kind == 'score' else ('generated', 'reference')
   pairs = [pair for pair in pairs if pair.keys() >= set(needed)]
   if kind == 'score':
@@ -220,8 +219,8 @@ def _figures(result, name, kind, pairs):
 
 
 def _divergences(result, name, clips, rows, shifts):
-  """KL of each clip from its reference, and from other clips' references."""
-  logits = [{side: seen['logits'].mean(0) for side, seen in rows[clip.id].items()}
+  """Divergence of each clip from its reference, and from other clips' references."""
+  logits = [{side: outputs['logits'].mean(0) for side, outputs in rows[clip.id].items()}
             for clip in clips]
 
   def between(k, j):
@@ -229,32 +228,32 @@ def _divergences(result, name, clips, rows, shifts):
       return None
     return inception_score.divergence(logits[j]['reference'], logits[k]['generated'])
 
-  _put(result, name, clip_figures.paired(between, len(clips), shifts))
+  _store(result, name, clip_figures.paired(between, len(clips), shifts))
 
 
-def _obediences(result, name, clips, sounds, embedder, shifts):
-  """Each sound beside its prompt, and beside other clips' prompts."""
+def _prompt_similarities(result, name, clips, audio, embedder, shifts):
+  """Similarity of each clip's audio to its own prompt, and to other clips' prompts."""
   prompts = list(dict.fromkeys(clip.prompt for clip in clips if clip.prompt))
-  said = dict(zip(prompts, embedder.words(prompts), strict=True))
-  said = [said.get(clip.prompt) for clip in clips]
-  _beside(result, name, sounds['generated'], said, sounds['reference'], said, shifts)
+  by_prompt = dict(zip(prompts, embedder.texts(prompts), strict=True))
+  texts = [by_prompt.get(clip.prompt) for clip in clips]
+  _similarities(result, name, audio['generated'], texts, audio['reference'], texts, shifts)
 
 
-def _agreements(result, name, sounds, pictures, shifts):
-  """Each sound beside its picture, and beside other clips' pictures."""
-  _beside(result, name, sounds['together'], pictures['together'], sounds['reference'],
-          pictures['reference'], shifts)
+def _audio_video_similarities(result, name, audio, video, shifts):
+  """Similarity of each clip's audio to its own video, and to other clips' videos."""
+  _similarities(result, name, audio['together'], video['together'], audio['reference'],
+                video['reference'], shifts)
 
 
-def _beside(result, name, one, other, reference_one, reference_other, shifts):
-  """Cosines of what belongs together, of what does not, and of the references' own."""
+def _similarities(result, name, one, other, reference_one, reference_other, shifts):
+  """Cosines of matching pairs, of exchanged ones, and of the references' own."""
   def cosines(one, other, shifts):
     return clip_figures.paired(
         lambda k, j: clip_figures.cosine(one[k], other[j]), len(one), shifts)
 
-  _put(result, name, cosines(one, other, shifts))
+  _store(result, name, cosines(one, other, shifts))
   result.per_clip[f'reference_{name}'], _ = cosines(reference_one, reference_other, ())
 
 
-def _put(result, name, found):
-  result.per_clip[name], result.per_clip[f'control_{name}'] = found
+def _store(result, name, rows):
+  result.per_clip[name], result.per_clip[f'control_{name}'] = rows

@@ -1,21 +1,21 @@
-"""Onsets: when sounds begin, and how well those of one sound agree with another's.
+"""Onsets of audio, and their agreement with those of other audio or with exact times.
 
 The family behind "Onset ACC" (paper 4.1, after CondFoleyGen, the paper's ref. 20, whose public
 `predict_onset.py` is the source of the numbers below). Everything is a pure function of
 waveforms or of onset times in seconds, one clip at a time; `evaluate.py` takes the means.
 
-Where this departs from the public code, and why:
+Differences from the public code, and why:
 - Suppression runs on both sides. librosa may put two onsets 46 ms apart; suppressed on the
   generated side only, a copy of the reference would miss one of them.
 - A reference onset that the greedy pass leaves without a partner still gets one where others can
-  move to another of theirs: the largest matching, as `mir_eval` counts it. Greedy alone does not
-  always match a sound with dense onsets to its own copy (2 of 69 real clips tried); between
+  change theirs: the largest matching, as `mir_eval` counts it. Greedy alone does not always match
+  audio with dense onsets to its own copy (2 of 69 real clips tried); between
   different clips the two differ in 0.4 % of the pairs, in the mean by 0.0004.
-- A missed reference onset is never retrieved, so it earns no precision. The public code ranks
+- A missed reference onset is never retrieved, so it adds no precision. The public code ranks
   it with confidence 0 among the candidates: its AP is 1 where nothing was generated at all.
 - Windows end where the clip ends (the public code fails on onsets before 50 ms).
 
-What is not defined is None, and left out of means. With R reference and G generated onsets:
+Undefined scores are None, and left out of means. With R reference and G generated onsets:
 
     R   G   accuracy, recall, AP   precision, F1   count accuracy
     >0  >0  as computed            as computed     1 if G = R else 0
@@ -34,26 +34,26 @@ DETECTION_DELTA = 0.3  # of the onset envelope's range, above its local mean
 CONFIDENCE_REACH = 0.05  # seconds to each side of an onset
 SUPPRESSION = 0.05  # seconds; of two onsets closer than this the stronger stays
 TOLERANCE = 0.1  # seconds between a reference onset and its partner
-# librosa scales the onset envelope to its own maximum, so that it finds onsets in the rounding
-# noise of digital silence. Below a peak of -60 dBFS (33 steps of 16-bit PCM, where dither and
-# codec noise live) a sound counts as silent.
+# librosa scales the onset envelope to its own maximum, so it detects onsets in the rounding noise
+# of digital silence. Audio with a peak below -60 dBFS (33 steps of 16-bit PCM, the level of dither
+# and codec noise) counts as silent.
 SILENCE_PEAK = 1e-3
 
 NAMES = ('accuracy', 'count_accuracy', 'ap', 'precision', 'recall', 'f1')
 
 
 class Onsets(typing.NamedTuple):
-  """Onsets of one sound, in order of time.
+  """Onsets of one clip, in order of time.
 
   Attributes:
     times: float64 (K,) seconds.
-    confidences: float64 (K,) in [0, 1], how loud it gets around each, relative to the clip.
+    confidences: float64 (K,) in [0, 1], loudness around each, relative to the clip.
   """
   times: np.ndarray
   confidences: np.ndarray
 
   def before(self, end: float) -> 'Onsets':
-    """Those in [0, end) seconds."""
+    """Onsets in [0, end) seconds."""
     keep = self.times < end
     return Onsets(self.times[keep], self.confidences[keep])
 
@@ -62,14 +62,14 @@ NO_ONSETS = Onsets(np.zeros(0), np.zeros(0))
 
 
 def detect_onsets(wave, sample_rate: int) -> Onsets:
-  """Finds onsets with librosa's spectral-flux detector.
+  """Detects onsets with librosa's spectral-flux detector.
 
   Args:
     wave: float (S,) mono, full scale 1. Any length, also 0.
     sample_rate: Hz.
 
   Returns:
-    Onsets, not suppressed; none where the sound is silent (peak around its mean < -60 dBFS).
+    Onsets, not suppressed; none where the audio is silent (peak around its mean < -60 dBFS).
 
   Raises:
     ValueError: `wave` is not mono, or holds NaN or infinity.
@@ -114,7 +114,7 @@ def match(reference_times, generated: Onsets, tolerance: float = TOLERANCE) -> n
   """Pairs reference onsets with generated ones, each used once.
 
   In order of time each reference onset takes the strongest unused candidate within
-  ±`tolerance` seconds. One that finds all its candidates taken then asks their takers to move
+  ±`tolerance` seconds. One whose candidates are all taken then gets one by moving their partners
   on (an augmenting path), so that the number of pairs is the largest possible.
 
   Args:
@@ -144,25 +144,25 @@ def match(reference_times, generated: Onsets, tolerance: float = TOLERANCE) -> n
 
 
 def _make_room(r, candidates, taker):
-  """Finds reference r a partner by moving others on, if that is possible at all.
+  """Gives reference r a partner by moving others on, where possible.
 
-  Breadth first from r over (a candidate, who holds it, another candidate of theirs, ...) until
-  one is free; then each on the path moves on by one. Who had a partner keeps one.
+  Breadth first from r over (a candidate, its partner, another candidate of that, ...) until one
+  is free; then each on the path moves on by one, so that no reference loses its partner.
   """
-  asked_by, held = {}, {holder: g for g, holder in taker.items()}
+  parent, partner_of = {}, {holder: g for g, holder in taker.items()}
   queue = [r]
-  for asking in queue:
-    for g in candidates[asking]:
-      if g in asked_by:
+  for waiting in queue:
+    for g in candidates[waiting]:
+      if g in parent:
         continue
-      asked_by[g] = asking
+      parent[g] = waiting
       if g in taker:
         queue.append(taker[g])
         continue
       while g is not None:
-        mover = asked_by[g]
+        mover = parent[g]
         taker[g] = mover
-        g = held.get(mover)
+        g = partner_of.get(mover)
       return
 
 
@@ -172,7 +172,7 @@ def average_precision(hit, confidences, references: int) -> float:
       AP = sum_n (R_n - R_(n-1)) P_n
 
   Equally confident onsets make one step, so their order does not matter. Recall counts all
-  `references`, found or not: AP never exceeds recall.
+  `references`, matched or not: AP never exceeds recall.
 
   Args:
     hit: bool (G,), which generated onsets have a partner.
@@ -189,7 +189,7 @@ def average_precision(hit, confidences, references: int) -> float:
 
 
 def scores(reference: Onsets, generated: Onsets) -> dict:
-  """How well the generated onsets of one clip agree with the reference's.
+  """Agreement of one clip's generated onsets with the reference's.
 
   Returns:
     {name: float or None} for `NAMES`. `accuracy` (hits / reference onsets, the paper's figure)
@@ -200,10 +200,10 @@ def scores(reference: Onsets, generated: Onsets) -> dict:
 
 
 def scores_against_times(generated: Onsets, exact_times) -> dict:
-  """The same family, against times that are known rather than detected.
+  """The same scores against exact times instead of detected ones.
 
-  Exact times are taken as they are, also where two are closer than the detector can tell
-  apart: then no sound scores 1, and the reference's own sound shows what can be had.
+  Exact times are not suppressed, also where two are closer than the detector can resolve: then no
+  audio scores 1, and the reference's own audio is the upper bound.
 
   Args:
     generated: onsets of one clip.
@@ -216,14 +216,14 @@ def scores_against_times(generated: Onsets, exact_times) -> dict:
   times = np.sort(np.asarray(exact_times, np.float64).reshape(-1))
   partners = match(times, generated)
   hits = int(np.count_nonzero(partners >= 0))
-  found, made = len(times), len(generated.times)
-  hit = np.isin(np.arange(made), partners)
-  recall = hits / found if found else None
+  references, generated_count = len(times), len(generated.times)
+  hit = np.isin(np.arange(generated_count), partners)
+  recall = hits / references if references else None
   return {
     'accuracy': recall,
-    'count_accuracy': float(made == found),
-    'ap': average_precision(hit, generated.confidences, found) if found else None,
-    'precision': hits / made if made else (0.0 if found else None),
+    'count_accuracy': float(generated_count == references),
+    'ap': average_precision(hit, generated.confidences, references) if references else None,
+    'precision': hits / generated_count if generated_count else (0.0 if references else None),
     'recall': recall,
-    'f1': 2 * hits / (found + made) if found + made else None,
+    'f1': 2 * hits / (references + generated_count) if references + generated_count else None,
   }

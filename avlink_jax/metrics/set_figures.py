@@ -1,4 +1,4 @@
-"""How far a figure of a whole set of clips can be trusted, and what it would be of endless ones.
+"""Intervals of figures of a set of clips, and their extrapolation to infinitely many clips.
 
 A figure such as a Fréchet distance is no mean over clips, and it is biased by their number: with
 N clips it is too large by about c / N (an inception score too small). Hence:
@@ -6,24 +6,24 @@ N clips it is too large by about c / N (an inception score too small). Hence:
 - `interval`: delete-a-group jackknife (Kott 2001). The bootstrap would mislead: a resample holds
   0.63 N different clips, and its figure is biased by that much more.
 - `at_infinity`: the figure at several sizes up to N, fitted by a line in 1 / N, read at 0. Chong &
-  Forsyth 2020 (FID∞, IS∞), for sound Gui et al. 2024 (FAD∞).
+  Forsyth 2020 (FID∞, IS∞), for audio Gui et al. 2024 (FAD∞).
 """
 
 import numpy as np
 import scipy.stats
 
-GROUPS = 20  # that are left out in turn
+GROUPS = 20  # left out in turn
 SIZES, SMALLEST = 8, 0.25  # sizes of the fit, the smallest of them in N
-FEWEST = 8  # clips, below which neither is told
+FEWEST = 8  # clips, below which neither is computed
 LEVEL, SEED = 0.95, 0
 
 
 def interval(figure, clips: int):
-  """[low, high] that hold the figure with 95 %, None with fewer than 8 clips.
+  """95 % interval [low, high] of a figure, None with fewer than 8 clips.
 
   Args:
     figure: (int (K,) numbers of clips) -> float.
-    clips: N, how many there are.
+    clips: their number N.
   """
   if clips < FEWEST:
     return None
@@ -38,11 +38,11 @@ def interval(figure, clips: int):
 
 
 def at_infinity(figure, clips: int):
-  """The figure extrapolated to endlessly many clips; None with fewer than 8. Args: `interval`."""
+  """Figure extrapolated to infinitely many clips; None with fewer than 8. Args as `interval`."""
   if clips < FEWEST:
     return None
   rng = np.random.default_rng(SEED)
   # Evenly spaced in 1 / size: the line's two ends weigh alike.
   sizes = np.unique(np.round(1 / np.linspace(1 / clips, 1 / (SMALLEST * clips), SIZES)).astype(int))
-  found = [figure(np.sort(rng.choice(clips, size, replace=False))) for size in sizes]
-  return float(np.polyfit(1 / sizes, found, 1)[1])
+  values = [figure(np.sort(rng.choice(clips, size, replace=False))) for size in sizes]
+  return float(np.polyfit(1 / sizes, values, 1)[1])

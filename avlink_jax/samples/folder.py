@@ -1,13 +1,13 @@
-"""A samples folder: what was made, in files that any player opens, and a manifest that says how.
+"""Samples folders: generated clips in files that any player opens, and a manifest.
 
-    ID.mp4           picture and sound, of the same length within one video frame; a sound that has
-                     no picture is shown as its spectrogram, a picture without sound is silent
-    ID_low.mp4       the same at the base model's size and rate, of what was upsampled
-    ID.wav           the sound as it was made, where sound was made
+    ID.mp4           video and audio, of the same length within one video frame; audio without
+                     video is shown as its spectrogram, video without audio is silent
+    ID_low.mp4       of upsampled video: the same at the base model's size and rate
+    ID.wav           the audio, where it was generated
     manifest.jsonl   a row a clip: id, task, source, prompt, seed, steps, guidance, duration, files
 
-Files appear whole under their names, and a clip's row when all of its files are there.
-`samples/gallery.py` adds the page to look at them; `evaluate.py` reads two such folders.
+Files are complete when they appear under their names, and a clip's row is written after all of its
+files. `samples/gallery.py` adds a page that shows them; `evaluate.py` reads two such folders.
 """
 
 import hashlib
@@ -26,42 +26,42 @@ from avlink_jax.storage.atomic import write_text
 
 MANIFEST = 'manifest.jsonl'
 FIELDS = ('id', 'task', 'source', 'prompt', 'seed', 'steps', 'guidance', 'duration', 'files')
-WATCHABLE_WIDTH = 256  # pixels; smaller pictures are enlarged by a whole factor
+WATCHABLE_WIDTH = 256  # pixels; smaller frames are enlarged by a whole factor
 SUFFIXES = '.mp4', '_low.mp4', '.wav'
-NAME_BYTES = 200  # file systems take 255, and the hash and the suffix need some
+NAME_BYTES = 200  # file systems allow 255, of which hash and suffix take some
 
 
 def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_rate=None,
-                 record=None, source_video=None, source_audio=None, made=None, low=None,
+                 record=None, source_video=None, source_audio=None, generated=None, low=None,
                  low_fps=None) -> dict:
   """Writes one sample's files and its row in the manifest; the same id replaces both.
 
-  Of an older sample of that id nothing is left before the first new file is there, so that what
-  an interruption leaves is never half of each.
+  An older sample of that id is removed before the first new file is written, so that an
+  interruption never leaves half of each.
 
   Args:
-    folder: samples folder; made where it is missing.
+    folder: samples folder; created where it is missing.
     id: the clip's name. Its files are called `file_stem(id)`.
-    frames: uint8 (N, H, W, 3) RGB, None where there is no picture or `source_video` has it.
-      Pictures narrower than 256 pixels are enlarged by a whole factor, pixels kept square.
+    frames: uint8 (N, H, W, 3) RGB, None where there is no video or `source_video` has it.
+      Frames narrower than 256 pixels are enlarged by a whole factor, pixels kept square.
     fps: frames a second of `frames`.
-    audio: float32 (S,) mono in [-1, 1], None where there is no sound.
+    audio: float32 (S,) mono in [-1, 1], None where there is no audio.
     sample_rate: Hz of `audio`.
-    record: the row's other fields (task, source, prompt, seed, ..., and whatever else the
-      reader should know, such as `events`). Numpy scalars and arrays are welcome.
-    source_video: path of the conditioning clip: its own picture is kept, under `audio`, which
-      must be given.
-    source_audio: path of the conditioning clip, where the sound was given: its own sound, stereo
-      if it is, goes under `frames`, which must be given; `audio` is not looked at then.
-    made: which of 'audio' and 'video' were generated; it stands in the row. ID.wav is written
-      only where sound was. None: not told, and any `audio` becomes ID.wav.
-    low, low_fps: frames, as `frames`, that those were upsampled from, and how many a second; they
-      become ID_low.mp4, under the same sound.
+    record: the row's other fields (task, source, prompt, seed, ..., and others, such as
+      `events`). Numpy scalars and arrays are allowed.
+    source_video: path of the conditioning clip, in V2A: its own video is kept, with `audio`, which
+      is required.
+    source_audio: path of the conditioning clip, in A2V: its own audio, stereo if it is, goes with
+      `frames`, which are required; `audio` is ignored then.
+    generated: which of 'audio' and 'video' were generated; the row has it as `made`. ID.wav is
+      written only where audio was. None: unknown, and any `audio` becomes ID.wav.
+    low, low_fps: low-resolution frames that `frames` were upsampled from, and their rate; they
+      become ID_low.mp4, with the same audio.
 
   Returns:
-    the row, as it stands in the manifest. `files` maps `video`, `audio` and `low` to names in the
-    folder; fields of the contract that nobody gave are None. `picture` is 'spectrogram' where
-    the picture was drawn from the sound.
+    the row of the manifest. `files` maps `video`, `audio` and `low` to names in the folder; fields
+    of the contract without a value are None. `picture` is 'spectrogram' where the video was
+    rendered from the audio.
 
   Raises:
     UserError: the folder cannot be written, or a source would be overwritten.
@@ -69,54 +69,54 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
   """
   folder = make_folder(folder)
   stem = file_stem(id)
-  files, duration, told = {}, None, {} if made is None else {'made': sorted(made)}
-  video, small, wav = (folder / f'{stem}{suffix}' for suffix in SUFFIXES)
+  files, duration, extra = {}, None, {} if generated is None else {'made': sorted(generated)}
+  video, low_video, wav = (folder / f'{stem}{suffix}' for suffix in SUFFIXES)
   has_frames = frames is not None and len(frames) > 0
   if source_audio is not None and not has_frames:
     raise ValueError('source_audio goes under frames, and there are none')
   for source in filter(None, (source_video, source_audio)):
-    # Also a wav that is not written now: it may be an older sample's, which is removed.
-    if pathlib.Path(source).resolve() in (video.resolve(), small.resolve(), wav.resolve()):
+    # The wav too, even if none is written now: it may be an older sample's, which is removed.
+    if pathlib.Path(source).resolve() in (video.resolve(), low_video.resolve(), wav.resolve()):
       raise UserError(f'{source} is the input itself: give another folder for the output')
-  _take_back(folder, id)
+  _remove_old(folder, id)
   if audio is not None:
     duration = len(audio) / sample_rate
-  if audio is not None and source_audio is None and (made is None or 'audio' in made):
+  if audio is not None and source_audio is None and (generated is None or 'audio' in generated):
     files['audio'] = wav.name
     mux.write_wav(wav, audio, sample_rate)
   if source_video is not None:
-    mux.replace_sound(source_video, video, audio, sample_rate)
+    mux.replace_audio(source_video, video, audio, sample_rate)
   elif has_frames:
     duration = len(frames) / fps
-    sound = dict(audio=audio, sample_rate=sample_rate, source_audio=source_audio)
-    mux.write_mp4(video, frames=enlarge(frames), fps=fps, **sound)
+    audio_options = dict(audio=audio, sample_rate=sample_rate, source_audio=source_audio)
+    mux.write_mp4(video, frames=enlarge(frames), fps=fps, **audio_options)
     if low is not None:
-      files['low'] = small.name
-      mux.write_mp4(small, frames=enlarge(low), fps=low_fps, **sound)
+      files['low'] = low_video.name
+      mux.write_mp4(low_video, frames=enlarge(low), fps=low_fps, **audio_options)
   elif audio is not None:
-    told['picture'] = 'spectrogram'
+    extra['picture'] = 'spectrogram'
     mux.write_mp4(video, frames=spectrogram_frames(audio, sample_rate), fps=FRAME_FPS,
                   audio=audio, sample_rate=sample_rate)
   if source_video is not None or has_frames or audio is not None:
     files['video'] = video.name
   row = dict.fromkeys(FIELDS)
-  row.update({'duration': duration, **(record or {}), **told, 'id': id, 'files': files})
+  row.update({'duration': duration, **(record or {}), **extra, 'id': id, 'files': files})
   _put_row(folder, row)
   return row
 
 
 def enlarge(frames, width: int = WATCHABLE_WIDTH):
-  """Repeats pixels so that the picture is at least `width` wide. (N, H, W, 3) -> (N, kH, kW, 3)."""
+  """Repeats pixels so that frames are at least `width` wide: (N, H, W, 3) -> (N, kH, kW, 3)."""
   factor = max(1, math.ceil(width / frames.shape[2]))
   return np.repeat(np.repeat(frames, factor, axis=1), factor, axis=2)
 
 
 def file_stem(id: str) -> str:
-  """A file name for an id: the id itself wherever it can be one, so that `evaluate` finds pairs.
+  """File name for an id: the id itself wherever possible, so that `evaluate` matches pairs.
 
-  Path separators, control characters, lone surrogates and leading dots go, and what is longer
-  than 200 bytes is cut; an id that had to be changed gets eight digits of its hash at the end,
-  so that two ids never share a name.
+  Path separators, control characters, lone surrogates and leading dots are removed, and names
+  are cut to 200 bytes; a changed id gets eight digits of its hash at the end, so that two ids
+  never share a name.
   """
   stem = re.sub(r'[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]', '_', id).lstrip('.')
   stem = stem.encode()[:NAME_BYTES].decode(errors='ignore')
@@ -126,7 +126,7 @@ def file_stem(id: str) -> str:
 
 
 def make_folder(folder) -> pathlib.Path:
-  """Makes sure that `folder` is there and can be written to, else raises UserError."""
+  """Creates `folder` if need be; raises UserError where it cannot be written to."""
   folder = pathlib.Path(folder)
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def make_folder(folder) -> pathlib.Path:
 
 
 def read_manifest(folder) -> list:
-  """The rows of a folder's `manifest.jsonl`, each with `id` and `files`; [] where there is none.
+  """Rows of a folder's `manifest.jsonl`, each with `id` and `files`; [] where there is none.
 
   Raises:
     UserError: a line is no row.
@@ -160,14 +160,14 @@ def read_manifest(folder) -> list:
 
 
 def low_files(rows) -> set:
-  """Names of the files that are pictures before they were enlarged: of `read_manifest`'s rows."""
+  """Names of the low-resolution videos in `read_manifest`'s rows."""
   files = [(kind, str(name)) for row in rows for kind, name in row['files'].items()]
   return {name for kind, name in files if kind == 'low'} - {
     name for kind, name in files if kind != 'low'}
 
 
-def whole(folder) -> dict:
-  """{id: row} of the clips in a samples folder of which every file is there."""
+def complete(folder) -> dict:
+  """Mapping {id: row} of the clips in a samples folder whose files all exist."""
   folder = pathlib.Path(folder)
   return {row['id']: row for row in read_manifest(folder) if row['files'] and all(
       name in _names(row['id']) and (folder / name).is_file()
@@ -175,10 +175,10 @@ def whole(folder) -> dict:
 
 
 def event_times(row):
-  """The exact times in a manifest's row: float64 (E,) seconds, None where it knows none.
+  """Exact event times of a manifest's row: float64 (E,) seconds, None where it has none.
 
   Raises:
-    UserError: what stands there are no times.
+    UserError: they are no list of seconds.
   """
   if row.get('events') is None:
     return None
@@ -189,12 +189,12 @@ def event_times(row):
 
 
 def _names(id):
-  """What the files of a clip may be called. Nothing else is ever removed."""
+  """Possible file names of a clip. No other file is ever removed."""
   return {f'{file_stem(id)}{suffix}' for suffix in SUFFIXES}
 
 
-def _take_back(folder, id):
-  """Removes an older sample's files; its row keeps its place, and says that there are none."""
+def _remove_old(folder, id):
+  """Removes an older sample's files; its row keeps its place, without files."""
   old = next((row for row in read_manifest(folder) if row['id'] == id and row['files']), None)
   if old is not None:
     for name in _names(id) & set(map(str, old['files'].values())):
@@ -205,12 +205,12 @@ def _take_back(folder, id):
 def _put_row(folder, row):
   rows = {old['id']: old for old in read_manifest(folder)}
   rows[row['id']] = row
-  lines = [json.dumps(r, default=_plain) for r in rows.values()]
+  lines = [json.dumps(r, default=_to_json) for r in rows.values()]
   write_text(folder / MANIFEST, '\n'.join(lines) + '\n')
 
 
-def _plain(value):
-  """Numpy's and pathlib's values as JSON knows them."""
+def _to_json(value):
+  """Converts numpy's and pathlib's values for JSON."""
   if isinstance(value, np.ndarray | np.generic):
     return value.tolist()
   if isinstance(value, pathlib.PurePath):

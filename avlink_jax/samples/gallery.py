@@ -1,8 +1,8 @@
-"""`index.html` of a samples folder: look at and listen to each clip beside its reference.
+"""Gallery of a samples folder, `index.html`: each clip beside its reference.
 
-One page that opens from file:// and fetches nothing: clips are relative paths, pictures of the
-sound and, where the picture was made, of the frames are files in `figures/`, style and script
-stand in the page. Whatever comes from a manifest is escaped.
+One page that opens from file:// and fetches nothing: clips are relative paths; spectrograms and,
+where video was generated, strips of frames are files in `figures/`; style and script are in the
+page. Whatever comes from a manifest is escaped.
 """
 
 import html
@@ -15,6 +15,7 @@ import urllib.parse
 import numpy as np
 from PIL import Image
 
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import decode as media
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics import av_align, onset
@@ -23,22 +24,23 @@ from avlink_jax.samples.spectrogram import spectrogram_png
 from avlink_jax.storage.atomic import write_bytes, write_text
 
 FIGURES = 'figures'
-STRIP_HEIGHT, STRIP_FRAMES = 72, 12  # pixels; pictures in a row
-MADE = {(): 'Generated', ('audio',): 'Generated sound', ('video',): 'Generated picture',
-        ('audio', 'video'): 'Generated picture and sound'}
+STRIP_HEIGHT, STRIP_FRAMES = 72, 12  # pixels; frames in a row
+HEADINGS = {(): 'Generated', ('audio',): 'Generated sound', ('video',): 'Generated picture',
+            ('audio', 'video'): 'Generated picture and sound'}
 VIDEO_SUFFIXES = ('.mp4', '.webm', '.mkv', '.mov')  # what a browser has a player for
-SOUND_SUFFIXES = ('.wav', '.flac', '.mp3', '.ogg', '.m4a')
+AUDIO_SUFFIXES = ('.wav', '.flac', '.mp3', '.ogg', '.m4a')
 
 
-def write_gallery(folder, reference=None, scores=None, heading='') -> pathlib.Path:
+def write_gallery(folder, reference=None, scores=None, heading='', overview='') -> pathlib.Path:
   """Writes `index.html` and `figures/` for the clips in the folder's manifest.
 
   Args:
     folder: a samples folder (`samples/folder.py`).
     reference: a folder with clips of the same names, shown beside; with a manifest (whose
-      exact events are drawn) or without. None shows the samples alone.
-    scores: what `evaluate.evaluate` returned, for the table on top and at each clip.
-    heading: over each clip, where nothing was generated; '' says what was.
+      exact events are drawn) or without. None: no reference is shown.
+    scores: result of `evaluate.evaluate`, for the table on top and at each clip.
+    heading: over each clip; '' names what was generated.
+    overview: HTML above the clips, about all of them; whatever it quotes must be escaped.
 
   Returns:
     the path of the page.
@@ -57,33 +59,34 @@ def write_gallery(folder, reference=None, scores=None, heading='') -> pathlib.Pa
     other = references.get(row['id'])
     if other is None and reference:
       other = _bare_reference(reference, stem)
-    made = _made(row)
-    sides = [_side(folder, folder, row, stem, heading or MADE[made], other,
-                   'video' in made)]
+    generated = _generated(row)
+    sides = [_side(folder, folder, row, stem, heading or HEADINGS[generated], other,
+                   'video' in generated)]
     if row['files'].get('low'):
       sides.append(_low_side(folder, row, f'{stem}.low'))
     if other is not None:
       sides.append(_side(folder, pathlib.Path(reference), other, f'{stem}.reference', 'Reference',
-                         other, 'video' in made))
+                         other, 'video' in generated))
     cards.append(_card(folder, row, sides, per_clip.get(stem, {})))
   title = f'{folder.resolve().parent.name}/{folder.resolve().name}'
   page = PAGE.format(
     title=html.escape(title), style=STYLE, script=SCRIPT, count=len(rows),
+    overview=overview,
     legend=LEGEND if rows else '<p class="none">No clip has been written here yet.</p>',
     scores=_score_tables(scores, rows) if scores else '', cards='\n'.join(cards))
   write_text(folder / 'index.html', page)
   return folder / 'index.html'
 
 
-def _made(row):
-  """What of a sample was generated, a key of MADE; () where its row does not tell."""
-  told = row.get('made')
-  return tuple(kind for kind in ('audio', 'video') if isinstance(told, list) and kind in told)
+def _generated(row):
+  """Generated modalities of a sample, a key of HEADINGS; () where its row does not name them."""
+  made = row.get('made')
+  return tuple(kind for kind in ('audio', 'video') if isinstance(made, list) and kind in made)
 
 
 def _bare_reference(reference, stem):
-  """A row for a clip that stands in a folder without a manifest, None where there is none."""
-  for suffix in VIDEO_SUFFIXES + SOUND_SUFFIXES:
+  """Manifest row for a clip in a folder without a manifest, None where there is no such clip."""
+  for suffix in VIDEO_SUFFIXES + AUDIO_SUFFIXES:
     path = pathlib.Path(reference) / f'{stem}{suffix}'
     if path.is_file():
       return {'id': stem, 'files': {'video': path.name}}
@@ -91,14 +94,14 @@ def _bare_reference(reference, stem):
 
 
 def _side(page_folder, folder, row, figure, name, reference, with_frames):
-  """One half of a card: player, then frames and the picture of its sound on a time axis.
+  """One half of a card: player, then frames and spectrogram on a time axis.
 
   Returns (seconds shown, html with {scale} to be filled in by the card).
   """
-  # A picture that was drawn for a sound without one is no more than what stands beside it.
+  # Video that was rendered from the audio shows no more than the spectrogram beside it.
   order = ('audio', 'video') if row.get('picture') else ('video', 'audio')
   names = [row['files'][kind] for kind in order if row['files'].get(kind)]
-  path = _inside(folder, names[0] if names else None)
+  path = _file_in(folder, names[0] if names else None)
   if path is None:
     return 0.0, BROKEN_SIDE.format(name=name, reason='file missing')
   try:
@@ -107,16 +110,16 @@ def _side(page_folder, folder, row, figure, name, reference, with_frames):
     return 0.0, BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
   events = event_times(row if row.get('events') is not None else reference or {})
   events = [] if events is None else events[(events >= 0) & (events < clip.duration)]
-  sound, told = _sound(page_folder, figure, clip, events)
+  spectrogram, note = _spectrogram(page_folder, figure, clip, events)
   return clip.duration, SIDE.format(
-    name=name, told=told, player='audio' if path.suffix.lower() in SOUND_SUFFIXES else 'video',
-    url=_url(path, page_folder), frames=_frames(page_folder, figure, clip), sound=sound,
-    duration=f'{clip.duration:.6f}', ticks=_ticks(clip.duration))
+    name=name, note=note, player='audio' if path.suffix.lower() in AUDIO_SUFFIXES else 'video',
+    url=_url(path, page_folder), frames=_frame_strip(page_folder, figure, clip),
+    spectrogram=spectrogram, duration=f'{clip.duration:.6f}', ticks=_ticks(clip.duration))
 
 
 def _low_side(folder, row, figure):
-  """The picture before it was enlarged: player and frames, as `_side` gives them."""
-  path, name = _inside(folder, row['files']['low']), 'Low resolution'
+  """Low-resolution video: player and frames, as `_side` returns them."""
+  path, name = _file_in(folder, row['files']['low']), 'Low resolution'
   if path is None:
     return 0.0, BROKEN_SIDE.format(name=name, reason='file missing')
   try:
@@ -124,59 +127,60 @@ def _low_side(folder, row, figure):
   except MediaError as error:
     return 0.0, BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
   return clip.duration, SIDE.format(
-    name=name, told='before it was enlarged', player='video', url=_url(path, folder),
-    frames=_frames(folder, figure, clip), sound='', duration=f'{clip.duration:.6f}',
+    name=name, note='before it was enlarged', player='video', url=_url(path, folder),
+    frames=_frame_strip(folder, figure, clip), spectrogram='', duration=f'{clip.duration:.6f}',
     ticks=_ticks(clip.duration))
 
 
 def _decode(path, with_frames):
-  """A clip with its sound, and small frames if they are asked for and there are any."""
-  if with_frames and path.suffix.lower() not in SOUND_SUFFIXES:
+  """Decodes a clip with its audio, and small frames if wanted and possible."""
+  if with_frames and path.suffix.lower() not in AUDIO_SUFFIXES:
     try:
       return media.decode(path, height=STRIP_HEIGHT, sample_rate=onset.DETECTION_RATE,
                           need_audio=False)
     except MediaError:
-      pass  # without them it may do, or the reason is told below
+      pass  # the audio may do without, or the reason is raised below
   return media.decode(path, sample_rate=onset.DETECTION_RATE, need_video=False, need_audio=False)
 
 
-def _frames(page_folder, figure, clip):
-  """Writes some frames in a row, each where its time is -> html that shows them."""
+def _frame_strip(page_folder, figure, clip):
+  """Writes frames in a row, each at its time; returns the html that shows them."""
   if not len(clip.frames):
     return ''
   step = clip.duration / STRIP_FRAMES
-  frames, _ = media.resample_frames(clip, step / 2, STRIP_FRAMES, 1 / step)
-  picture = page_folder / FIGURES / f'{figure}.frames.jpg'
+  frames, _ = resample_frames(clip, step / 2, STRIP_FRAMES, 1 / step)
+  image_path = page_folder / FIGURES / f'{figure}.frames.jpg'
   Image.fromarray(np.concatenate(frames, axis=1)).save(file := io.BytesIO(), 'JPEG', quality=90)
-  write_bytes(picture, file.getvalue())
-  return f'<img class="strip" loading="lazy" src="{_url(picture, page_folder)}" alt="Frames">'
+  write_bytes(image_path, file.getvalue())
+  return f'<img class="strip" loading="lazy" src="{_url(image_path, page_folder)}" alt="Frames">'
 
 
-def _sound(page_folder, figure, clip, events):
-  """Writes the picture of a clip's sound -> (html that shows it, what it shows in words)."""
+def _spectrogram(page_folder, figure, clip, events):
+  """Writes a clip's spectrogram; returns (html that shows it, a note on what it shows)."""
   if not clip.audio.size:
     return '<div class="silent">no sound</div>', 'no sound'
   onsets = onset.suppress(onset.detect_onsets(clip.audio, clip.sample_rate)).times
-  picture = page_folder / FIGURES / f'{figure}.png'
-  write_bytes(picture, spectrogram_png(clip.audio, clip.sample_rate, onsets, events))
-  told = f'{len(onsets)} onsets' + (f' · {len(events)} events' if len(events) else '')
-  return f'<img loading="lazy" src="{_url(picture, page_folder)}" alt="Spectrogram, {told}">', told
+  image_path = page_folder / FIGURES / f'{figure}.png'
+  write_bytes(image_path, spectrogram_png(clip.audio, clip.sample_rate, onsets, events))
+  note = f'{len(onsets)} onsets' + (f' · {len(events)} events' if len(events) else '')
+  url = _url(image_path, page_folder)
+  return f'<img loading="lazy" src="{url}" alt="Spectrogram, {note}">', note
 
 
-def _inside(folder, name):
-  """The file that a manifest names, None unless it is a file inside that folder."""
+def _file_in(folder, name):
+  """Path of the file that a manifest names, None unless it lies inside that folder."""
   if not name:
     return None
   path = pathlib.Path(folder) / str(name)
   try:
     inside = path.resolve().is_relative_to(pathlib.Path(folder).resolve())
     return path if inside and path.is_file() else None
-  except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a zero byte in it
+  except (OSError, RuntimeError, ValueError):  # too long, a circle of links, a zero byte
     return None
 
 
 def _url(path, page_folder):
-  """A relative address, as it goes into an attribute."""
+  """Relative address, escaped for an attribute."""
   relative = os.path.relpath(path, page_folder).replace(os.sep, '/')
   return html.escape(urllib.parse.quote(relative, errors='surrogateescape'))
 
@@ -190,20 +194,20 @@ def _ticks(duration):
 
 
 def _card(folder, row, sides, scores):
-  """One clip: what it is, the two sides on one time scale, its scores."""
+  """Card of one clip: its manifest row, the two sides on one time scale, its scores."""
   longest = max(seconds for seconds, _ in sides) or 1.0
   body = ''.join(part.replace('{scale}', f'{100 * seconds / longest:.3f}')
                  for seconds, part in sides)
   units = {'duration': ' s'}
-  facts = [(name, f'{_short(row[name])}{units.get(name, "")}')
-           for name in ('task', 'source', 'seed', 'steps', 'guidance', 'duration')
-           if row.get(name) is not None]
-  named = ('onset_accuracy', 'onset_f1', 'event_f1') if _sound_made(row) else ()
-  facts += [(name.removeprefix('onset_').replace('_', ' '), _short(scores[name]))
-            for name in named + ('av_align', 'motion_event_f1') if scores.get(name) is not None]
+  details = [(name, f'{_short(row[name])}{units.get(name, "")}')
+             for name in ('task', 'source', 'seed', 'steps', 'guidance', 'duration')
+             if row.get(name) is not None]
+  shown = ('onset_accuracy', 'onset_f1', 'event_f1') if _audio_generated(row) else ()
+  details += [(name.removeprefix('onset_').replace('_', ' '), _short(scores[name]))
+              for name in shown + ('av_align', 'motion_event_f1') if scores.get(name) is not None]
   chips = ''.join(f'<span><b>{html.escape(name)}</b> {html.escape(value)}</span>'
-                  for name, value in facts)
-  wave = _inside(folder, row['files'].get('audio'))
+                  for name, value in details)
+  wave = _file_in(folder, row['files'].get('audio'))
   if wave is not None and row['files'].get('video'):
     chips += f'<a href="{_url(wave, folder)}">wav</a>'
   prompt = row.get('prompt')
@@ -215,35 +219,35 @@ def _short(value):
   return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
-def _sound_made(row):
-  """Whether a sample's sound can be judged: a given one would be compared with itself."""
-  return _made(row) != ('video',)
+def _audio_generated(row):
+  """Tells whether a sample's audio is scored: conditioning audio would match itself."""
+  return _generated(row) != ('video',)
 
 
 def _score_tables(scores, rows):
-  """The means of `evaluate`, a family a row, each with its control below: sound, then picture."""
-  of_sound = (('onset_', 'against the onsets of the reference'),
-              ('control_onset_', 'control: against other clips'),
-              ('event_', 'against exact times'),
-              ('control_event_', 'control: against other clips'),
-              ('reference_event_', "the reference's own sound against exact times"))
-  of_picture = (('', "the picture's motion against its sound, and against exact times"),
+  """Tables of the means of `evaluate`, a family a row, its control below: audio, then video."""
+  audio_rows = (('onset_', 'against the onsets of the reference'),
+                ('control_onset_', 'control: against other clips'),
+                ('event_', 'against exact times'),
+                ('control_event_', 'control: against other clips'),
+                ('reference_event_', "the reference's own sound against exact times"))
+  video_rows = (('', "the picture's motion against its sound, and against exact times"),
                 ('control_', 'control: against other clips'),
                 ('reference_', 'the reference against its own sound'))
   motion = ('av_align', *(f'motion_event_{name}' for name in av_align.EVENT_NAMES))
   return ''.join([
-    _score_table(scores, of_sound, onset.NAMES) if any(map(_sound_made, rows)) else '',
-    _score_table(scores, of_picture, motion)])
+    _score_table(scores, audio_rows, onset.NAMES) if any(map(_audio_generated, rows)) else '',
+    _score_table(scores, video_rows, motion)])
 
 
 def _score_table(scores, families, names):
-  """One table, '' where none of its values is known."""
+  """One table; '' where none of its values is known."""
   lines = []
-  for prefix, told in families:
+  for prefix, label in families:
     values = [scores.get(prefix + name) for name in names]
     if any(value is not None for value in values):
       cells = ''.join(f'<td>{"–" if value is None else f"{value:.3f}"}</td>' for value in values)
-      lines.append(f'<tr class="{prefix.split("_")[0]}"><th>{told}</th>{cells}</tr>')
+      lines.append(f'<tr class="{prefix.split("_")[0]}"><th>{label}</th>{cells}</tr>')
   if not lines:
     return ''
   heads = ''.join(f'<td>{name.replace("_", " ")}</td>' for name in names)
@@ -251,10 +255,10 @@ def _score_table(scores, families, names):
   return f'<div class="scores"><table>{"".join(lines)}</table></div>'
 
 
-SIDE = '''<section class="side"><h3>{name} <small>{told}</small></h3>
+SIDE = '''<section class="side"><h3>{name} <small>{note}</small></h3>
 <{player} controls preload="none" src="{url}"></{player}>
 <div class="scale"><div class="track" data-duration="{duration}" style="width:{{scale}}%">
-{frames}{sound}<div class="head"></div></div>
+{frames}{spectrogram}<div class="head"></div></div>
 <div class="axis" style="width:{{scale}}%">{ticks}</div></div></section>
 '''
 
@@ -272,7 +276,7 @@ PAGE = '''<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{style}</style></head>
 <body><header><h1>{title}</h1><p>{count} clips</p></header>
-{scores}{legend}<main>{cards}</main><script>{script}</script></body></html>
+{scores}{legend}{overview}<main>{cards}</main><script>{script}</script></body></html>
 '''
 
 STYLE = '''

@@ -1,4 +1,4 @@
-"""Pictures of sound: log-mel spectrograms as arrays, as PNG files and as frames of a video."""
+"""Log-mel spectrograms as images: arrays, PNG files and frames of a video."""
 
 import io
 import math
@@ -11,21 +11,21 @@ from PIL import Image
 MAGMA = ((0, 0, 4), (24, 15, 62), (69, 16, 119), (114, 31, 129), (159, 47, 127),
          (205, 64, 113), (241, 96, 93), (253, 149, 103), (254, 201, 141), (252, 253, 191))
 ONSET_COLOUR, EVENT_COLOUR = (72, 224, 240), (255, 255, 255)
-LEVELS = 254  # of the colour map; the last two of 256 palette entries are the lines' colours
+LEVELS = 254  # of the colour map; the other two palette entries are the lines' colours
 DYNAMIC_RANGE = math.log(1e4)  # nats of magnitude: 80 dB
 FLOOR = math.log(1e-5)  # where log-mels are clipped (`codecs/mel.py`)
 COLUMNS_PER_SECOND, MAX_COLUMNS = 100, 2000
 MEL_BINS = 96
 ENLARGED = 2  # pixels a bin
-EVENT_HEIGHT = 0.14  # of the picture, at its foot
-FRAME_SIZE, FRAME_FPS = (256, 144), 6  # width and height of a sound's frames, frames a second
+EVENT_HEIGHT = 0.14  # of the image, at its bottom
+FRAME_SIZE, FRAME_FPS = (256, 144), 6  # width, height and rate of `spectrogram_frames`
 
 
 def spectrogram_image(log_mel) -> np.ndarray:
-  """Log-mel (T, M), natural log of magnitude, as uint8 (M', T', 3): time right, pitch up.
+  """Image uint8 (M', T', 3) of a log-mel (T, M), natural log of magnitude: time right, pitch up.
 
-  The loudest 80 dB from dark to light; what is silent all over is dark all over. Bins become
-  squares of whole pixels, so that the picture is at least 128 high.
+  The loudest 80 dB from dark to light; silence is dark. Bins become squares of whole pixels, so
+  that the image is at least 128 high.
   """
   levels = _levels(log_mel)
   factor = math.ceil(128 / levels.shape[0])
@@ -33,13 +33,13 @@ def spectrogram_image(log_mel) -> np.ndarray:
 
 
 def spectrogram_png(audio, sample_rate: int, onsets=(), events=()) -> bytes:
-  """A PNG of the log-mel spectrogram of a sound with its onsets drawn in.
+  """PNG of the log-mel spectrogram of audio, with its onsets drawn in.
 
   Args:
-    audio: float (S,) mono. The picture spans its length; S = 0 gives one dark column.
+    audio: float (S,) mono. The image spans its length; S = 0 gives one dark column.
     sample_rate: Hz.
     onsets: seconds; full-height cyan lines.
-    events: seconds, exact; white ticks at the foot.
+    events: exact seconds; white ticks at the bottom.
   """
   levels = _levels(_log_mel(audio, sample_rate)).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
   height, width = levels.shape
@@ -58,24 +58,24 @@ def spectrogram_png(audio, sample_rate: int, onsets=(), events=()) -> bytes:
 
 
 def spectrogram_frames(audio, sample_rate: int):
-  """A picture to go with a sound that has none: its spectrogram, standing still.
+  """Still video for audio without any: its spectrogram.
 
   Args:
     audio: float (S,) mono.
     sample_rate: Hz.
 
   Returns:
-    uint8 (N, 144, 256, 3), a read-only view of one picture; N / FRAME_FPS seconds hold the whole
-    sound, and N is at least 1.
+    uint8 (N, 144, 256, 3), a read-only view of one image; N / FRAME_FPS seconds cover the audio,
+    and N is at least 1.
   """
-  picture = Image.fromarray(_palette()[_levels(_log_mel(audio, sample_rate))])
-  picture = np.asarray(picture.resize(FRAME_SIZE, Image.Resampling.BILINEAR))
+  image = Image.fromarray(_palette()[_levels(_log_mel(audio, sample_rate))])
+  image = np.asarray(image.resize(FRAME_SIZE, Image.Resampling.BILINEAR))
   count = max(1, math.ceil(round(len(audio) / sample_rate * FRAME_FPS, 6)))
-  return np.broadcast_to(picture, (count, *picture.shape))
+  return np.broadcast_to(image, (count, *image.shape))
 
 
 def _log_mel(audio, sample_rate):
-  """(S,) -> natural log of mel magnitude (T, 96), some 100 columns a second, up to 8 kHz."""
+  """Natural log of mel magnitude (T, 96) of audio (S,), some 100 columns a second, to 8 kHz."""
   hop = max(sample_rate // COLUMNS_PER_SECOND, len(audio) // MAX_COLUMNS)
   window = 2 ** round(math.log2(0.064 * sample_rate))
   audio = np.pad(np.asarray(audio, np.float32), (0, max(0, window - len(audio))))
@@ -94,7 +94,7 @@ def _levels(log_mel):
 
 
 def _palette():
-  """uint8 (256, 3): the colour map, then the colours of onsets and events."""
+  """Palette uint8 (256, 3): the colour map, then the colours of onsets and events."""
   anchors = np.linspace(0, LEVELS - 1, len(MAGMA))
   ramp = [np.interp(np.arange(LEVELS), anchors, channel) for channel in zip(*MAGMA, strict=True)]
   return np.vstack([np.stack(ramp, 1), ONSET_COLOUR, EVENT_COLOUR]).round().astype(np.uint8)

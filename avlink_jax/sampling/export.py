@@ -2,22 +2,21 @@
 
 import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
 
 from avlink_jax.data import batch as batches
 from avlink_jax.errors import UserError
-from avlink_jax.samples.folder import make_folder, whole, write_sample
+from avlink_jax.samples.folder import complete, make_folder, write_sample
 from avlink_jax.samples.gallery import write_gallery
 from avlink_jax.sampling import resume
 from avlink_jax.sampling.reconstruction import Reconstruction
 from avlink_jax.sampling.sampler import Sampler
 from avlink_jax.storage.atomic import sweep, write_text
+from avlink_jax.storage.console import Progress, say
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import hosts, memory
-from avlink_jax.training.log import Progress
 
 SAMPLERS = {'flow': Sampler, 'reconstruction': Reconstruction}  # by task.sampler
 # How `write_sample` is given a clip's own medium: decoded, or as the user's file has it.
@@ -53,8 +52,8 @@ class Exporter:
     made_of = self._made_of(trained, inputs, seed) if self._first else {}
     missing = self._missing(clips, folders, made_of)
     if len(missing) < len(clips):
-      print(f'{len(clips) - len(missing)} of {len(clips)} clips are in {output} already, made of '
-            'the same: kept', file=sys.stderr, flush=True)
+      say(f'{len(clips) - len(missing)} of {len(clips)} clips are in {output} already, made of '
+          'the same: kept')
     for clip, prompts, sample in self._samples(trained, missing, inputs, seed):
       if not self._first:
         continue
@@ -62,7 +61,7 @@ class Exporter:
                     made_of=made_of[clip.id])
       if len(generate) > 1:
         record['prompts'] = prompts
-      write_sample(output, clip.id, made=generate, **self._shown(clip, sample, inputs.own),
+      write_sample(output, clip.id, generated=generate, **self._shown(clip, sample, inputs.own),
                    record=dict(task=self.config.task, seed=seed, steps=self.config.sample.steps,
                                guidance=self.config.sample.guidance, **record))
       if not inputs.own:
@@ -89,7 +88,7 @@ class Exporter:
     if self._first:
       for folder in folders:
         sweep(folder)
-      there = [whole(folder) for folder in folders]
+      there = [complete(folder) for folder in folders]
       wanted = np.array([any(rows.get(clip.id, {}).get('made_of') != made_of[clip.id]
                              for rows in there) for clip in clips])
     return [clip for clip, want in zip(clips, hosts.as_the_first(wanted), strict=True) if want]
@@ -97,8 +96,8 @@ class Exporter:
   def _samples(self, trained, clips, inputs, seed):
     """Yields (clip, its prompts, its sample) as they come, and says how far it is."""
     task, upsampler = self.task, self.upsampler
-    sampled, enlarged = (Progress(word, len(clips), self._first)
-                         for word in ('sampled', 'upsampled'))
+    sampled, enlarged = (Progress(verb, len(clips), every=0.0, write=self._first)
+                         for verb in ('sampled', 'upsampled'))
     for group in self._sampler.batches(clips):
       chosen = [clips[i] for i in group]
       prompts = [inputs.prompts(clip, task.generate) for clip in chosen]

@@ -8,8 +8,7 @@ not the path it was read from.
 import hashlib
 import json
 
-import jax
-import numpy as np
+from avlink_jax.storage.digest import add_tree
 
 FORMAT = 2  # to be raised when the same settings begin to make other samples
 PARTS = ('task', 'codec', 'video_codec', 'codec_loss', 'text', 'towers', 'fusion', 'flow', 'sample',
@@ -33,7 +32,7 @@ def of_run(task, names, seed):
     parts[part] = {k: v for k, v in parts[part].items() if k not in keys}
   digest = hashlib.sha256(json.dumps(
       [FORMAT, parts, task.generate, names, seed], sort_keys=True).encode())
-  _feed(digest, task.decoder_weights)
+  add_tree(digest, task.decoder_weights)
   return digest
 
 
@@ -47,12 +46,5 @@ def of_sample(run, task, clip, prompts, own):
   # Prompts as the model gets them, so that the text encoder's weights count too.
   words = [text.prepare(sorted(prompts.values())) for text in task.models.texts.values()
            ] if task.prompted else None
-  _feed(digest, [clip.frames, clip.frame_times, clip.audio, clip.events, clip.features, words])
+  add_tree(digest, [clip.frames, clip.frame_times, clip.audio, clip.events, clip.features, words])
   return digest.hexdigest()[:16]
-
-
-def _feed(digest, tree):
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    array = np.asarray(leaf)
-    digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

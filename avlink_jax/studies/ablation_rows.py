@@ -1,4 +1,4 @@
-"""What the rows of configs/ablations.py are at a scale: which are the same, which are scored."""
+"""Rows of configs/ablations.py at a scale: which are equal, which are scored."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ from avlink_jax.training.resilience.config_drift import flat
 
 @functools.cache
 def settings(name, scale):
-  """{key: value} of a row's config, whatever it is called."""
+  """Mapping {key: value} of a row's config, without its name."""
   config = flat(ablations.get_config(f'{name}:{scale}').to_dict())
   return {key: value for key, value in config.items() if key != 'name'}
 
@@ -20,25 +20,25 @@ def _marks(scale):
 
 
 def the_same(name, scale):
-  """The first row that is the very same at this scale, such as 'ours' for 'guidance_5'."""
+  """First row with equal settings at this scale, such as 'ours' for 'guidance_5'."""
   marks = _marks(scale)
   return next(other for other in marks if marks[other] == marks[name])
 
 
 def scored(name, scale):
-  """Whether a row goes one way, so that there is something to score."""
+  """Tells whether a row generates one modality, so that it can be scored."""
   config = ablations.get_config(f'{name}:{scale}')
   return len(config.generate) == 1 or bool(config.sample.direction)
 
 
 def generated(name, scale):
-  """'audio' or 'video'."""
+  """Modality that a row generates: 'audio' or 'video'."""
   config = ablations.get_config(f'{name}:{scale}')
   return config.sample.direction or config.generate[0]
 
 
 def changes(name, scale):
-  """{key: (value in the row it is compared with, own value)}."""
+  """Differences from the row it is compared with: {key: (value there, own value)}."""
   own = settings(name, scale)
   base = settings('ours_a2v' if generated(name, scale) == 'video' else 'ours', scale)
   return {key: (base.get(key), own.get(key)) for key in sorted(base.keys() | own.keys())

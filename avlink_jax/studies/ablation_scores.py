@@ -1,9 +1,9 @@
-"""What the scores of several seeds come to together, and whether one row is better than another.
+"""Scores of several seeds combined, and comparisons of rows.
 
-A figure that every clip has is averaged over a clip's seeds first and over clips then; its
-interval is the bootstrap over clips (avlink_jax/metrics/bootstrap.py), a drawn clip bringing all
-its seeds. So the interval tells of other clips, and the seeds' own means, beside it, of other
-trainings. A figure of a whole folder (a Fréchet distance) has its seeds' lowest and highest.
+A figure of single clips is averaged over a clip's seeds first and over clips then; its interval is
+the bootstrap over clips (avlink_jax/metrics/bootstrap.py), a drawn clip bringing all its seeds. So
+the interval covers other clips, and the seeds' own means, beside it, other trainings. A figure of a
+whole folder (a Fréchet distance) has its seeds' lowest and highest.
 """
 
 import json
@@ -17,9 +17,9 @@ from avlink_jax.metrics import bootstrap
 NAME = re.compile(r'(.+)-seed_(-?\d+)\.json')
 CONTROL, REFERENCE = 'control_', 'reference_'  # as the JSON of --mode=evaluate has them
 LOWER = ('fad_', 'fd_', 'kl_', 'fid_', 'fvd_')  # the lower the better; of all others the higher
-# Of the families with companions, the one that is shown.
+# The figure shown of each family.
 FAMILIES = {'onset_': 'onset_accuracy', 'event_': 'event_f1', 'motion_event_': 'motion_event_f1'}
-# What tells nothing, since it was given: the picture of V2A, the sound of A2V.
+# Meaningless figures of the conditioning modality: the video of V2A, the audio of A2V.
 GIVEN = {'audio': ('motion_event_', 'fid_', 'fvd_'),
          'video': ('onset_', 'event_', 'fad_', 'fd_', 'is_', 'kl_', 'clap')}
 MAIN = {'audio': ('event_f1', 'onset_accuracy'), 'video': ('motion_event_f1', 'av_align')}
@@ -27,10 +27,10 @@ HOLDS, FAILS, OPEN, EQUAL = 'holds', 'does not hold', 'within the interval', 'eq
 
 
 def read(folder):
-  """{row: {seed: what --mode=evaluate wrote}} of DIR/scores. Raises UserError: a damaged file."""
-  found = {}
+  """Results of --mode=evaluate in DIR/scores, {row: {seed: result}}. Raises UserError: damaged."""
+  rows = {}
   for path in sorted(pathlib.Path(folder, 'scores').glob('*.json')):
-    if told := NAME.fullmatch(path.name):
+    if match := NAME.fullmatch(path.name):
       try:
         result = json.loads(path.read_text())
         if not isinstance(result['per_clip'], list):
@@ -38,39 +38,39 @@ def read(folder):
       except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path}: not what --mode=evaluate writes ({error!r}): remove it and its '
                         f'note {folder}/done/{path.stem}.evaluate.json') from None
-      found.setdefault(told[1], {})[int(told[2])] = result
-  return found
+      rows.setdefault(match[1], {})[int(match[2])] = result
+  return rows
 
 
 def missing(results):
-  """{why: [metrics]} that were asked for and could not be computed."""
-  found = {}
+  """Mapping {reason: [metrics]} that could not be computed."""
+  reasons = {}
   for result in results:
-    for name, why in result.get('missing_metrics', {}).items():
-      if name not in found.setdefault(why, []):
-        found[why].append(name)
-  return found
+    for name, reason in result.get('missing_metrics', {}).items():
+      if name not in reasons.setdefault(reason, []):
+        reasons[reason].append(name)
+  return reasons
 
 
-def metrics(results, made):
-  """Names of figures worth a column for rows that make 'audio' or 'video', main ones first."""
-  names = list(MAIN[made])
+def metrics(results, modality):
+  """Names of the figures to show for rows that generate 'audio' or 'video', main ones first."""
+  names = list(MAIN[modality])
   for result in results:
     names += [name for name, value in result.items() if isinstance(value, (int, float))]
   return [name for name in dict.fromkeys(names)
           if any(result.get(name) is not None for result in results)
-          and not name.startswith((CONTROL, REFERENCE, 'clips', *GIVEN[made]))
+          and not name.startswith((CONTROL, REFERENCE, 'clips', *GIVEN[modality]))
           and not name.endswith('_infinity')  # rows of as many clips have the same bias
           and all(name == shown for family, shown in FAMILIES.items() if name.startswith(family))]
 
 
 def better(name):
-  """+1: the higher the better; −1: the lower."""
+  """Sign of improvement: +1 where higher is better, −1 where lower is."""
   return -1 if name.startswith(LOWER) else 1
 
 
 def clips(seeds, name):
-  """{clip: mean over seeds} of those clips that define a figure; {} for a folder's figure."""
+  """Mapping {clip: mean over seeds} of the clips that define a figure; {} for a folder's figure."""
   values = {}
   for result in seeds.values():
     for row in result['per_clip']:
@@ -80,9 +80,10 @@ def clips(seeds, name):
 
 
 def estimate(seeds, name):
-  """{'mean', 'low', 'high', 'of', 'seeds': {seed: mean}} of a row; None where nothing defines it.
+  """{'mean', 'low', 'high', 'of', 'seeds': {seed: mean}} of a row; None where it is undefined.
 
-  'of' says what low and high are: 'clips', an interval over clips; 'seeds', the lowest and highest.
+  'of' is 'clips' where low and high are an interval over clips, 'seeds' where they are the lowest
+  and highest seed.
   """
   means = {seed: result[name] for seed, result in seeds.items() if result.get(name) is not None}
   if not means:
@@ -101,7 +102,7 @@ def estimate(seeds, name):
 
 
 def compare(one, other, name, expected=1):
-  """How much better `one` is than `other` in a figure, and what that says of an ordering.
+  """Difference of two rows in a figure, and its verdict on an ordering.
 
   Args:
     one, other: {seed: result}; the seeds that both have are compared, clip by clip.
@@ -129,8 +130,8 @@ def compare(one, other, name, expected=1):
 
 
 def verdict(low, high, expected, by_seed):
-  """HOLDS or FAILS where the interval of the difference and each seed's own difference lie on one
-  side of 0, the paper's or the other; else OPEN."""
+  """Verdict on an ordering: HOLDS or FAILS where the interval of the difference and each seed's own
+  difference lie on one side of 0, the paper's or the other; else OPEN."""
   if expected == 0:
     return EQUAL
   if low is None or low <= 0 <= high or any(d * low <= 0 for d in by_seed):

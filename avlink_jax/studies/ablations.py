@@ -26,6 +26,7 @@ import sys
 from avlink_jax.configs import ablations, common
 from avlink_jax.errors import MISTAKE, PREEMPTED, UserError
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.storage.console import say
 from avlink_jax.studies import ablation_report, ablation_scores
 from avlink_jax.studies.ablation_rows import generated, scored, the_same
 from avlink_jax.studies.jobs import Job, Queue
@@ -34,21 +35,21 @@ from avlink_jax.training.resilience.lock import only_run
 PLAN = 'plan.json'
 
 
-def chosen(only):
-  """Names of rows that --only lists, by themselves or by their group; all of them for ''."""
+def selected_rows(only):
+  """Names of the rows in --only, listed by themselves or by their group; all of them for ''."""
   names = []
-  for told in filter(None, (only or ','.join(ablations.GROUPS)).split(',')):
-    if told not in ablations.GROUPS and told not in ablations.ROWS:
-      raise UserError(f'--only={told}: no such row; groups are {", ".join(ablations.GROUPS)}, rows '
+  for text in filter(None, (only or ','.join(ablations.GROUPS)).split(',')):
+    if text not in ablations.GROUPS and text not in ablations.ROWS:
+      raise UserError(f'--only={text}: no such row; groups are {", ".join(ablations.GROUPS)}, rows '
                       'stand in configs/ablations.py')
-    names += ablations.GROUPS.get(told, [told])
+    names += ablations.GROUPS.get(text, [text])
   return list(dict.fromkeys(names))
 
 
-def feature_folders(told, source):
-  """{'clip': folder, ...} of --features; these clips must be those the other rows learn from."""
+def feature_folders(text, source):
+  """Parses --features: {'clip': folder, ...}. Raises UserError: clips differ from the source's."""
   folders = {}
-  for part in filter(None, (told or '').split(',')):
+  for part in filter(None, (text or '').split(',')):
     kind, _, folder = part.partition('=')
     if kind not in ('clip', 'cavp') or not folder:
       raise UserError(f'--features={part}: write clip=FOLDER or cavp=FOLDER')
@@ -63,14 +64,14 @@ def feature_folders(told, source):
 
 
 def clips_in(folder):
-  """Relative names of a folder's files, without the vectors beside them."""
+  """Relative names of a folder's files, except feature vectors."""
   root = pathlib.Path(folder)
   return {path.relative_to(root) for path in root.rglob('*')
           if path.is_file() and path.suffix != '.npz'}
 
 
 def budget(config, steps):
-  """Flags for `steps` a direction: the rate falls over the same share of them; None: its own."""
+  """Flags for `steps` a direction, with the decay in proportion; None: the config's own."""
   if steps is None:
     return []
   total = steps * len(config.generate)
@@ -78,14 +79,14 @@ def budget(config, steps):
   return [f'--config.train.steps={total}', f'--config.train.decay_steps={decay}']
 
 
-def plan(given, flags):
-  """([Job], {row: why it is not run}) of what the command line asks for."""
+def plan(options, flags):
+  """Jobs of the command line: ([Job], {row: reason why it is not run})."""
   jobs, left_out = {}, {}
-  folders = feature_folders(given.features, value_of(flags, 'data.source'))
-  for seed in given.seeds:
-    for name in dict.fromkeys(the_same(row, given.scale) for row in given.rows):
-      base = the_same(ablations.trained(name), given.scale)
-      width, more = ablations.get_config(f'{base}:{given.scale}').towers.video.features, flags
+  folders = feature_folders(options.features, last_value(flags, 'data.source'))
+  for seed in options.seeds:
+    for name in dict.fromkeys(the_same(row, options.scale) for row in options.rows):
+      base = the_same(ablations.trained(name), options.scale)
+      width, more = ablations.get_config(f'{base}:{options.scale}').towers.video.features, flags
       if width:
         kind = base.split('_')[0]
         if kind not in folders:
@@ -93,63 +94,64 @@ def plan(given, flags):
                             f'clip: --features={kind}=FOLDER')
           continue
         more = [*flags, f'--config.data.source={folders[kind]}']
-      for job in pieces(name, base, seed, given, more):
+      for job in row_jobs(name, base, seed, options, more):
         jobs.setdefault(job.key, job)
   return list(jobs.values()), left_out
 
 
-def pieces(name, base, seed, given, flags):
+def row_jobs(name, base, seed, options, flags):
   """Jobs of a row: training (of `base`, whose weights it has), clips, scores."""
-  output, config = pathlib.Path(given.output), ablations.get_config(f'{base}:{given.scale}')
+  output, config = pathlib.Path(options.output), ablations.get_config(f'{base}:{options.scale}')
   run, row = f'{base}-seed_{seed}', f'{name}-seed_{seed}'
   shared = [*flags, f'--config.seed={seed}', f'--workdir={output / "runs" / run}']
-  steps = budget(config, given.steps)
+  steps = budget(config, options.steps)
   train = Job(f'{run}.train', None,
-              int(value_of([*flags, *steps], 'train.steps') or config.train.steps),
-              [f'--config=configs/ablations.py:{base}:{given.scale}', *shared, *steps,
+              int(last_value([*flags, *steps], 'train.steps') or config.train.steps),
+              [f'--config=configs/ablations.py:{base}:{options.scale}', *shared, *steps,
                # Its own samples are only to be looked at.
                '--config.sample.count=2', '--config.checkpoint.keep=2'])
-  if not scored(name, given.scale):
+  if not scored(name, options.scale):
     return [train]
   samples = output / 'samples' / row
-  sample = Job(f'{row}.sample', train.key, given.clips,
-               [f'--config=configs/ablations.py:{name}:{given.scale}', *shared, '--mode=sample',
-                f'--output={samples}', f'--config.sample.count={given.clips}', '--seed=0'])
-  told_nothing = ablation_scores.GIVEN[generated(name, given.scale)]
-  metrics = [metric for metric in given.metrics if not metric.startswith(told_nothing)]
-  evaluate = Job(f'{row}.evaluate', sample.key, given.clips,
+  sample = Job(f'{row}.sample', train.key, options.clips,
+               [f'--config=configs/ablations.py:{name}:{options.scale}', *shared, '--mode=sample',
+                f'--output={samples}', f'--config.sample.count={options.clips}', '--seed=0'])
+  uninformative = ablation_scores.GIVEN[generated(name, options.scale)]
+  metrics = [metric for metric in options.metrics if not metric.startswith(uninformative)]
+  evaluate = Job(f'{row}.evaluate', sample.key, options.clips,
                  ['--mode=evaluate', f'--generated={samples}',
                   f'--reference={samples / "reference"}',
                   f'--output={output / "scores" / row}.json',
                   *([f'--metrics={",".join(metrics)}'] if metrics else []),
-                  *([f'--networks={given.networks}'] if metrics and given.networks else [])],
-                 tuple(metric for metric in metrics if metric not in given.missing))
+                  *([f'--networks={options.networks}'] if metrics and options.networks else [])],
+                 tuple(metric for metric in metrics if metric not in options.missing))
   return [train, sample, evaluate]
 
 
-def value_of(flags, key):
-  """What the last --config.KEY=VALUE says; '' where none does."""
-  said = [flag.partition('=')[2] for flag in flags if flag.startswith(f'--config.{key}=')]
-  return said[-1] if said else ''
+def last_value(flags, key):
+  """Value of the last --config.KEY=VALUE; '' where there is none."""
+  values = [flag.partition('=')[2] for flag in flags if flag.startswith(f'--config.{key}=')]
+  return values[-1] if values else ''
 
 
-def keep_plan(given, flags, left_out):
+def check_plan(options, flags, left_out):
   """Writes DIR/plan.json. Raises UserError where the folder holds results of other settings."""
-  path = pathlib.Path(given.output) / PLAN
-  wanted = dict(scale=given.scale, steps=given.steps, clips=given.clips, flags=sorted(flags))
+  path = pathlib.Path(options.output) / PLAN
+  settings = dict(scale=options.scale, steps=options.steps, clips=options.clips,
+                  flags=sorted(flags))
   if path.exists():
     old = json.loads(path.read_text())
-    differing = [f'{key}: {old.get(key)!r} -> {value!r}' for key, value in wanted.items()
+    differing = [f'{key}: {old.get(key)!r} -> {value!r}' for key, value in settings.items()
                  if old.get(key) != value]
     if differing:
-      raise UserError(f'{given.output} was begun with other settings ({"; ".join(differing)}): '
+      raise UserError(f'{options.output} was begun with other settings ({"; ".join(differing)}): '
                       'give the old ones to go on, or another --output')
     left_out = old['left_out'] | left_out  # of rows that were asked for before
-  write_text(path, json.dumps(wanted | {'left_out': left_out}, indent=1) + '\n')
+  write_text(path, json.dumps(settings | {'left_out': left_out}, indent=1) + '\n')
 
 
 def read_flags(argv):
-  """(options, flags to be handed on). Raises UserError."""
+  """Parses (options, flags passed on to the runs). Raises UserError."""
   parser = argparse.ArgumentParser(
       prog='launch/ablations.sh', description=__doc__.split('\n\n')[0],
       epilog='--config.KEY=VALUE is handed on to every run.')
@@ -163,7 +165,7 @@ def read_flags(argv):
   parser.add_argument('--features', help='clip=FOLDER,cavp=FOLDER: clips with vectors beside them')
   parser.add_argument('--metrics', help='through networks, besides the others, with commas, or all')
   parser.add_argument('--networks', help='folder with their weights (default: $AVLINK_WEIGHTS)')
-  given, flags = parser.parse_known_args(argv)
+  options, flags = parser.parse_known_args(argv)
   for flag in flags:
     if not (flag.startswith('--config.') and '=' in flag):
       parser.error(f'unknown option {flag}')
@@ -171,47 +173,48 @@ def read_flags(argv):
   if taken := ablated & {flag[len('--config.'):].partition('=')[0] for flag in flags}:
     raise UserError(f'--config.{min(taken)} is what some of the rows change: leave it out')
   try:
-    given.seeds = list(dict.fromkeys(int(seed) for seed in given.seeds.split(',')))
+    options.seeds = list(dict.fromkeys(int(seed) for seed in options.seeds.split(',')))
   except ValueError:
-    raise UserError(f'--seeds={given.seeds}: give whole numbers, such as 0,1') from None
-  if min(given.jobs, given.clips, given.steps or 1) < 1:
+    raise UserError(f'--seeds={options.seeds}: give whole numbers, such as 0,1') from None
+  if min(options.jobs, options.clips, options.steps or 1) < 1:
     raise UserError('--jobs, --clips and --steps begin at 1')
   # The processes work in the project's folder, wherever this one was started.
-  given.output = os.path.abspath(given.output or f'runs/ablations-{given.scale}')
-  given.rows = chosen(given.only)
-  given.metrics, given.missing, given.networks = networks_of(given.metrics, given.networks)
-  return given, flags
+  options.output = os.path.abspath(options.output or f'runs/ablations-{options.scale}')
+  options.rows = selected_rows(options.only)
+  options.metrics, options.missing, options.networks = parse_metrics(
+      options.metrics, options.networks)
+  return options, flags
 
 
-def networks_of(told, folder):
-  """(names of metrics, {name: why not} of those whose weights are not here, the weights' folder)
-  of --metrics and --networks. Raises UserError."""
-  if not told:
+def parse_metrics(text, folder):
+  """Parses --metrics and --networks: (names, {name: how to get missing weights}, their folder).
+  Raises UserError."""
+  if not text:
     return (), {}, None
   from avlink_jax.metrics import network_metrics  # here, since it brings JAX along
   from avlink_jax.metrics.networks import loading
-  names, folder = network_metrics.choose(told), loading.folder_of(folder)
+  names, folder = network_metrics.choose(text), loading.folder_of(folder)
   return names, network_metrics.missing(names, folder), folder and os.path.abspath(folder)
 
 
 def run(argv):
-  """The exit status: 0 all done, 1 some of it failed, 75 interrupted."""
-  given, flags = read_flags(argv)
-  jobs, left_out = plan(given, flags)
-  pathlib.Path(given.output).mkdir(parents=True, exist_ok=True)
-  with only_run(given.output):
-    keep_plan(given, flags, left_out)
-    queue = Queue(jobs, given.output)
+  """Runs the ablations; exit status 0 all done, 1 some of it failed, 75 interrupted."""
+  options, flags = read_flags(argv)
+  jobs, left_out = plan(options, flags)
+  pathlib.Path(options.output).mkdir(parents=True, exist_ok=True)
+  with only_run(options.output):
+    check_plan(options, flags, left_out)
+    queue = Queue(jobs, options.output)
     counts = collections.Counter(job.kind for job in jobs)
-    say(f'{counts["train"]} trainings and {counts["evaluate"]} scored rows in {given.output}; '
+    say(f'{counts["train"]} trainings and {counts["evaluate"]} scored rows in {options.output}; '
         f'{len(queue.done)} of {len(jobs)} pieces of work are done')
     for name, reason in left_out.items():
       say(f'{name} is left out: {reason}')
-    for reason in dict.fromkeys(given.missing.values()):
-      names = [name for name in given.missing if given.missing[name] == reason]
+    for reason in dict.fromkeys(options.missing.values()):
+      names = [name for name in options.missing if options.missing[name] == reason]
       say(f'{", ".join(names)} will be missing: {reason}')
-    interrupted = queue.run(given.jobs)
-    report = ablation_report.write(given.output)
+    interrupted = queue.run(options.jobs)
+    report = ablation_report.write(options.output)
   for key, reason in queue.failed.items():
     say(f'failed: {key}: {reason}')
   say(f'{len(queue.done)} of {len(jobs)} pieces of work are done, {len(queue.failed)} failed. '
@@ -220,10 +223,6 @@ def run(argv):
     say('interrupted: the same command goes on')
     return PREEMPTED
   return 1 if queue.failed else 0
-
-
-def say(text):
-  print(text, file=sys.stderr, flush=True)
 
 
 def main(argv=None):

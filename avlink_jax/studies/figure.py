@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from avlink_jax.codecs.mel import MelSpec, log_mel
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import decode as media
 from avlink_jax.samples.folder import event_times, read_manifest
 from avlink_jax.samples.spectrogram import spectrogram_image
@@ -23,7 +24,7 @@ GAP = 8  # pixels between the clips
 def strip(clip):
   """A frame each half second in a row, (PICTURE, WIDTH, 3)."""
   count = min(FRAMES, int(2 * clip.duration))
-  row = np.concatenate(list(media.resample_frames(clip, 0.0, count, 2.0)[0]), axis=1)
+  row = np.concatenate(list(resample_frames(clip, 0.0, count, 2.0)[0]), axis=1)
   return Image.fromarray(row).resize((WIDTH, PICTURE), Image.Resampling.LANCZOS)
 
 

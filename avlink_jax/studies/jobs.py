@@ -1,4 +1,4 @@
-"""Pieces of work that wait for one another, each a process; what is done stays done."""
+"""Queue of jobs with dependencies, each a process; finished ones are not run again."""
 
 import dataclasses
 import json
@@ -13,14 +13,14 @@ import time
 
 from avlink_jax.errors import UserError
 from avlink_jax.storage.atomic import write_text
-from avlink_jax.training.log import clock
+from avlink_jax.storage.console import hms, say
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, '-m', 'avlink_jax.main')
-SAID_EVERY = 15.0  # seconds
-AT = {kind: re.compile(rf'{said} (\d+)/') for kind, said in (  # how far it is, as the modes say it
+PROGRESS_EVERY = 15.0  # seconds
+PROGRESS = {kind: re.compile(rf'{verb} (\d+)/') for kind, verb in (  # as the modes report it
     ('train', 'step'), ('sample', 'sampled'), ('evaluate', 'evaluate:'))}
-FROM = re.compile(r'resumed at step (\d+)')
+RESUMED = re.compile(r'resumed at step (\d+)')
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -30,11 +30,10 @@ class Job:
 
   Attributes:
     key: 'NAME-seed_S.KIND', also the name of its note and its log.
-    after: key of what must be done before, or None.
-    size: of how many steps or clips it is, to tell the time that is left.
+    after: key of the job to be done before, or None.
+    size: its steps or clips, to estimate the time that is left.
     arguments: flags.
-    metrics: what it computes that may change from one start to the next; a note of work that had
-      less of it does not count.
+    metrics: that it computes; a note of an earlier job with fewer of them does not count.
   """
   key: str
   after: str | None
@@ -71,7 +70,7 @@ class Queue:
     return self._output / 'done' / f'{job.key}.json'
 
   def run(self, workers):
-    """Does what can be done; True where it was interrupted. Call it from the main thread."""
+    """Runs all jobs; returns whether it was interrupted. To be called from the main thread."""
     before = {name: signal.signal(name, self._stop) for name in SIGNALS}
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
     threads = [threading.Thread(target=self._work, args=(
@@ -88,8 +87,8 @@ class Queue:
     return self._stopping
 
   def _stop(self, *_):
-    """Asks what runs to leave: a training saves itself first. Takes no lock: it runs in whatever
-    the main thread was at."""
+    """Terminates the running jobs: a training saves itself first. Takes no lock, being a signal
+    handler."""
     self._stopping = True
     for running in list(self._running.values()):
       if running:
@@ -108,7 +107,7 @@ class Queue:
         self._changed.notify_all()
 
   def _next(self):
-    """The first job that nothing is missing for; waits for one, None when none will come."""
+    """First job whose dependency is done; waits for one, None when none is left."""
     with self._changed:
       while not self._stopping:
         for job in self._waiting:
@@ -124,48 +123,48 @@ class Queue:
   def _run(self, job):
     log = self._output / 'logs' / f'{job.key}.log'
     log.parent.mkdir(exist_ok=True)
-    begun, last, first, at = time.monotonic(), '', 0, 0
+    started, last_line, first, step = time.monotonic(), '', 0, 0
     with log.open('a') as file:
       process = subprocess.Popen(
           [*COMMAND, *job.arguments], cwd=ROOT,
           stdout=file, stderr=subprocess.PIPE, encoding='utf-8', errors='replace',
           start_new_session=True)  # a terminal's Ctrl-C reaches it through `_stop` alone
-      self._running[job.key] = (process, begun, 0, 0)
+      self._running[job.key] = (process, started, 0, 0)
       if self._stopping:
         process.terminate()
       for line in process.stderr:
         file.write(line)
         file.flush()
-        last = line.strip() or last
-        if found := FROM.search(line):
-          first = at = int(found[1])
-        if found := AT[job.kind].search(line):
-          at = int(found[1])
-          self._running[job.key] = (process, begun, first, at)
-          self._say(f'{job.key} {at}/{job.size}')
+        last_line = line.strip() or last_line
+        if match := RESUMED.search(line):
+          first = step = int(match[1])
+        if match := PROGRESS[job.kind].search(line):
+          step = int(match[1])
+          self._running[job.key] = (process, started, first, step)
+          self._say(f'{job.key} {step}/{job.size}')
       status = process.wait()
     with self._changed:
       if status == 0:
-        note = {'seconds': time.monotonic() - begun, 'size': job.size - first,
+        note = {'seconds': time.monotonic() - started, 'size': job.size - first,
                 'metrics': list(job.metrics)}
         write_text(self._note(job), json.dumps(note) + '\n')
         self.done[job.key] = note
       elif not self._stopping:
-        self.failed[job.key] = f'{last.removeprefix("avlink_jax: ")} (status {status}; {log})'
+        self.failed[job.key] = f'{last_line.removeprefix("avlink_jax: ")} (status {status}; {log})'
     self._say(f'{job.key} {"done" if status == 0 else "ended with status " + str(status)}', True)
 
   def _say(self, text, always=False):
     with self._changed:
-      if not always and time.monotonic() - self._said < SAID_EVERY:
+      if not always and time.monotonic() - self._said < PROGRESS_EVERY:
         return
       self._said = time.monotonic()
       left = self.seconds_left()
-      print(f'[{len(self.done)}/{len(self.jobs)}] {text}  '
-            f'{"?" if left is None else clock(left)} left of all', file=sys.stderr, flush=True)
+      say(f'[{len(self.done)}/{len(self.jobs)}] {text}  '
+          f'{"?" if left is None else hms(left)} left of all')
 
   def seconds_left(self):
-    """For all that is left, by what a step or a clip of each kind has taken so far; None as long
-    as one of the kinds has not been seen."""
+    """Estimate for the remaining jobs, from the time that a step or clip of each kind took so far;
+    None until each kind has run."""
     spent, sizes, left = {}, {}, {}
     for job in self.jobs:
       if job.key in self.failed or job.after in self.failed:
@@ -174,9 +173,9 @@ class Queue:
         taken, size = note['seconds'], note['size']
       else:
         running = self._running.get(job.key)
-        _, begun, first, at = running or (None, None, 0, 0)
-        taken, size = (time.monotonic() - begun if running else 0.0), at - first
-        left[job.kind] = left.get(job.kind, 0) + job.size - at
+        _, started, first, step = running or (None, None, 0, 0)
+        taken, size = (time.monotonic() - started if running else 0.0), step - first
+        left[job.kind] = left.get(job.kind, 0) + job.size - step
       if size > 0:
         spent[job.kind] = spent.get(job.kind, 0.0) + taken
         sizes[job.kind] = sizes.get(job.kind, 0) + size

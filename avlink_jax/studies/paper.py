@@ -53,12 +53,12 @@ COLUMNS = {'FAD': 'fad_', 'FD': 'fd_', 'CLAP': 'clap', 'IS': 'is_', 'IB-AI': 'ib
 
 
 def table_2():
-  """{name: {column: figure}} on VGGSounds."""
+  """Figures of Table 2 on VGGSounds: {name: {column: figure}}."""
   return {name: dict(zip(VGGSOUNDS, figures[len(MOVIE_GEN):], strict=True))
           for _, rows in TABLE_2 for _, name, figures in rows}
 
 
 def joint():
-  """{name: {column: figure}} of Tables 1 and 3."""
+  """Figures of Tables 1 and 3: {name: {column: figure}}."""
   return ({name: dict(zip(VGGSOUNDS, figures, strict=True)) for name, figures in JOINT_V2A.items()}
           | {name: dict(zip(TABLE_3, figures, strict=True)) for name, figures in JOINT_A2V.items()})

@@ -5,11 +5,11 @@
     python -m avlink_jax.studies.user_study --answers FILE... [--key=STUDY/key.json]
         [--output=table.json]
 
-The first makes STUDY/page, a folder that opens from disk (give it to the participants, each with
-a number from 1 on), and STUDY/key.json, which says what is whose (keep it). Clips of the same name
-in two folders make a pair. Each pair is shown to so many participants, in an order and with sides
-drawn from the seed; sides are balanced for each participant and for each pair. The second turns the
-files that the page exports into the paper's Table 4.
+The first writes STUDY/page, a folder that opens from disk (give it to the participants, each with
+a number from 1 on), and STUDY/key.json, which maps clips to methods (keep it). Clips of the same
+name in two folders are a pair. Each pair is shown to --raters participants, in an order and with
+sides drawn from the seed; sides are balanced for each participant and for each pair. The second
+turns the files that the page exports into the paper's Table 4.
 """
 
 import argparse
@@ -25,10 +25,11 @@ from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.samples.folder import file_stem, read_manifest
 from avlink_jax.storage.atomic import write_bytes, write_text
+from avlink_jax.storage.console import say
 from avlink_jax.studies import user_study_answers
 
 PLAYABLE = ('.mp4', '.m4v', '.webm')  # by every browser
-# The questions of D.5 for V2A, and their mirror images for A2V: name, column of Table 4, words.
+# Questions of D.5 for V2A, and their counterparts for A2V: name, column of Table 4, text.
 QUESTIONS = {
     'v2a': (
         ('audio_quality', 'A-Qual.', 'Which audio has the best quality? Only listen to the audio '
@@ -49,34 +50,34 @@ QUESTIONS = {
 
 
 def find_pairs(ours, others, count, draw):
-  """Pairs of clips, and what was left out.
+  """Matches clips to pairs, and lists those left out.
 
   Args:
     ours: folder; others: {name: folder}.
-    count: of pairs with each other at most; drawn.
+    count: at most so many pairs for each method, drawn at random.
     draw: random.Random.
   Returns:
     [{'method', 'clip', 'caption', 'ours': path, 'other': path}], [(file, reason)].
   Raises:
     UserError: no such folder, or no pair at all.
   """
-  mine, pairs, left_out = clips_on_disk.find(ours, '--ours'), [], []
+  our_clips, pairs, left_out = clips_on_disk.find(ours, '--ours'), [], []
   captions = {file_stem(row['id']): str(row.get('prompt') or '') for row in read_manifest(ours)}
   for method, folder in others.items():
-    theirs = clips_on_disk.find(folder, f'--others={method}')
+    their_clips = clips_on_disk.find(folder, f'--others={method}')
     left_out += [(stem, f'not in both {ours} and {folder}')
-                 for stem in sorted(mine.keys() ^ theirs.keys())]
-    shared = sorted(mine.keys() & theirs.keys())
+                 for stem in sorted(our_clips.keys() ^ their_clips.keys())]
+    shared = sorted(our_clips.keys() & their_clips.keys())
     draw.shuffle(shared)
-    taken = 0
+    paired = 0
     for stem in shared:
-      if taken == count:
+      if paired == count:
         break
-      paths = [clips[stem].picture for clips in (mine, theirs)]
+      paths = [clips[stem].video for clips in (our_clips, their_clips)]
       reasons = [(str(path or stem), why) for path in paths if (why := unusable(path))]
       left_out += reasons
       if not reasons:
-        taken += 1
+        paired += 1
         pairs.append(dict(method=method, clip=stem, caption=captions.get(stem, ''),
                           ours=paths[0], other=paths[1]))
   if not pairs:
@@ -86,7 +87,7 @@ def find_pairs(ours, others, count, draw):
 
 
 def unusable(path):
-  """Why a clip cannot be shown; '' where it can."""
+  """Reason why a clip cannot be shown; '' where it can."""
   if path is None:
     return 'has no picture'
   if path.suffix.lower() not in PLAYABLE:
@@ -98,16 +99,15 @@ def unusable(path):
 
 
 def plan(methods, participants, raters, draw):
-  """Who sees what, in which order, on which side.
+  """Assigns pairs to participants, with an order and sides.
 
   Args:
-    methods: of each pair, whose the other clip is.
-    participants, raters: how many there are, and how many of them see a pair.
+    methods: method of the other clip of each pair.
+    participants, raters: their number, and the number of them that see a pair.
     draw: random.Random.
   Returns:
-    a list for each participant of [pair, whether ours is left]: pairs are spread so that
-    participants have equally many (±1); of each participant's pairs, and of each pair's showings,
-    ours is left in half (±1).
+    a list for each participant of [pair, whether ours is left]: participants have equally many
+    pairs (±1); of each participant's pairs, and of each pair's showings, ours is left in half (±1).
   """
   order = list(range(len(methods)))
   draw.shuffle(order)
@@ -118,13 +118,13 @@ def plan(methods, participants, raters, draw):
   shown = [[] for _ in range(participants)]
   for (pair, person), ours_left in zip(edges, left, strict=True):
     shown[person].append([pair, ours_left])
-  for mine in shown:
-    draw.shuffle(mine)
+  for pairs in shown:
+    draw.shuffle(pairs)
   return shown
 
 
 def balanced(edges, methods, draw):
-  """A side for each showing (pair, participant), so that half (±1) of a pair's, and half (±1) of a
+  """Sides of the showings (pair, participant): half (±1) of a pair's, and half (±1) of a
   participant's, are left.
 
   Showings are tied two by two at each pair, and two by two at each participant (of the same method
@@ -154,18 +154,18 @@ def balanced(edges, methods, draw):
   return sides
 
 
-def make(given):
-  """Writes the study. Returns what to tell. Raises UserError."""
-  output, draw = pathlib.Path(given.output), random.Random(given.seed)
+def write_study(flags):
+  """Writes the study; returns a summary. Raises UserError."""
+  output, draw = pathlib.Path(flags.output), random.Random(flags.seed)
   if (output / 'key.json').exists():
     raise UserError(f'{output} holds a study already: choose another --output, or remove it')
-  pairs, left_out = find_pairs(given.ours, given.others, given.count, draw)
-  shown = plan([pair['method'] for pair in pairs], given.participants, given.raters, draw)
+  pairs, left_out = find_pairs(flags.ours, flags.others, flags.count, draw)
+  shown = plan([pair['method'] for pair in pairs], flags.participants, flags.raters, draw)
   if not all(shown):
-    raise UserError(f'{len(pairs)} pairs, each for {given.raters}, are too few for '
-                    f'{given.participants} participants')
-  name = lambda path: hashlib.sha256(  # noqa: E731 that does not tell whose it is
-      f'{given.seed} {path}'.encode() + path.read_bytes()).hexdigest()[:16] + path.suffix.lower()
+    raise UserError(f'{len(pairs)} pairs, each for {flags.raters}, are too few for '
+                    f'{flags.participants} participants')
+  name = lambda path: hashlib.sha256(  # noqa: E731 a name that hides the method
+      f'{flags.seed} {path}'.encode() + path.read_bytes()).hexdigest()[:16] + path.suffix.lower()
   names = {}
   for pair in pairs:
     for side in ('ours', 'other'):
@@ -173,38 +173,38 @@ def make(given):
       if path not in names:
         names[path] = name(path)
         write_bytes(output / 'page' / 'clips' / names[path], path.read_bytes())
-  key = {'task': given.task, 'questions': [list(q) for q in QUESTIONS[given.task]],
+  key = {'task': flags.task, 'questions': [list(q) for q in QUESTIONS[flags.task]],
          'pairs': [dict(method=pair['method'], clip=pair['clip'], ours=names[pair['ours']],
                         other=names[pair['other']]) for pair in pairs], 'shown': shown}
   study = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
   page = {
-      'study': study, 'questions': [[q, words] for q, _, words in QUESTIONS[given.task]],
+      'study': study, 'questions': [[q, words] for q, _, words in QUESTIONS[flags.task]],
       'captions': [pair['caption'] for pair in pairs],
       'shown': [[[pair, *((key['pairs'][pair]['ours'], key['pairs'][pair]['other'])
                           if ours_left else
                           (key['pairs'][pair]['other'], key['pairs'][pair]['ours']))]
-                 for pair, ours_left in mine] for mine in shown]}
-  write_text(output / 'page' / 'index.html', written(page))
+                 for pair, ours_left in own] for own in shown]}
+  write_text(output / 'page' / 'index.html', page_html(page))
   write_text(output / 'key.json', json.dumps({'study': study, **key}, indent=1) + '\n')
   for file, reason in left_out:
     say(f'left out: {file}: {reason}')
-  return (f'{len(pairs)} pairs, {len(left_out)} left out; participants 1 to {given.participants} '
+  return (f'{len(pairs)} pairs, {len(left_out)} left out; participants 1 to {flags.participants} '
           f'see {min(map(len, shown))} to {max(map(len, shown))} each: '
           f'{output / "page" / "index.html"}. Keep {output / "key.json"} to yourself.')
 
 
-def written(page):
-  """The page around its data. No text of anybody's can end the script element it stands in."""
+def page_html(page):
+  """HTML of the page with its data, escaped so that no caption can end the script element."""
   data = json.dumps(page).replace('<', '\\u003c')
   template = (pathlib.Path(__file__).parent / 'user_study.html').read_text(encoding='utf-8')
   return template.replace('{{title}}', html.escape(f'Study {page["study"]}')).replace(
       '{{data}}', data)
 
 
-def read_others(told):
-  """'NAME=DIR,NAME=DIR' -> {name: folder}."""
+def read_others(text):
+  """Parses 'NAME=DIR,NAME=DIR' into {name: folder}. Raises UserError."""
   others = {}
-  for part in told.split(','):
+  for part in text.split(','):
     name, _, folder = part.partition('=')
     if not name or not folder or name in others:
       raise UserError(f'--others={part}: write NAME=FOLDER, each name once')
@@ -224,23 +224,19 @@ def run(argv):
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--answers', nargs='+', help='files that the page has exported')
   parser.add_argument('--key', help='with --answers: the key.json of the study')
-  given = parser.parse_args(argv)
-  if given.answers:
-    if not given.key:
+  flags = parser.parse_args(argv)
+  if flags.answers:
+    if not flags.key:
       raise UserError('--answers needs --key=STUDY/key.json')
-    print(user_study_answers.table(given.answers, given.key, given.output))
+    print(user_study_answers.table(flags.answers, flags.key, flags.output))
     return
   for name in ('task', 'ours', 'others', 'output'):
-    if getattr(given, name) is None:
+    if getattr(flags, name) is None:
       raise UserError(f'--{name} is missing (or give --answers)')
-  if not 1 <= given.raters <= given.participants or given.count < 1:
+  if not 1 <= flags.raters <= flags.participants or flags.count < 1:
     raise UserError('--raters must lie between 1 and --participants, and --count begin at 1')
-  given.others = read_others(given.others)
-  say(make(given))
-
-
-def say(text):
-  print(text, file=sys.stderr, flush=True)
+  flags.others = read_others(flags.others)
+  say(write_study(flags))
 
 
 def main(argv=None):

@@ -1,4 +1,4 @@
-"""Answers of the user study -> Table 4: the share of votes for ours, by method and question.
+"""Table 4 from the answers of the user study: share of votes for ours, by method and question.
 
 Intervals are Wilson's score intervals of a share (95 %): they hold at shares of 0 and 1 too, where
 a bootstrap of few participants has no width. They take votes as independent; those of one
@@ -10,27 +10,27 @@ import io
 import json
 import math
 import pathlib
-import sys
 
 from avlink_jax.errors import UserError
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.storage.console import say
 
 Z = 1.959964  # 95 %
 FIELDS = ('study', 'participant', 'pair', 'question', 'left', 'right', 'chosen')
 
 
-def wilson(votes, of):
-  """(low, high) of a share of `votes` out of `of` > 0 (Wilson 1927)."""
-  share, z2 = votes / of, Z * Z / of
+def wilson(votes, total):
+  """Interval (low, high) of a share of `votes` out of `total` > 0 (Wilson 1927)."""
+  share, z2 = votes / total, Z * Z / total
   middle = (share + z2 / 2) / (1 + z2)
-  half = Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of)) / (1 + z2)
+  half = Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total)) / (1 + z2)
   return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def read(path, key):
-  """The votes of an exported file, JSON or CSV: (participant, {(pair, question): for ours?}).
+  """Reads an exported file, JSON or CSV: (participant, {(pair, question): whether for ours}).
 
-  Raises ValueError, with a reason: it is not whole, or not of this study.
+  Raises ValueError, with a reason: it is incomplete, or not of this study.
   """
   try:
     text = pathlib.Path(path).read_text(encoding='utf-8-sig')
@@ -43,24 +43,24 @@ def read(path, key):
     raise ValueError('no answers in it')
   votes, people = {}, set()
   for k, row in enumerate(rows):
-    where = f'answer {k + 1}'
+    place = f'answer {k + 1}'
     if row['study'] != key['study']:
-      raise ValueError(f'{where} is of study {row["study"]!r:.40}, not {key["study"]}')
-    pair, person = (_number(row, name, where) for name in ('pair', 'participant'))
+      raise ValueError(f'{place} is of study {row["study"]!r:.40}, not {key["study"]}')
+    pair, person = (_number(row, name, place) for name in ('pair', 'participant'))
     if not 1 <= person <= len(key['shown']):
-      raise ValueError(f'{where}: no participant {person}')
-    seen = dict(map(tuple, key['shown'][person - 1]))
-    if pair not in seen:
-      raise ValueError(f'{where}: pair {pair} was not shown to participant {person}')
+      raise ValueError(f'{place}: no participant {person}')
+    shown = dict(map(tuple, key['shown'][person - 1]))
+    if pair not in shown:
+      raise ValueError(f'{place}: pair {pair} was not shown to participant {person}')
     ours, other = key['pairs'][pair]['ours'], key['pairs'][pair]['other']
-    sides = (ours, other) if seen[pair] else (other, ours)
+    sides = (ours, other) if shown[pair] else (other, ours)
     question = row['question']
     if question not in [name for name, _, _ in key['questions']]:
-      raise ValueError(f'{where}: no question {question!r:.40}')
+      raise ValueError(f'{place}: no question {question!r:.40}')
     if (row['left'], row['right']) != sides or row['chosen'] not in ('left', 'right'):
-      raise ValueError(f'{where}: not two clips of pair {pair}, or none of them chosen')
+      raise ValueError(f'{place}: not two clips of pair {pair}, or none of them chosen')
     if (pair, question) in votes:
-      raise ValueError(f'{where}: pair {pair}, {question} is answered twice')
+      raise ValueError(f'{place}: pair {pair}, {question} is answered twice')
     votes[pair, question] = row[row['chosen']] == ours
     people.add(person)
   if len(people) > 1:
@@ -68,20 +68,20 @@ def read(path, key):
   return people.pop(), votes
 
 
-def _number(row, name, where):
+def _number(row, name, place):
   try:
     return int(row[name])
   except (TypeError, ValueError, OverflowError):
-    raise ValueError(f'{where}: {name} {row[name]!r:.40} is no number') from None
+    raise ValueError(f'{place}: {name} {row[name]!r:.40} is no number') from None
 
 
 def _json_rows(text):
   try:
-    told = json.loads(text)
-    whole = [{name: told[name] for name in FIELDS[:2]} | answer for answer in told['answers']]
+    content = json.loads(text)
+    rows = [{name: content[name] for name in FIELDS[:2]} | answer for answer in content['answers']]
   except (ValueError, KeyError, TypeError, RecursionError):
     raise ValueError('not the JSON that the page exports, or cut short') from None
-  return _whole(whole)
+  return _checked(rows)
 
 
 def _csv_rows(text):
@@ -89,10 +89,10 @@ def _csv_rows(text):
     rows = list(csv.DictReader(io.StringIO(text), strict=True))
   except csv.Error:
     raise ValueError('not the CSV that the page exports, or cut short') from None
-  return _whole(rows)
+  return _checked(rows)
 
 
-def _whole(rows):
+def _checked(rows):
   for k, row in enumerate(rows):
     missing = [name for name in FIELDS if row.get(name) is None]
     if missing:
@@ -101,7 +101,7 @@ def _whole(rows):
 
 
 def count(files, key):
-  """({(method, question): [votes for ours, votes]}, participants, [(file, reason)])."""
+  """Counts votes: ({(method, question): [for ours, all]}, participants, [(file, reason)])."""
   counts, people, damaged = {}, {}, []
   for path in files:
     try:
@@ -120,7 +120,7 @@ def count(files, key):
 
 
 def table(files, key_path, output=None):
-  """Table 4 as Markdown; `output`, a JSON file of the same. Raises UserError."""
+  """Table 4 as Markdown, and in the JSON file `output`. Raises UserError."""
   try:
     key = json.loads(pathlib.Path(key_path).read_text(encoding='utf-8'))
     key['study'], key['questions'], key['pairs'], key['shown']  # noqa: B018 are all there
@@ -128,28 +128,28 @@ def table(files, key_path, output=None):
     raise UserError(f'--key={key_path}: not the key.json of a study ({error!r})') from None
   counts, people, damaged = count(files, key)
   for path, reason in damaged:
-    print(f'left out: {path}: {reason}', file=sys.stderr)
+    say(f'left out: {path}: {reason}')
   if not people:
     raise UserError(f'none of the {len(files)} files can be counted'
                     + (f'; the first: {damaged[0][0]}: {damaged[0][1]}' if damaged else ''))
   methods = list(dict.fromkeys(pair['method'] for pair in key['pairs']))
-  rows, found = [], {}
+  rows, shares = [], {}
   for method in methods:
     cells = []
     for question, _, _ in key['questions']:
-      votes, of = counts.get((method, question), (0, 0))
-      if not of:
+      votes, total = counts.get((method, question), (0, 0))
+      if not total:
         cells.append('–')
         continue
-      low, high = wilson(votes, of)
-      found.setdefault(method, {})[question] = {
-          'votes': votes, 'of': of, 'share': votes / of, 'low': low, 'high': high}
-      cells.append(f'{100 * votes / of:.1f} [{100 * low:.1f}, {100 * high:.1f}]')
+      low, high = wilson(votes, total)
+      shares.setdefault(method, {})[question] = {
+          'votes': votes, 'of': total, 'share': votes / total, 'low': low, 'high': high}
+      cells.append(f'{100 * votes / total:.1f} [{100 * low:.1f}, {100 * high:.1f}]')
     rows.append([method.replace('|', '∣'), *cells])
   if output:
     write_text(output, json.dumps({
         'study': key['study'], 'task': key['task'], 'participants': sorted(people),
-        'methods': found, 'left_out': damaged}, indent=1) + '\n')
+        'methods': shares, 'left_out': damaged}, indent=1) + '\n')
   header = ['ours against', *(column for _, column, _ in key['questions'])]
   lines = ['| ' + ' | '.join(row) + ' |' for row in [header, ['---'] * len(header), *rows]]
   return '\n'.join([

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from avlink_jax import flow
 from avlink_jax.codecs import text
 from avlink_jax.errors import UserError
+from avlink_jax.model.frames import masked_mse
 from avlink_jax.model.noise import gaussian
 from avlink_jax.model.tower import Input
 from avlink_jax.tasks.task import Task
@@ -247,16 +248,3 @@ class FlowTask(Task):
     weights = self.config.flow.loss_weight
     return {f'mse_{name}': (weights[name], masked_mse(
         v, targets[name], part(counted[name]), counted[name])) for name, v in velocities.items()}
-
-
-def masked_mse(x, y, mask, of=None):
-  """`masked_mean` of (x − y)²."""
-  return masked_mean((x - y) ** 2, mask, of)
-
-
-def masked_mean(x, mask, of=None):
-  """Mean of x over the frames (axis 1) where mask (B, T) is True; 0 where none is. Where these are
-  a part of a batch, `of` is the mask of all of it: its mean's summand."""
-  weight = mask.reshape(mask.shape + (1,) * (x.ndim - 2)).astype(x.dtype)
-  real = jnp.sum(mask if of is None else of, dtype=x.dtype)
-  return jnp.sum(x * weight) / (jnp.maximum(real, 1) * x[0, 0].size)

@@ -4,13 +4,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange, reduce
+from einops import rearrange
 from ml_collections import ConfigDict
 
 from avlink_jax import flow
 from avlink_jax.codecs.video_latents import VideoLatents
 from avlink_jax.data import batch as batches
 from avlink_jax.data.batch import Layout
+from avlink_jax.data.boxes import box_mean
 from avlink_jax.model.noise import gaussian
 
 NAME = 'low'  # in a batch, and of its noise
@@ -61,9 +62,9 @@ class LowVideo:
     if NAME in batch:
       return batch[NAME].astype(jnp.float32) / 127.5 - 1
     vae = self.codec.vae
-    shown = batch[self.name][:, ::vae.time_stride].astype(jnp.float32)
-    return reduce(shown, 'b t (h p) (w q) c -> b t h w c', 'mean',
-                  p=vae.space_stride, q=vae.space_stride) / 127.5 - 1
+    shown = batch[self.name][:, ::vae.time_stride]
+    size = (n // vae.space_stride for n in shown.shape[2:4])
+    return box_mean(shown, *size) / 127.5 - 1
 
   def enlarged(self, small, mask):
     """The small video (B, T, H, W, 3) enlarged to (B, stride · T, …, 3): bicubic in space, linear

@@ -9,6 +9,7 @@ import numpy as np
 from avlink_jax.codecs import patchgan, perceptual
 from avlink_jax.codecs.mel_codec import MelCodec
 from avlink_jax.data import batch as batches
+from avlink_jax.model.frames import masked_mean, random_stretch
 from avlink_jax.tasks.autoencoder import Autoencoder
 
 
@@ -71,15 +72,12 @@ class MelVAETask(Autoencoder):
     """
     frames, silence = self.config.codec_loss.frames, self.codec.silence
     image = jnp.where(mask[..., None], 1 - mel / silence, 0)[..., None]
-    if not 0 < frames < mel.shape[1]:
-      return image
-    start = jax.random.randint(jax.random.fold_in(key, 1), (), 0, mel.shape[1] - frames + 1)
-    return jax.lax.dynamic_slice_in_dim(image, start, frames, axis=1)
+    return random_stretch(jax.random.fold_in(key, 1), image, frames)
 
   def fit(self, made, batch, key):
     """L1 over what is real, plus the perceptual distance: scalar, metrics."""
     mel, mask, loss = batch['mel'], batch['audio_mask'], self.config.codec_loss
-    l1 = jnp.sum(jnp.abs(made - mel) * mask[..., None]) / (jnp.sum(mask) * mel.shape[-1])
+    l1 = masked_mean(jnp.abs(made - mel), mask)
     if self.perceptual is None:
       return l1, {'l1': l1}
     looks = jnp.mean(perceptual.distance(

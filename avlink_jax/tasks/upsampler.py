@@ -10,8 +10,9 @@ import scipy.ndimage
 from avlink_jax.codecs.pixels import as_uint8
 from avlink_jax.errors import UserError
 from avlink_jax.model.estimate import data_from_velocity
+from avlink_jax.model.frames import masked_mean
 from avlink_jax.model.guided import GuidedInput
-from avlink_jax.tasks.flow import FlowTask, masked_mean
+from avlink_jax.tasks.flow import FlowTask
 from avlink_jax.tasks.low_video import NAME, LowVideo
 
 WINDOW = (3, 16, 16)  # latents, rows, columns that are decoded for the loss

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from avlink_jax.codecs import lfq, patchgan, perceptual
-from avlink_jax.codecs.pixels import as_float, as_uint8
-from avlink_jax.data import batch as batches
+from avlink_jax.codecs.pixels import as_float
 from avlink_jax.errors import UserError
+from avlink_jax.model.frames import masked_mean, random_stretch
 from avlink_jax.tasks.autoencoder import Autoencoder
 
 
@@ -70,21 +70,14 @@ class VideoVAETask(Autoencoder):
   def fit(self, made, batch, key):
     """L1 over what is real, plus the perceptual distance of single pictures: scalar, metrics."""
     video, mask, loss = self.data(batch), batch['video_mask'], self.config.codec_loss
-    l1 = _mean(jnp.mean(jnp.abs(made - video), axis=(2, 3, 4)), mask)
+    l1 = masked_mean(jnp.mean(jnp.abs(made - video), axis=(2, 3, 4)), mask)
     if self.perceptual is None:
       return l1, {'l1': l1}
-    video, made, mask = (self._looked_at(x, key) for x in (video, made, mask))
+    video, made, mask = (random_stretch(jax.random.fold_in(key, 1), x, loss.frames)
+                         for x in (video, made, mask))
     pictures = [rearrange(x, 'b t h w c -> (b t) h w c') / 2 + 0.5 for x in (video, made)]
-    looks = _mean(perceptual.distance(self.perceptual, *pictures).reshape(mask.shape), mask)
+    looks = masked_mean(perceptual.distance(self.perceptual, *pictures).reshape(mask.shape), mask)
     return l1 + loss.perceptual_weight * looks, {'l1': l1, 'perceptual': looks}
-
-  def _looked_at(self, x, key):
-    """`codec_loss.frames` of (B, T, …), from the same random one on in the whole batch; 0: all."""
-    frames = self.config.codec_loss.frames
-    if not 0 < frames < x.shape[1]:
-      return x
-    start = jax.random.randint(jax.random.fold_in(key, 1), (), 0, x.shape[1] - frames + 1)
-    return jax.lax.dynamic_slice_in_dim(x, start, frames, axis=1)
 
   def last_kernel(self, params):
     """(params as a function of the decoder's last kernel, that kernel (t, h, w, width, cell))."""
@@ -92,27 +85,3 @@ class VideoVAETask(Autoencoder):
     put = lambda kernel: {**params, 'decoder': {  # noqa: E731
         **decoder, 'last': {**decoder['last'], 'kernel': kernel}}}
     return put, decoder['last']['kernel']
-
-  def decoding(self, clips):
-    """All frames of a clip at once; `reconstructor` does it in parts (codecs/video_parts.py)."""
-    clip = self.models.layout.clip
-    size = clip.frames, clip.height, clip.width
-    weights = jax.eval_shape(lambda: (self.codec.init(jax.random.key(0)), jnp.ones(())))
-    latents = jax.eval_shape(self.codec.encode, *weights, jax.ShapeDtypeStruct(
-        (clips, *size, 3), jnp.uint8))
-    return lambda *args: self.codec.decode(*args, *size), weights, latents
-
-  def reconstructor(self):
-    """In parts, whatever a clip's length."""
-    def reconstruct(params, stats, clip):
-      video = batches.all_frames(clip, self.models.layout.fps)[None]
-      latents = self.codec.encode_in_parts(params, stats['std'], video)
-      decoded = self.codec.decode_in_parts(params, stats['std'], latents, *video.shape[1:4])
-      return {'video': as_uint8(decoded[0])}
-
-    return reconstruct
-
-
-def _mean(x, mask):
-  """Of x (B, T) where the mask is true: scalar."""
-  return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1)

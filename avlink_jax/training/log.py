@@ -1,22 +1,22 @@
-"""What a run says while it runs: a line on the terminal, metrics.jsonl, TensorBoard."""
+"""Log of a training run: a line on the terminal, metrics.jsonl, TensorBoard."""
 
 import json
 import os
 import pathlib
-import sys
 import time
 
 import tensorboardX
 
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.storage.console import hms, say
 
 
 class Log:
-  """Writes to `workdir`; on other processes than the first it writes nothing.
+  """Log of a run in `workdir`; on processes other than the first nothing is written.
 
-  A run that goes on at `first_step` was trained for `seconds` before, and `skipped` lists the clips
-  (name, reason) that were found unusable up to there. `share_of_peak`: MFU of one step a second,
-  None where it is not known (mfu.py).
+  A run resumed at `first_step` was trained for `seconds` before, and `skipped` lists the unusable
+  clips (name, reason) up to there. `share_of_peak`: MFU of one step a second, None where unknown
+  (mfu.py).
   """
 
   def __init__(self, workdir, total_steps, first_step, write=True, seconds=0.0, skipped=(),
@@ -36,11 +36,11 @@ class Log:
 
   @property
   def seconds(self):
-    """How long the run has been trained, all its attempts together as far as they were kept."""
+    """Seconds of training, over all attempts as far as they were kept."""
     return self._seconds + time.monotonic() - self._started
 
   def scored(self, step):
-    """Whether the scores of `step` are written already."""
+    """Tells whether the scores of `step` are written already."""
     return step in self._scored
 
   def step(self, step, metrics):
@@ -62,8 +62,8 @@ class Log:
         self._board.add_scalar(name, value, step)
     pace = (now - self._started) / max(step - self._start_step, 1)  # over the run: a steady guess
     left = (self._total - step) * pace
-    print(f'step {step}/{self._total}  loss {row["loss"]:.4f}  {speed:.2f} steps/s'
-          f'{used}  {clock(left)} left', file=sys.stderr, flush=True)
+    say(f'step {step}/{self._total}  loss {row["loss"]:.4f}  {speed:.2f} steps/s'
+        f'{used}  {hms(left)} left')
 
   def scores(self, step, scores):
     """Logs the means of an evaluation (evaluate.evaluate) beside the training's own figures, once
@@ -76,21 +76,21 @@ class Log:
       for name, value in means.items():
         self._board.add_scalar(f'scores/{name}', value, step)
 
-  def image(self, name, picture, step):
-    """A picture uint8 (H, W, 3) for TensorBoard."""
+  def image(self, name, pixels, step):
+    """Logs an image uint8 (H, W, 3) to TensorBoard."""
     if self._write:
-      self._board.add_image(name, picture, step, dataformats='HWC')
+      self._board.add_image(name, pixels, step, dataformats='HWC')
 
   def skipped(self, workdir, rows):
-    """Lists clips that could not be used: rows of (name, reason), in skipped.jsonl."""
+    """Logs unusable clips, rows of (name, reason), in skipped.jsonl."""
     if self._write and rows:
       with (pathlib.Path(workdir) / 'skipped.jsonl').open('a') as file:
         for name, reason in rows:
           file.write(skip_row((name, reason)))
-          print(f'skipped {name}: {reason}', file=sys.stderr, flush=True)
+          say(f'skipped {name}: {reason}')
 
   def sync(self):
-    """Waits until what was logged is on the disk: a checkpoint must not outlive its rows."""
+    """Flushes the log to the disk: a checkpoint must not outlive its rows."""
     if self._write:
       os.fsync(self._metrics.fileno())
 
@@ -101,17 +101,17 @@ class Log:
 
 
 def rewind(path, step):
-  """Cuts rows of steps after `step` from a .jsonl file: a resumed run takes those again, and no
-  step shall stand there twice. Returns the rows that stay."""
+  """Removes rows of steps after `step` from a .jsonl file, since a resumed run repeats those.
+  Returns the remaining rows."""
   lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  whole = [line for line in lines if line.endswith('\n')]  # a kill may have torn the last one
-  kept = [line for line in whole if json.loads(line)['step'] <= step]
+  complete = [line for line in lines if line.endswith('\n')]  # a kill may have cut the last one off
+  kept = [line for line in complete if json.loads(line)['step'] <= step]
   write_lines(path, kept)
   return [json.loads(line) for line in kept]
 
 
 def write_lines(path, lines):
-  """Writes a file anew so that a kill leaves the old one or the new one; none for no lines."""
+  """Rewrites a file atomically; removes it where there are no lines."""
   if text := ''.join(lines):
     write_text(path, text)
   else:
@@ -119,28 +119,6 @@ def write_lines(path, lines):
 
 
 def skip_row(skipped):
-  """A line of skipped.jsonl."""
+  """Line of skipped.jsonl for (name, reason)."""
   name, reason = skipped
   return json.dumps({'clip': name, 'reason': reason}) + '\n'
-
-
-def clock(seconds):
-  """Seconds as h:mm:ss or m:ss."""
-  minutes, seconds = divmod(int(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
-
-
-class Progress:
-  """Says how many of the clips are done, and how long the others will take."""
-
-  def __init__(self, word, count, write=True):
-    self._word, self._count, self._write = word, count, write
-    self._done, self._started = 0, time.monotonic()
-
-  def add(self, count):
-    self._done += count
-    left = (time.monotonic() - self._started) / self._done * (self._count - self._done)
-    if self._write:
-      print(f'{self._word} {self._done}/{self._count} clips  {clock(left)} left', file=sys.stderr,
-            flush=True)

@@ -18,7 +18,7 @@ import tempfile
 import time
 
 from avlink_jax.data.batch import Layout
-from avlink_jax.data.media import audio as sound
+from avlink_jax.data.media import audio
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.prepare import convert, shots
 from avlink_jax.data.sources import records, shards
@@ -61,7 +61,7 @@ def ours(folder, count, codec, output):
   layout, spent = Layout(5.16, 6.0, 36, 64), Spent()
   spent.wrap(media, '_decode', 'demux, decode')
   spent.wrap(media._Scaler, '__call__', 'scale, crop, to RGB')
-  spent.wrap(sound.Sound, 'place', 'resample the sound')
+  spent.wrap(audio.AudioTrack, 'waveform', 'resample the audio')
   spent.wrap(shots, 'cuts', 'find shots')
   spent.wrap(convert.Codec, 'encode', 'mel to latents')
   spent.wrap(convert.batches, 'sound', 'mel')
@@ -71,7 +71,7 @@ def ours(folder, count, codec, output):
   spent.wrap(records, 'of_clip', 'write')
   source = Folder(folder, height=36, width=64, sample_rate=16_000, max_fps=6.0)
   converter = convert.Converter(
-      layout, codec=convert.load_codec(codec, layout) if codec else None, keep_sound=not codec)
+      layout, codec=convert.load_codec(codec, layout) if codec else None, keep_audio=not codec)
   if codec:  # compiled once a process, however many clips follow
     converter.codec.encode(convert.np.zeros((layout.mel_frames, 64), 'float32'))
     spent.seconds.clear()

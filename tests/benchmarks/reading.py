@@ -60,7 +60,7 @@ def make(folder, count, layout, latents, tokens=True):
 
   path = folder / 'train-00000-of-00001.array_record'
   records.write_shard(path, blobs())
-  files = embeddings.plan(captions)
+  files = embeddings.captions_by_file(captions)
   for n, part in enumerate(files if tokens else ()):
     embeddings.write(folder, n, len(files), part, Encoder())
   (folder / records.ABOUT).write_text(json.dumps({

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 import scipy.signal
 
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import mux
 from avlink_jax.errors import MediaError
@@ -121,7 +122,7 @@ def read(folder, count, seconds, fps=12, words=()):
       continue
     if clip.duration >= min(seconds, SHORTEST) - 1 / fps and np.abs(clip.audio).max() > 0.02:
       kept = min(clip.duration, seconds)
-      frames, _ = media.resample_frames(clip, 0.0, round(kept * fps), fps)
+      frames, _ = resample_frames(clip, 0.0, round(kept * fps), fps)
       clips[path.stem] = {'sound': clip.audio[:round(kept * RATE)], 'frames': frames, 'fps': fps}
   return clips
 

@@ -11,7 +11,7 @@ clip is an mp4, the baseline goes through the same codec, so that it costs both 
 
 A line a way of making the clip: mean over clips of
 
-    PSNR, SSIM, flicker     metrics/pictures.py
+    PSNR, SSIM, flicker     metrics/video_quality.py
     looks                   how unlike single frames look to EfficientNet-lite0: LPIPS's distance
                             of what its stages answer, all counting alike (codecs/perceptual.py)
     I3D                     distance between the classes' logits of the clip and of the truth, and
@@ -42,12 +42,14 @@ import jax
 import numpy as np
 
 from avlink_jax.codecs import perceptual
+from avlink_jax.data.boxes import box_mean
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
 from avlink_jax.evaluation import pairs as clips_on_disk
-from avlink_jax.metrics import av_align, bootstrap, frechet, pictures
+from avlink_jax.metrics import av_align, bootstrap, frechet, video_quality
 from avlink_jax.metrics.networks import efficientnet_lite0
 from avlink_jax.metrics.networks.embedding import Embedder
 from avlink_jax.metrics.networks.registry import EFFICIENTNET_LITE0, I3D
@@ -62,9 +64,7 @@ FIGURES = {'psnr': '.2f', 'ssim': '.4f', 'flicker': '.3f', 'looks': '.4f', 'i3d'
 def lowered(frames):
   """The low-resolution clip: uint8 (N, H, W, 3) -> float32 (ceil(N / 4), H / 8, W / 8, 3)."""
   kept = frames[::EVERY]
-  count, height, width, _ = kept.shape
-  boxes = kept.reshape(count, height // BOX, BOX, width // BOX, BOX, 3)
-  return boxes.mean((2, 4), dtype=np.float32)
+  return box_mean(kept, *(n // BOX for n in kept.shape[1:3]))
 
 
 def blended(low, count):
@@ -120,7 +120,7 @@ class Looks:
     self._distance = jax.jit(functools.partial(perceptual.distance, self))
 
   def features(self, image):
-    return efficientnet_lite0.maps(self._weights, 2 * image - 1)
+    return efficientnet_lite0.feature_maps(self._weights, 2 * image - 1)
 
   def __call__(self, true, made):
     """Mean over frames of uint8 (N, H, W, 3)."""
@@ -131,7 +131,7 @@ class Looks:
 
 def measure(true, made, events, networks, seen):
   """Figures of one clip; `seen` is the truth's embedding. Both are uint8 (N, H, W, 3)."""
-  found = {name: getattr(pictures, name)(true, made) for name in ('psnr', 'ssim', 'flicker')}
+  found = {name: getattr(video_quality, name)(true, made) for name in ('psnr', 'ssim', 'flicker')}
   found |= motion_scores(made, FPS, events)
   if networks.looks:
     found['looks'] = networks.looks(true, made)
@@ -206,8 +206,8 @@ def read_folder(folder):
   if not pathlib.Path(folder).is_dir():
     raise UserError(f'--upsampled={folder}: no such folder')
   arrays = sorted(pathlib.Path(folder).glob('*.npy'))
-  files = arrays or [files.picture for _, files in sorted(
-      clips_on_disk.find(folder, '--upsampled').items()) if files.picture]
+  files = arrays or [files.video for _, files in sorted(
+      clips_on_disk.find(folder, '--upsampled').items()) if files.video]
   if not files:
     raise UserError(f'--upsampled={folder}: no clips with a picture in it')
   return files
@@ -217,11 +217,11 @@ def truth(path, given, size):
   """(frames uint8 (N, H, W, 3), exact times or None) of the clip that a file was made of."""
   if given is not None:
     files, events = given
-    if path.stem not in files or files[path.stem].picture is None:
+    if path.stem not in files or files[path.stem].video is None:
       raise UserError(f'{path}: no clip of that name with a picture in --reference')
-    frames = media.decode(files[path.stem].picture, max_fps=FPS, need_audio=False)
+    frames = media.decode(files[path.stem].video, max_fps=FPS, need_audio=False)
     count = int(frames.duration * FPS + 1e-6)
-    return media.resample_frames(frames, 0.0, count, FPS)[0], events.get(path.stem)
+    return resample_frames(frames, 0.0, count, FPS)[0], events.get(path.stem)
   named = re.fullmatch(r'impacts-(train|validation|test)-(\d+)', path.stem)
   if not named:
     raise UserError(f'{path}: not the name of a clip of impacts: give --reference')

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.video_codec [--clips=8] [--seconds=5.16] [--folder=CLIPS] [FILE ...]
 
 Over the test clips of `impacts` at 288×512 and 24 frames a second (or those of a folder): PSNR in
-dB, SSIM, flicker (mean absolute difference of temporal gradients, of 255; metrics/pictures.py), the
-seconds that coding and decoding take a clip, and the numbers that are kept of each second. Plain
+dB, SSIM, flicker (mean absolute difference of temporal gradients, of 255), all of
+metrics/video_quality.py, the seconds that coding and decoding take a clip, and the numbers that are
+kept of each second. Plain
 enlargement keeps the means of 8 × 8 pixels of every fourth frame, the autoencoder's grid: bicubic,
 and each held for four frames. A table, and as its last line the same as JSON.
 """
@@ -21,13 +22,13 @@ from avlink_jax import build as model_builder
 from avlink_jax.codecs.pixels import as_uint8
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.sources.folder import Folder
-from avlink_jax.metrics import pictures
+from avlink_jax.metrics import video_quality
 from avlink_jax.sample import cut, shown_frames
 from avlink_jax.storage import config_versions, weights
 from configs import video_vae
 
 STRIDES = 4, 8  # frames and pixels of plain enlargement
-MEASURES = {'psnr': pictures.psnr, 'ssim': pictures.ssim, 'flicker': pictures.flicker}
+MEASURES = {name: getattr(video_quality, name) for name in ('psnr', 'ssim', 'flicker')}
 
 
 def bicubic_and_repeat(video):

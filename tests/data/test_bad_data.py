@@ -88,8 +88,8 @@ def test_a_crash_is_counted_as_lost_by_the_benchmark(monkeypatch):
 
 def test_a_decode_that_takes_too_long_is_abandoned(tmp_path, monkeypatch):
   make_clip(tmp_path / 'clip.mp4', steady(24))
-  add = media._Picture.add
-  monkeypatch.setattr(media._Picture, 'add', lambda *args: (time.sleep(0.1), add(*args)))
+  add = media._VideoTrack.add
+  monkeypatch.setattr(media._VideoTrack, 'add', lambda *args: (time.sleep(0.1), add(*args)))
   began = time.monotonic()
   assert reason_of(tmp_path / 'clip.mp4', decode_seconds=0.5) == 'decoding takes more than 0.5 s'
   assert time.monotonic() - began < 3  # of the 7 that it would have taken
@@ -153,7 +153,7 @@ def test_a_sound_of_an_impossible_rate_takes_no_memory(tmp_path, rate, with_pict
 def test_a_picture_larger_than_any_camera_takes_is_refused(tmp_path, monkeypatch):
   make_avi(tmp_path / 'clip.avi', 10)
   with pytest.raises(limits.Unusable, match='100,000 × 100,000'):
-    limits.check_picture(100_000, 100_000)
+    limits.check_frame_size(100_000, 100_000)
   monkeypatch.setattr(limits, 'MAX_PIXELS', 1000)
   assert reason_of(tmp_path / 'clip.avi', need_audio=False) == (
       'too large: a picture of 64 × 36 pixels')
@@ -321,5 +321,5 @@ def test_a_given_file_of_a_clip_that_cannot_be_decoded_leaves_no_output(tmp_path
   content = (tmp_path / 'clip.mp4').read_bytes()
   (tmp_path / 'clip.mp4').write_bytes(content[:len(content) // 2])
   with pytest.raises(MediaError):
-    mux.replace_sound(tmp_path / 'clip.mp4', tmp_path / 'out.mp4', np.zeros(RATE), RATE)
+    mux.replace_audio(tmp_path / 'clip.mp4', tmp_path / 'out.mp4', np.zeros(RATE), RATE)
   assert [path.name for path in tmp_path.iterdir()] == ['clip.mp4']

@@ -13,7 +13,7 @@ from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.impacts import Impacts
-from avlink_jax.data.prepare.__main__ import prepare as prepare_records
+from avlink_jax.data.prepare.command import prepare as prepare_records
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.data.sources.records import Records
 from avlink_jax.data.sources.tfds import TfdsSource

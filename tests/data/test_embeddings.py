@@ -12,7 +12,7 @@ from test_records import config_of
 from avlink_jax.build import build_text
 from avlink_jax.codecs import t5_text
 from avlink_jax.data import pipeline
-from avlink_jax.data.prepare import __main__ as prepare
+from avlink_jax.data.prepare import command as prepare
 from avlink_jax.data.prepare import embeddings
 from avlink_jax.data.sources import records
 from avlink_jax.errors import UserError

@@ -10,7 +10,7 @@ import mir_eval
 import numpy as np
 import pytest
 
-from avlink_jax.data.impacts import Impacts, bodies, kinds, motion, render, scenes, sound
+from avlink_jax.data.impacts import Impacts, audio, bodies, kinds, motion, render, scenes
 from avlink_jax.errors import UserError
 
 RATE = 16000
@@ -125,11 +125,11 @@ def test_energy_rises_at_every_event_and_nowhere_else(source, some):
 
 def test_a_harder_contact_is_louder_and_brighter(source):
   scene = source.scene(0)
-  body, edge = sound.response(np.random.default_rng(0), 'metal', 'wood', (.2, .01), RATE)
+  body, edge = audio.response(np.random.default_rng(0), 'metal', 'wood', (.2, .01), RATE)
   bins = np.abs(np.fft.rfft([s * (body + s * edge) for s in (.3, 1.)])) ** 2
   centre = (bins * np.arange(bins.shape[1])).sum(1) / bins.sum(1)
   assert bins[1].sum() > bins[0].sum() and centre[1] > 1.1 * centre[0]
-  assert np.abs(sound.synthesise(scene, np.random.default_rng(1), 5.16, RATE)).max() <= .9
+  assert np.abs(audio.synthesise(scene, np.random.default_rng(1), 5.16, RATE)).max() <= .9
 
 
 def test_librosa_finds_the_true_events_in_every_kind_of_scene(source, by_kind):
@@ -283,7 +283,7 @@ def test_distractors_make_no_sound_and_change_none():
     kept = tuple(body for body in scene.bodies if body.role != 'distractor')
     if len(kept) < len(scene.bodies):
       alone = dataclasses.replace(scene, bodies=kept)
-      waves = [sound.synthesise(s, np.random.default_rng(i), 5.16, RATE) for s in (scene, alone)]
+      waves = [audio.synthesise(s, np.random.default_rng(i), 5.16, RATE) for s in (scene, alone)]
       np.testing.assert_array_equal(*waves)
       checked += 1
   assert checked > 5

@@ -47,7 +47,7 @@ def test_captions_are_text_on_the_page(clips, tmp_path):
 
 
 def test_records_and_mixtures_are_inspected_too(clips, tmp_path):
-  from avlink_jax.data.prepare import __main__ as prepare
+  from avlink_jax.data.prepare import command as prepare
   prepare.prepare([f'--source={clips}', f'--output={tmp_path / "r"}', '--splits=train',
                    '--processes=1', '--codec=bundled'])
   for source, more in ((f'{tmp_path / "r"}', ('--codec=bundled',)),

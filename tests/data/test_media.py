@@ -1,6 +1,5 @@
 """Media in: picture and sound stay together, frames are the right ones, damage is told."""
 
-import dataclasses
 import math
 from fractions import Fraction
 
@@ -8,8 +7,6 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from made_clips import (
   CODES,
   SHARED,
@@ -26,9 +23,9 @@ from made_clips import (
   variable,
 )
 
-from avlink_jax.data.clip import Clip
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import mux
-from avlink_jax.data.media.decode import crop_audio, decode, decode_sound, resample_frames
+from avlink_jax.data.media.decode import decode, decode_audio
 from avlink_jax.errors import MediaError
 
 # -- picture and sound on one clock
@@ -126,7 +123,7 @@ def test_frames_before_an_edit_lists_start_are_not_shown(tmp_path):
   assert len(clip.frames) == len(pts) - 12
   assert flash_time(clip) == pytest.approx(pts[50] / TICKS - 0.5, abs=0.001)
   assert abs(flash_time(clip) - click_time(clip)) < 0.010
-  mux.replace_sound(tmp_path / 'clip.mp4', tmp_path / 'new.mp4', clip.audio, 16000)
+  mux.replace_audio(tmp_path / 'clip.mp4', tmp_path / 'new.mp4', clip.audio, 16000)
   again = decode(tmp_path / 'new.mp4')
   np.testing.assert_allclose(again.frame_times, clip.frame_times, atol=0.001)
 
@@ -160,12 +157,12 @@ def test_channels_stay_apart_where_they_are_asked_for(tmp_path):
   left[8000:8040], right[20000:20040] = 0.8, 0.4
   for name, channels in (('one', [left]), ('two', [left, right]), ('six', [left] * 6)):
     soundfile.write(tmp_path / f'{name}.wav', np.stack(channels, axis=1), 16000)
-  stereo = decode_sound(tmp_path / 'two.wav', sample_rate=16000)
+  stereo = decode_audio(tmp_path / 'two.wav', sample_rate=16000)
   np.testing.assert_allclose(stereo, np.stack([left, right], axis=1), atol=1e-4)
   np.testing.assert_allclose(stereo.mean(axis=1),
                              decode(tmp_path / 'two.wav', need_video=False).audio, atol=1e-4)
-  assert decode_sound(tmp_path / 'one.wav', sample_rate=8000, duration=1.5).shape == (12000, 1)
-  assert decode_sound(tmp_path / 'six.wav', sample_rate=16000).shape == (32000, 1)
+  assert decode_audio(tmp_path / 'one.wav', sample_rate=8000, duration=1.5).shape == (12000, 1)
+  assert decode_audio(tmp_path / 'six.wav', sample_rate=16000).shape == (32000, 1)
 
 
 @pytest.mark.parametrize('sound_starts, video_starts', [(0.0, 0.3), (0.4, 0.0)])
@@ -173,7 +170,7 @@ def test_sound_in_channels_keeps_the_clock(tmp_path, sound_starts, video_starts)
   make_clip(tmp_path / 'clip.mp4', steady(24), flash=40, sound_starts=sound_starts,
             video_starts=video_starts)
   mono = decode(tmp_path / 'clip.mp4', need_video=False).audio
-  np.testing.assert_array_equal(decode_sound(tmp_path / 'clip.mp4', sample_rate=16000)[:, 0], mono)
+  np.testing.assert_array_equal(decode_audio(tmp_path / 'clip.mp4', sample_rate=16000)[:, 0], mono)
 
 
 # -- size and orientation
@@ -196,49 +193,6 @@ def test_without_a_width_the_picture_keeps_its_shape(tmp_path, shape, width):
   frames = decode(tmp_path / 'clip.mp4', height=72, need_audio=False).frames
   assert frames.shape == (6, 72, width, 3)
   assert np.abs(frames[0].astype(int) - quadrants(72, width)).mean() < 8
-
-
-# -- sampling a clip
-
-def coded_clip(frame_times, duration):
-  frames = np.arange(len(frame_times), dtype=np.uint8)[:, None, None, None]
-  return Clip(id='c', duration=duration, frames=np.broadcast_to(frames, (len(frames), 2, 2, 3)),
-              frame_times=np.array(frame_times), audio=np.zeros(0, np.float32), sample_rate=16000)
-
-
-@settings(max_examples=60, deadline=None)
-@given(gaps=st.lists(st.integers(1, 400), min_size=1, max_size=40),
-       start=st.integers(0, 3000), count=st.integers(1, 40),
-       fps=st.sampled_from([5, 8, 10, 20, 25]))
-def test_frames_are_held_never_stretched_and_padding_is_masked(gaps, start, count, fps):
-  # Times in whole milliseconds, so that the expectation is exact integer arithmetic.
-  starts = [sum(gaps[:n]) for n in range(len(gaps))]
-  clip = coded_clip([t / 1000 for t in starts], sum(gaps) / 1000)
-  frames, mask = resample_frames(clip, start / 1000, count, fps)
-  moments = [start + n * 1000 // fps for n in range(count)]
-  expected = [max(k for k, t in enumerate(starts) if t <= moment) for moment in moments]
-  np.testing.assert_array_equal(frames[:, 0, 0, 0], expected)
-  np.testing.assert_array_equal(mask, [moment < sum(gaps) for moment in moments])
-  assert np.all(frames[~mask] == len(gaps) - 1)
-
-
-def test_a_frame_starts_to_show_at_its_own_time_in_spite_of_rounding():
-  clip = coded_clip([n / 6 for n in range(12)], 2.0)
-  frames, mask = resample_frames(clip, 0.0, 14, 6)
-  np.testing.assert_array_equal(frames[:, 0, 0, 0], [*range(12), 11, 11])
-  np.testing.assert_array_equal(mask, [True] * 12 + [False] * 2)
-
-
-@settings(max_examples=60, deadline=None)
-@given(length=st.integers(0, 300), first=st.integers(-200, 400), samples=st.integers(0, 300))
-def test_sound_outside_the_clip_is_zero_and_masked(length, first, samples):
-  clip = dataclasses.replace(coded_clip([0.0], length / 100), sample_rate=100,
-                             audio=np.arange(1, length + 1, dtype=np.float32))
-  audio, mask = crop_audio(clip, first / 100, samples)
-  expected = [first + n + 1 if 0 <= first + n < length else 0 for n in range(samples)]
-  assert audio.dtype == np.float32
-  np.testing.assert_array_equal(audio, expected)
-  np.testing.assert_array_equal(mask, np.array(expected) > 0)
 
 
 # -- what is wrong with a file

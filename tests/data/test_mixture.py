@@ -65,7 +65,7 @@ def test_each_source_serves_its_share_and_its_clips_once_an_epoch():
 def test_shares_are_exact_over_every_block():
   schedule = mixture.Schedule([1, 2, 5], seed=3)
   for blocks in (1, 2, 7):
-    np.testing.assert_array_equal(schedule.seen(blocks * mixture.BLOCK),
+    np.testing.assert_array_equal(schedule.served_before(blocks * mixture.BLOCK),
                                   blocks * np.array([1250, 2500, 6250]))
 
 
@@ -77,8 +77,8 @@ def test_a_place_is_served_by_its_source_alone_and_counted_right(weights, seed, 
   for place in places:
     source, before = schedule(place)
     assert mixture.Schedule(weights, seed)(place) == (source, before)  # of nothing else
-    assert schedule.seen(place)[source] == before
-    after = schedule.seen(place + 1)
+    assert schedule.served_before(place)[source] == before
+    after = schedule.served_before(place + 1)
     assert after[source] == before + 1 and after.sum() == place + 1
 
 
@@ -107,7 +107,7 @@ def test_a_broken_clip_is_replaced_by_one_of_its_own_source():
 
 
 def test_samples_are_made_for_all_sources_in_turn():
-  turned = mixture.InTurn(mixed(sizes=(4, 2)))
+  turned = mixture.Interleaved(mixed(sizes=(4, 2)))
   assert [turned.name(i) for i in range(len(turned))] == [
       'a/a0', 'b/b0', 'a/a1', 'b/b1', 'a/a2', 'a/a3']
   assert [turned.load(i).id for i in range(2)] == ['a0', 'b0']
@@ -166,5 +166,5 @@ def test_a_run_on_a_mixture_logs_its_shares(tmp_path):
   rows = map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines())
   schedule = mixture.Schedule([0.75, 0.25], config.seed)
   for row in (row for row in rows if 'loss' in row):
-    seen = schedule.seen(4 * row['step']) / (4 * row['step'])
+    seen = schedule.served_before(4 * row['step']) / (4 * row['step'])
     assert [row['share_impacts'], row['share_r']] == list(seen)

@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
   mux.write_mp4(tmp_path / 'source.mp4', frames=ramp(6), fps=6)
   for write in (lambda: mux.write_mp4(target, frames=ramp(2), fps=6),
                 lambda: mux.write_wav(target, np.zeros(10), 16000),
-                lambda: mux.replace_sound(tmp_path / 'source.mp4', target, np.zeros(9), 16000)):
+                lambda: mux.replace_audio(tmp_path / 'source.mp4', target, np.zeros(9), 16000)):
     with pytest.raises(UserError, match='cannot be written') as caught:
       write()
     assert str(target) in str(caught.value) and '\n' not in str(caught.value)
@@ -186,7 +186,7 @@ def check_new_sound(source, target):
   audio = np.zeros(round(before.duration * 16000), np.float32)
   at = len(audio) * 2 // 3
   audio[at:at + 40] = 0.9
-  mux.replace_sound(source, target, audio, 16000)
+  mux.replace_audio(source, target, audio, 16000)
   after = decode(target, height=36, width=64)
   np.testing.assert_allclose(after.frame_times, before.frame_times, atol=0.001)
   assert after.duration == pytest.approx(before.duration, abs=0.001)
@@ -217,7 +217,7 @@ def test_new_sound_keeps_the_pictures_timing(tmp_path, name, codec, copied):
 def test_new_sound_for_a_file_without_picture_is_an_error(tmp_path):
   mux.write_mp4(tmp_path / 'blind.mp4', audio=np.zeros(16000), sample_rate=16000)
   with pytest.raises(MediaError, match='no video stream'):
-    mux.replace_sound(tmp_path / 'blind.mp4', tmp_path / 'out.mp4', np.zeros(16000), 16000)
+    mux.replace_audio(tmp_path / 'blind.mp4', tmp_path / 'out.mp4', np.zeros(16000), 16000)
   assert not (tmp_path / 'out.mp4').exists()
 
 
@@ -254,6 +254,6 @@ def test_rotated_clips_come_upright(tmp_path, degrees):
     container.mux(stream.encode())
   for path in (tmp_path / 'clip.mp4', tmp_path / 'new.mp4'):
     if path.name == 'new.mp4':
-      mux.replace_sound(tmp_path / 'clip.mp4', path, np.zeros(4000), 16000)
+      mux.replace_audio(tmp_path / 'clip.mp4', path, np.zeros(4000), 16000)
     clip = decode(path, height=48, width=80, need_audio=False)
     assert np.abs(clip.frames[0].astype(int) - quadrants(48, 80)).mean() < 8

@@ -11,7 +11,7 @@ from micro import build, frozen_of, micro_config, quick_jit
 from avlink_jax.data import batch as batches
 from avlink_jax.data import pipeline
 from avlink_jax.data.clip import Clip
-from avlink_jax.data.prepare import __main__ as prepare
+from avlink_jax.data.prepare import command as prepare
 from avlink_jax.data.prepare import convert
 from avlink_jax.data.sources import records
 from avlink_jax.errors import MediaError, UserError

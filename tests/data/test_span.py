@@ -60,8 +60,9 @@ def test_references_across_a_keyframe_are_not_needed(tmp_path, monkeypatch):
 def test_only_what_the_span_needs_is_decoded(tmp_path, monkeypatch):
   make_clip(tmp_path / 'a.mp4', steady(24, 60.0), options=few_keyframes(48))
   seen = []
-  add = media._Picture.add
-  monkeypatch.setattr(media._Picture, 'add', lambda self, frame: seen.append(1) or add(self, frame))
+  add = media._VideoTrack.add
+  monkeypatch.setattr(
+      media._VideoTrack, 'add', lambda self, frame: seen.append(1) or add(self, frame))
   decode(tmp_path / 'a.mp4', start=50.0, duration=2.0)
   assert len(seen) < 24 * (2 + 2 + media.PREROLL + 1)  # the span, a group of pictures, the preroll
 

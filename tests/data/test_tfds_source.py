@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from avlink_jax.data.datasets import features
+from avlink_jax.data.datasets import schema
 from avlink_jax.data.media import decode as media
-from avlink_jax.data.media.container import Held
+from avlink_jax.data.media.container import InMemory
 from avlink_jax.data.sources.tfds import TfdsSource
 from avlink_jax.errors import MediaError, UserError
 from tests import made_clips
@@ -32,7 +32,7 @@ def build(folder, splits):
     code_path = None  # as in builder.py
 
     def _info(self):
-      return tfds.core.DatasetInfo(builder=self, features=features.features())
+      return tfds.core.DatasetInfo(builder=self, features=schema.features())
 
     def _shard_iterators_per_split(self, dl_manager):
       return {split: [lambda rows=rows: enumerate(rows)] for split, rows in splits.items()}
@@ -50,14 +50,14 @@ def clip_bytes(tmp_path_factory):
 def test_bytes_in_memory_decode_as_their_file_does(tmp_path, clip_bytes):
   (tmp_path / 'a.mp4').write_bytes(clip_bytes)
   held, file = (media.decode(source, start=0.5, duration=1.0, **OPTIONS)
-                for source in (Held('a', clip_bytes), tmp_path / 'a.mp4'))
+                for source in (InMemory('a', clip_bytes), tmp_path / 'a.mp4'))
   assert np.array_equal(held.frames, file.frames) and np.array_equal(held.audio, file.audio)
   assert held.id == 'a'
 
 
 def test_bytes_that_are_cut_are_refused_as_their_file_is(clip_bytes):
   with pytest.raises(MediaError, match='truncated'):
-    media.decode(Held('a', clip_bytes[:-500]))
+    media.decode(InMemory('a', clip_bytes[:-500]))
 
 
 def test_what_is_stored_is_read_back_exactly_and_takes_no_more_room(tmp_path, clip_bytes):
@@ -145,7 +145,7 @@ def test_reading_needs_no_tensorflow(tmp_path, clip_bytes):
   build(tmp_path, {'train': [example_of('a', clip_bytes)]})
   code = f'''
     import sys
-    from avlink_jax.data.datasets.source import TfdsSource
+    from avlink_jax.data.sources.tfds import TfdsSource
     source = TfdsSource('made', 'train', {str(tmp_path)!r}, height=36, width=64, sample_rate=16000)
     assert source.load(0).audio.any()
     assert 'tensorflow' not in sys.modules

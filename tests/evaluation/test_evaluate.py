@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+from timed_clips import RATE, TIMES, clicks, moves, write_sounds
 
 from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
@@ -15,28 +15,7 @@ from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.metrics import onset
 from avlink_jax.samples.folder import write_sample
 
-RATE = 16000
 REAL_CLIPS = Path(__file__).resolve().parents[3] / 'shared' / 'clips'
-TIMES = {'a': [0.5, 1.3, 2.2], 'b': [0.9, 1.8], 'c': [0.3, 0.75, 1.6, 2.5], 'd': [1.05, 2.0]}
-
-
-def clicks(times, duration=3.0, late=0.0):
-  rng = np.random.default_rng(0)
-  wave = np.zeros(int(duration * RATE), np.float32)
-  burst = 0.7 * np.exp(-np.arange(1600) / RATE * 60) * rng.uniform(-1, 1, 1600)
-  for time in times:
-    at = int((time + late) * RATE)
-    wave[at:at + 1600] += burst[:max(0, len(wave) - at)]
-  return wave
-
-
-def write(folder, sounds, manifest=None):
-  folder.mkdir(parents=True, exist_ok=True)
-  for name, wave in sounds.items():
-    soundfile.write(folder / f'{name}.wav', wave, RATE, subtype='FLOAT')
-  if manifest is not None:
-    (folder / 'manifest.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in manifest))
-  return folder
 
 
 def means(result, prefix='onset_'):
@@ -45,7 +24,8 @@ def means(result, prefix='onset_'):
 
 @pytest.fixture
 def reference(tmp_path):
-  return write(tmp_path / 'reference', {name: clicks(times) for name, times in TIMES.items()})
+  return write_sounds(
+      tmp_path / 'reference', {name: clicks(times) for name, times in TIMES.items()})
 
 
 def test_two_copies_of_a_folder_score_exactly_one(reference, tmp_path):
@@ -56,7 +36,7 @@ def test_two_copies_of_a_folder_score_exactly_one(reference, tmp_path):
 
 
 def test_silent_copies_score_exactly_zero(reference, tmp_path):
-  silent = write(tmp_path / 'silent', {name: np.zeros(3 * RATE) for name in TIMES})
+  silent = write_sounds(tmp_path / 'silent', {name: np.zeros(3 * RATE) for name in TIMES})
   assert means(evaluate(str(silent), str(reference))) == [0.0] * 6
 
 
@@ -82,8 +62,8 @@ def test_a_picture_before_it_was_enlarged_is_no_clip_of_its_own(tmp_path):
 
 
 def test_reference_without_onsets_defines_no_accuracy_but_counts_false_alarms(tmp_path):
-  theirs = write(tmp_path / 'r', {'a': clicks([1.0]), 'quiet': np.zeros(3 * RATE)})
-  ours = write(tmp_path / 'g', {'a': clicks([1.0]), 'quiet': clicks([2.0])})
+  theirs = write_sounds(tmp_path / 'r', {'a': clicks([1.0]), 'quiet': np.zeros(3 * RATE)})
+  ours = write_sounds(tmp_path / 'g', {'a': clicks([1.0]), 'quiet': clicks([2.0])})
   result = evaluate(str(ours), str(theirs))
   assert result['onset_accuracy'] == 1.0 and result['onset_ap'] == 1.0
   assert result['onset_f1'] == result['onset_precision'] == 0.5
@@ -91,8 +71,8 @@ def test_reference_without_onsets_defines_no_accuracy_but_counts_false_alarms(tm
 
 
 def test_control_is_the_mean_over_other_references(tmp_path):
-  theirs = write(tmp_path / 'r', {'a': clicks([1.0]), 'b': clicks([2.0])})
-  ours = write(tmp_path / 'g', {'a': clicks([1.0, 2.0]), 'b': clicks([1.0])})
+  theirs = write_sounds(tmp_path / 'r', {'a': clicks([1.0]), 'b': clicks([2.0])})
+  ours = write_sounds(tmp_path / 'g', {'a': clicks([1.0, 2.0]), 'b': clicks([1.0])})
   result = evaluate(str(ours), str(theirs))
   # a has both times, so it hits its own reference and the other's; b hits only the other's.
   assert result['onset_accuracy'] == 0.5
@@ -101,7 +81,7 @@ def test_control_is_the_mean_over_other_references(tmp_path):
 
 
 def test_one_clip_has_no_control(reference, tmp_path):
-  result = evaluate(str(write(tmp_path / 'g', {'a': clicks(TIMES['a'])})), str(reference))
+  result = evaluate(str(write_sounds(tmp_path / 'g', {'a': clicks(TIMES['a'])})), str(reference))
   assert result['onset_f1'] == 1.0
   assert result['control_onset_f1'] is None
 
@@ -116,8 +96,8 @@ def test_control_never_meets_its_own_reference(count):
 def test_exact_times_in_the_manifest_give_event_scores(tmp_path):
   sounds = {name: clicks(times) for name, times in TIMES.items()}
   rows = [{'id': name, 'events': times} for name, times in TIMES.items()]
-  theirs = write(tmp_path / 'r', sounds, rows)
-  ours = write(tmp_path / 'g', {**sounds, 'a': np.zeros(3 * RATE)})
+  theirs = write_sounds(tmp_path / 'r', sounds, rows)
+  ours = write_sounds(tmp_path / 'g', {**sounds, 'a': np.zeros(3 * RATE)})
   result = evaluate(str(ours), str(theirs))
   assert result['event_f1'] == result['event_recall'] == 0.75
   assert result['control_event_f1'] < 0.5
@@ -131,9 +111,9 @@ def test_without_exact_times_there_are_no_event_scores(reference):
 
 
 def test_comparison_ends_where_the_shorter_sound_ends(tmp_path):
-  theirs = write(tmp_path / 'r', {'a': clicks([0.5, 1.5, 2.5])},
+  theirs = write_sounds(tmp_path / 'r', {'a': clicks([0.5, 1.5, 2.5])},
                  [{'id': 'a', 'events': [0.5, 1.5, 2.5]}])
-  ours = write(tmp_path / 'g', {'a': clicks([0.5, 1.5], duration=2.0)})
+  ours = write_sounds(tmp_path / 'g', {'a': clicks([0.5, 1.5], duration=2.0)})
   result = evaluate(str(ours), str(theirs))
   assert result['onset_f1'] == result['event_f1'] == 1.0
   assert result['per_clip'][0]['duration'] == 2.0
@@ -143,18 +123,18 @@ def test_what_comes_after_the_common_end_changes_nothing(tmp_path):
   noise = np.random.default_rng(1).uniform(-0.05, 0.05, 3 * RATE).astype(np.float32)
   long = clicks([0.5, 1.5]) * 0.2 + noise
   long[int(2.5 * RATE):] *= 20  # so loud that the clicks before it would be lost beside it
-  ours = write(tmp_path / 'g', {'a': long[:2 * RATE]})
-  assert evaluate(str(ours), str(write(tmp_path / 'r', {'a': long})))['onset_f1'] == 1.0
+  ours = write_sounds(tmp_path / 'g', {'a': long[:2 * RATE]})
+  assert evaluate(str(ours), str(write_sounds(tmp_path / 'r', {'a': long})))['onset_f1'] == 1.0
 
 
 def test_wav_is_heard_where_a_clip_stands_twice(reference, tmp_path):
-  ours = write(tmp_path / 'g', {'a': clicks(TIMES['a'])})
+  ours = write_sounds(tmp_path / 'g', {'a': clicks(TIMES['a'])})
   mux.write_mp4(ours / 'a.mp4', audio=np.zeros(3 * RATE, np.float32), sample_rate=RATE)
   assert evaluate(str(ours), str(reference))['onset_f1'] == 1.0
 
 
 def test_mp4_and_wav_of_the_same_sound_agree(tmp_path):
-  theirs = write(tmp_path / 'r', {name: clicks(times) for name, times in TIMES.items()})
+  theirs = write_sounds(tmp_path / 'r', {name: clicks(times) for name, times in TIMES.items()})
   for name, times in TIMES.items():
     mux.write_mp4(tmp_path / 'g' / f'{name}.mp4', frames=np.zeros((18, 36, 64, 3), np.uint8),
                   fps=6, audio=clicks(times), sample_rate=RATE)
@@ -162,12 +142,12 @@ def test_mp4_and_wav_of_the_same_sound_agree(tmp_path):
 
 
 def test_what_is_left_out_is_listed_with_its_reason(reference, tmp_path):
-  ours = write(tmp_path / 'g', {'a': clicks(TIMES['a']), 'extra': clicks([1.0])})
+  ours = write_sounds(tmp_path / 'g', {'a': clicks(TIMES['a']), 'extra': clicks([1.0])})
   (ours / 'b.mp4').write_bytes(b'no clip at all, only words' * 9)
   (ours / 'c.mp4').write_bytes(b'')
   nan = clicks(TIMES['d'])
   nan[100] = np.nan
-  write(ours, {'d': nan})
+  write_sounds(ours, {'d': nan})
   result = evaluate(str(ours), str(reference))
   assert result['clips'] == 1
   assert result['unmatched_generated'] == ['extra']
@@ -179,7 +159,7 @@ def test_what_is_left_out_is_listed_with_its_reason(reference, tmp_path):
 
 
 def test_reference_only_clips_are_listed(reference, tmp_path):
-  ours = write(tmp_path / 'g', {'b': clicks(TIMES['b'])})
+  ours = write_sounds(tmp_path / 'g', {'b': clicks(TIMES['b'])})
   assert evaluate(str(ours), str(reference))['unmatched_reference'] == ['a', 'c', 'd']
 
 
@@ -192,7 +172,8 @@ def test_json_holds_what_is_returned_and_no_partial_file_stays(reference, tmp_pa
 
 
 def test_result_does_not_depend_on_the_number_of_workers(reference, tmp_path, monkeypatch):
-  ours = write(tmp_path / 'g', {name: clicks(times, late=.06) for name, times in TIMES.items()})
+  ours = write_sounds(
+      tmp_path / 'g', {name: clicks(times, late=.06) for name, times in TIMES.items()})
   first = evaluate(str(ours), str(reference))
   monkeypatch.setattr(clips_on_disk, 'WORKERS', 1)
   assert evaluate(str(ours), str(reference)) == first
@@ -201,7 +182,7 @@ def test_result_does_not_depend_on_the_number_of_workers(reference, tmp_path, mo
 @pytest.mark.parametrize('generated, expected', [
   ('missing', 'no such folder'), ('other', 'matched by name'), ('broken', 'can be read')])
 def test_mistakes_end_in_one_line(reference, tmp_path, generated, expected):
-  write(tmp_path / 'other', {'z': clicks([1.0])})
+  write_sounds(tmp_path / 'other', {'z': clicks([1.0])})
   (tmp_path / 'broken').mkdir()
   (tmp_path / 'broken' / 'a.mp4').write_bytes(b'')
   with pytest.raises(UserError, match=expected) as error:
@@ -212,7 +193,7 @@ def test_mistakes_end_in_one_line(reference, tmp_path, generated, expected):
 @pytest.mark.parametrize('output', ['.', 'reference/a.wav/scores.json'])
 def test_output_that_cannot_be_written_is_found_out_before_the_work(
     reference, tmp_path, output, monkeypatch):
-  monkeypatch.setattr(clips_on_disk, 'observe_all', None)
+  monkeypatch.setattr(clips_on_disk, 'measure_pairs', None)
   with pytest.raises(UserError, match='--output='):
     evaluate(str(reference), str(reference), str(tmp_path / output))
 
@@ -235,15 +216,6 @@ def test_real_clips_score_exactly_one_against_themselves(tmp_path):
 
 # -- pictures
 
-def moves(times, duration=3.0, fps=12):
-  """Frames that stand still, and leap between the two frames around each time."""
-  y, x = np.mgrid[:72, :200]
-  scene = np.stack([128 + 100 * np.sin(x / a) * np.sin(y / b)
-                    for a, b in ((5, 7), (6, 4), (9, 5))], -1).astype(np.uint8)
-  leaps = [sum(time * fps < n for time in times) for n in range(int(duration * fps))]
-  return np.stack([scene[:, 3 * n:3 * n + 128] for n in leaps])
-
-
 def write_moving(folder, times_of, sounds=None, events=False, **options):
   for name, times in times_of.items():
     sound = clicks(times) if sounds is None else sounds[name]
@@ -258,7 +230,7 @@ def moving(tmp_path):
 
 
 def test_picture_and_sound_that_move_together_score_high_and_above_the_control(moving, tmp_path):
-  ours = write_moving(tmp_path / 'g', TIMES, made=('video',))
+  ours = write_moving(tmp_path / 'g', TIMES, generated=('video',))
   result = evaluate(str(ours), str(moving))
   assert result['clips_with_picture'] == 4 and result['without_picture'] == []
   for score in ('av_align', 'motion_event_precision', 'motion_event_recall', 'motion_event_f1'):
@@ -270,8 +242,8 @@ def test_picture_and_sound_that_move_together_score_high_and_above_the_control(m
 
 def test_sound_made_for_a_picture_is_scored_against_that_picture(moving, tmp_path):
   exchanged = dict(zip(TIMES, [clicks(times) for times in [*TIMES.values()][::-1]], strict=True))
-  good = evaluate(str(write_moving(tmp_path / 'good', TIMES, made=('audio',))), str(moving))
-  bad = evaluate(str(write_moving(tmp_path / 'bad', TIMES, exchanged, made=('audio',))),
+  good = evaluate(str(write_moving(tmp_path / 'good', TIMES, generated=('audio',))), str(moving))
+  bad = evaluate(str(write_moving(tmp_path / 'bad', TIMES, exchanged, generated=('audio',))),
                  str(moving))
   assert good['av_align'] > 0.85 and bad['av_align'] < 0.6
   assert bad['reference_av_align'] == good['reference_av_align']
@@ -293,7 +265,7 @@ def test_without_pictures_there_are_no_scores_of_them(reference, moving, tmp_pat
     assert not [name for name in result if 'av_align' in name or 'motion' in name]
   for name in TIMES:  # a picture drawn for a sound is none
     write_sample(tmp_path / 't2a', name, audio=clicks(TIMES[name]), sample_rate=RATE,
-                 made=('audio',))
+                 generated=('audio',))
   result = evaluate(str(tmp_path / 't2a'), str(moving))
   assert result['clips_with_picture'] == 0 and 'av_align' not in result
   assert result['onset_f1'] == 1.0
@@ -326,10 +298,10 @@ def test_every_mean_has_an_interval_and_every_control_a_difference(moving, tmp_p
 
 
 def test_intervals_of_one_clip_and_of_what_is_undefined_are_none(tmp_path):
-  theirs = write(tmp_path / 'r', {'a': np.zeros(3 * RATE), 'b': np.zeros(3 * RATE)})
-  result = evaluate(str(write(tmp_path / 'g', {'a': clicks([1.0])})), str(theirs))
+  theirs = write_sounds(tmp_path / 'r', {'a': np.zeros(3 * RATE), 'b': np.zeros(3 * RATE)})
+  result = evaluate(str(write_sounds(tmp_path / 'g', {'a': clicks([1.0])})), str(theirs))
   assert set(result['intervals'].values()) == set(result['difference_intervals'].values()) == {None}
-  result = evaluate(str(write(tmp_path / 'h', {'a': clicks([1.0]), 'b': clicks([2.0])})),
+  result = evaluate(str(write_sounds(tmp_path / 'h', {'a': clicks([1.0]), 'b': clicks([2.0])})),
                     str(theirs))
   assert result['onset_accuracy'] is None and result['intervals']['onset_accuracy'] is None
   assert result['intervals']['onset_precision'] == [0.0, 0.0]

@@ -126,11 +126,11 @@ def test_a_picture_that_stands_still_earns_nothing(tmp_path):
 # -- sound
 
 def test_onsets_are_found_where_they_are_and_none_in_silence():
-  found = av_align.sound_onsets(clicks([0.5, 1.4, 2.8]), RATE)
+  found = av_align.audio_onsets(clicks([0.5, 1.4, 2.8]), RATE)
   np.testing.assert_allclose(found, [0.5, 1.4, 2.8], atol=0.03)
-  assert not len(av_align.sound_onsets(np.zeros(RATE), RATE))
-  assert not len(av_align.sound_onsets(np.zeros(0), RATE))
-  assert not len(av_align.sound_onsets(clicks([1.0]) * 5e-4, RATE))
+  assert not len(av_align.audio_onsets(np.zeros(RATE), RATE))
+  assert not len(av_align.audio_onsets(np.zeros(0), RATE))
+  assert not len(av_align.audio_onsets(clicks([1.0]) * 5e-4, RATE))
 
 
 # -- both
@@ -141,7 +141,7 @@ def test_true_clips_score_above_exchanged_ones():
   for i in range(16):
     clip = source.load(i)
     clips.append((motion(clip.frames, clip.frame_times, clip.duration),
-                  av_align.sound_onsets(clip.audio, clip.sample_rate), clip.events))
+                  av_align.audio_onsets(clip.audio, clip.sample_rate), clip.events))
   true = np.mean([score(onsets, picture) for picture, onsets, _ in clips])
   control = np.mean([score(clips[(k + shift) % 16][1], picture)
                      for k, (picture, _, _) in enumerate(clips) for shift in (3, 6, 10, 13)])

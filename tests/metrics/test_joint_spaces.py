@@ -145,7 +145,7 @@ def test_its_log_mels_are_kaldis():
                                                    (1.2, 5, [0]), (10.0, 5, [0, 2, 4, 6, 8])])
 def test_pieces_lie_evenly_from_the_first_to_the_last(seconds, count, first):
   assert imagebind.starts(seconds, count) == pytest.approx(first)
-  heard = imagebind.hear(noise(int(seconds * 16000)))
+  heard = imagebind.prepare_audio(noise(int(seconds * 16000)))
   assert heard.shape == (len(imagebind.starts(seconds, 3)), 128, 204, 1)
   missing = heard[0, :, round(min(seconds, 2) * 100):]
   assert np.allclose(missing, -imagebind.MEL_MEAN / imagebind.MEL_STD)
@@ -154,7 +154,7 @@ def test_pieces_lie_evenly_from_the_first_to_the_last(seconds, count, first):
 @pytest.mark.parametrize('height, width', [(90, 160), (160, 90), (300, 300)])
 def test_video_is_seen_in_three_crops_of_the_first_and_last_frame(height, width):
   frames = np.random.default_rng(0).integers(0, 256, (30, height, width, 3), np.uint8)
-  seen = imagebind.see_video(frames)
+  seen = imagebind.prepare_video(frames)
   assert seen.shape == (15, 2, 224, 224, 3)
   scale = 224 / min(height, width)
   whole = torch.nn.functional.interpolate(
@@ -165,7 +165,7 @@ def test_video_is_seen_in_three_crops_of_the_first_and_last_frame(height, width)
     expected = whole[:, :, top:top + 224, left:left + 224]
     expected = (np.moveaxis(expected, 1, -1) - imagebind.MEAN) / imagebind.STD
     assert np.abs(row - expected).max() < 0.02
-  images = imagebind.see_images(frames[:2])
+  images = imagebind.prepare_images(frames[:2])
   assert images.shape == (2, 2, 224, 224, 3) and np.array_equal(images[:, 0], images[:, 1])
 
 
@@ -206,7 +206,7 @@ def clap(clap_folder, monkeypatch):
 def test_clap_is_transformers(clap, clap_folder, tmp_path):
   clips(tmp_path / 'c', 1, rate=48000)
   sound = clap.clip(tmp_path / 'c' / '0.wav', 2.0)['embedding']
-  words = clap.words(['a soft ball', 'loud drum', 'a drum'])
+  words = clap.texts(['a soft ball', 'loud drum', 'a drum'])
   import soundfile
   wave, _ = soundfile.read(tmp_path / 'c' / '0.wav', dtype='float32')
   import transformers

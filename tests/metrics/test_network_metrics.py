@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from test_evaluate import clicks, moves
+from timed_clips import clicks, moves
 
 from avlink_jax import evaluate as evaluation
 from avlink_jax.data.media import mux
@@ -239,7 +239,7 @@ def test_metrics_are_chosen_by_name(networks):
     ({'networks': 'nowhere'}, '--networks=nowhere: no such folder'),
     ({'seconds': 0.0}, '--seconds=0.0'), ({'seconds': float('nan')}, '--seconds=nan')])
 def test_mistakes_are_one_line_before_the_work(given, expected, reference, monkeypatch):
-  monkeypatch.setattr('avlink_jax.evaluation.pairs.observe_all', None)
+  monkeypatch.setattr('avlink_jax.evaluation.pairs.measure_pairs', None)
   with pytest.raises(UserError, match=expected):
     evaluate(reference, reference, **given)
 

@@ -25,11 +25,11 @@ from avlink_jax.metrics.networks import (
   layers,
   loading,
   log_mel_patches,
-  pictures,
   soundnet,
   vggish,
   yamnet,
 )
+from avlink_jax.metrics.networks import frames as network_frames
 from avlink_jax.metrics.networks.registry import (
   AISFX,
   EFFICIENTNET_LITE0,
@@ -135,7 +135,7 @@ def test_pictures_are_squeezed_as_torch_does_it():
   frames = np.random.default_rng(0).integers(0, 256, (2, 36, 64, 3), np.uint8)
   expected = torch.nn.functional.interpolate(
       channels_first(frames.astype(np.float32)), (299, 299), mode='bilinear', align_corners=False)
-  made = pictures.squeezed(frames, 299)
+  made = network_frames.resize(frames, 299)
   assert np.abs((made + 1) * 127.5 - np.moveaxis(expected.numpy(), 1, -1)).max() < 0.02
 
 

@@ -28,7 +28,7 @@ from avlink_jax.data.sources import features, records
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.evaluation.pairs import exact_events, find
-from avlink_jax.samples.folder import read_manifest, whole, write_sample
+from avlink_jax.samples.folder import complete, read_manifest, write_sample
 from avlink_jax.samples.gallery import write_gallery
 from avlink_jax.storage import weights
 
@@ -211,13 +211,13 @@ def test_a_manifest_reads_and_removes_nothing_outside_its_folder(outside):
   for name in (*LEADING_OUT, 'one.mp4/../../secret.mp4', '', None, ['../secret.mp4'], 7):
     path = outside / 'manifest.jsonl'
     path.write_text(json.dumps({**row, 'files': {'video': name, 'audio': name}}) + '\n')
-    assert whole(outside) == {}
+    assert complete(outside) == {}
     page = write_gallery(outside).read_text()
     assert 'src="' not in page and 'secret' not in page
     exact_events(outside)
     assert find(outside, '--generated').keys() == {'one'}
     write_sample(outside, 'one', frames=black, fps=6)
-    assert (outside.parent / 'secret.mp4').exists() and whole(outside).keys() == {'one'}
+    assert (outside.parent / 'secret.mp4').exists() and complete(outside).keys() == {'one'}
   path.write_text('[' * 100_000)
   with pytest.raises(UserError, match='line 1'):
     read_manifest(outside)

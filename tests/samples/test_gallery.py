@@ -104,10 +104,10 @@ def test_a_made_picture_gets_the_given_sound_as_it_is_and_no_wav(tmp_path):
   wave = np.stack([clicks([0.5]), clicks([1.5])], axis=1)  # left, right
   soundfile.write(tmp_path / 'given.wav', wave, RATE)
   row = write_sample(tmp_path / 'out', 'one', frames=picture(9), fps=6, audio=clicks([0.1]),
-                     sample_rate=RATE, source_audio=tmp_path / 'given.wav', made=('video',))
+                     sample_rate=RATE, source_audio=tmp_path / 'given.wav', generated=('video',))
   assert row['files'] == {'video': 'one.mp4'} and row['made'] == ['video']
   assert row['duration'] == 1.5 and not (tmp_path / 'out' / 'one.wav').exists()
-  sound = media.decode_sound(tmp_path / 'out' / 'one.mp4', sample_rate=RATE)
+  sound = media.decode_audio(tmp_path / 'out' / 'one.mp4', sample_rate=RATE)
   assert sound.shape == (1.5 * RATE, 2)
   assert abs(np.abs(sound[:, 0]).argmax() / RATE - 0.5) < 0.01
   assert np.abs(sound[:int(1.4 * RATE), 1]).max() < 0.02
@@ -117,13 +117,14 @@ def test_given_sound_is_in_the_mp4_and_made_sound_in_a_wav_too(tmp_path):
   made = {'video': ('given',), 'audio': ('made',)}
   for kind, (id,) in made.items():
     write_sample(tmp_path, id, frames=picture(), fps=6, audio=clicks([0.5]), sample_rate=RATE,
-                 made=(kind,))
+                 generated=(kind,))
     assert np.abs(media.decode(tmp_path / f'{id}.mp4').audio).argmax() < 0.6 * RATE
   assert not (tmp_path / 'given.wav').exists() and (tmp_path / 'made.wav').exists()
 
 
 def test_sound_alone_is_shown_as_its_spectrogram(tmp_path):
-  row = write_sample(tmp_path, 'one', audio=clicks([0.5], 2.1), sample_rate=RATE, made=('audio',))
+  row = write_sample(tmp_path, 'one', audio=clicks([0.5], 2.1), sample_rate=RATE,
+                     generated=('audio',))
   assert row['files'] == {'audio': 'one.wav', 'video': 'one.mp4'}
   assert row['picture'] == 'spectrogram' and row['duration'] == 2.1
   clip = media.decode(tmp_path / 'one.mp4')
@@ -134,7 +135,7 @@ def test_sound_alone_is_shown_as_its_spectrogram(tmp_path):
 
 
 def test_picture_alone_is_silent(tmp_path):
-  row = write_sample(tmp_path, 'one', frames=picture(), fps=6, made=('video',))
+  row = write_sample(tmp_path, 'one', frames=picture(), fps=6, generated=('video',))
   assert row['files'] == {'video': 'one.mp4'} and 'picture' not in row
   assert len(media.decode(tmp_path / 'one.mp4', need_audio=False).audio) == 0
 
@@ -268,6 +269,12 @@ def test_reference_folder_needs_no_manifest(folder):
   assert len([tag for tag, _ in page.tags if tag == 'video']) == 4
 
 
+def test_an_overview_stands_above_the_clips_as_it_is(folder):
+  about = '<p>{7} clips</p>'
+  page = write_gallery(folder, overview=about).read_text()
+  assert 0 < page.index(about) < page.index('<article>')
+
+
 def test_clips_with_sound_or_picture_alone_have_their_place(tmp_path):
   write_sample(tmp_path, 'heard', audio=clicks([0.5]), sample_rate=RATE)
   write_sample(tmp_path, 'seen', frames=picture(), fps=6)
@@ -283,7 +290,7 @@ def test_clips_with_sound_or_picture_alone_have_their_place(tmp_path):
 def test_made_pictures_are_shown_as_frames_in_a_row(tmp_path, made, told, strips):
   for folder, which in ((tmp_path, made), (tmp_path / 'reference', None)):
     write_sample(folder, 'one', frames=picture(), fps=6, audio=clicks([0.5]), sample_rate=RATE,
-                 record={'prompt': 'a ball'}, made=which)
+                 record={'prompt': 'a ball'}, generated=which)
   page = Page(write_gallery(tmp_path, tmp_path / 'reference'))
   images = [attributes for tag, attributes in page.tags if tag == 'img']
   assert [image.get('alt') for image in images].count('Frames') == strips
@@ -296,7 +303,7 @@ def test_made_pictures_are_shown_as_frames_in_a_row(tmp_path, made, told, strips
 
 @pytest.mark.parametrize('made', [3, 'video', {'video': 1}, ['x', 3]])
 def test_a_row_that_tells_nonsense_is_a_row_that_tells_nothing(tmp_path, made):
-  sample(tmp_path, 'one', made=made)
+  sample(tmp_path, 'one', generated=made)
   assert 'Generated' in [text.strip() for text in Page(write_gallery(tmp_path)).text]
 
 
@@ -305,7 +312,7 @@ def test_scores_of_the_picture_stand_on_the_page(tmp_path):
   for id in ('a', 'b'):
     for folder, made in ((out, ('video',)), (out / 'reference', None)):
       write_sample(folder, id, frames=picture(), fps=6, audio=clicks([0.5, 1.0]),
-                   sample_rate=RATE, record={'events': [0.5, 1.0]}, made=made)
+                   sample_rate=RATE, record={'events': [0.5, 1.0]}, generated=made)
   scores = evaluate(str(out), str(out / 'reference'))
   text = ' '.join(Page(write_gallery(out, out / 'reference', scores)).text)
   assert 'av align' in text and 'motion event recall' in text
@@ -316,7 +323,7 @@ def test_scores_of_the_picture_stand_on_the_page(tmp_path):
 def enlarged(folder, id='big'):
   """A sample whose picture was enlarged, with the one it was made from beside it."""
   write_sample(folder, id, frames=picture(48), fps=24, audio=clicks([0.5]), sample_rate=RATE,
-               made=('video',))
+               generated=('video',))
   mux.write_mp4(folder / f'{id}_low.mp4', frames=enlarge(picture()), fps=6)
   rows = read_manifest(folder)
   rows[-1]['files']['low'] = f'{id}_low.mp4'

@@ -12,8 +12,7 @@ import pytest
 import runs
 from micro import build, micro_config
 from runs import config_of, finished, manifest, parts
-from test_evaluate import TIMES, clicks
-from test_evaluate import write as write_sounds
+from timed_clips import TIMES, clicks, write_sounds
 
 from avlink_jax import sample as sampling
 from avlink_jax.data.clip import Clip
@@ -22,7 +21,7 @@ from avlink_jax.evaluate import evaluate
 from avlink_jax.evaluation import journal as observed
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.sample import Reconstructor, sample
-from avlink_jax.samples.folder import read_manifest, whole, write_sample
+from avlink_jax.samples.folder import complete, read_manifest, write_sample
 from avlink_jax.sampling import resume as fingerprint
 from avlink_jax.sampling.sampler import Sampler
 from avlink_jax.storage import atomic
@@ -65,7 +64,7 @@ def test_a_sample_made_anew_is_never_half_the_old_one(tmp_path, monkeypatch):
   made = functools.partial(write_sample, tmp_path, 'one', frames=BLACK, fps=6, sample_rate=16000)
   made(audio=np.zeros(16000, np.float32))
   made(frames=BLACK, audio=np.zeros(16000, np.float32))
-  assert whole(tmp_path).keys() == {'one'}
+  assert complete(tmp_path).keys() == {'one'}
 
   def killed(*args, **options):
     raise KeyboardInterrupt
@@ -73,7 +72,7 @@ def test_a_sample_made_anew_is_never_half_the_old_one(tmp_path, monkeypatch):
   monkeypatch.setattr('avlink_jax.data.media.mux.write_mp4', killed)
   with pytest.raises(KeyboardInterrupt):
     made(audio=np.ones(16000, np.float32))
-  assert whole(tmp_path) == {} and not (tmp_path / 'one.mp4').exists()
+  assert complete(tmp_path) == {} and not (tmp_path / 'one.mp4').exists()
   assert [row['files'] for row in read_manifest(tmp_path)] == [{}]
 
 
@@ -165,7 +164,7 @@ def test_interrupted_sampling_goes_on_and_ends_as_if_left_alone(
 def test_a_data_sets_clips_are_kept_with_their_references(run, tmp_path, counted):
   config, workdir = run
   ids = sample(config, workdir, output=tmp_path / 'out')
-  assert counted == ids and whole(tmp_path / 'out' / 'reference').keys() == set(ids)
+  assert counted == ids and complete(tmp_path / 'out' / 'reference').keys() == set(ids)
   counted.clear()
   sample(config, workdir, output=tmp_path / 'out')
   assert counted == []
@@ -226,7 +225,7 @@ def folders(tmp_path):
 @pytest.fixture
 def observations(monkeypatch):
   """Names of the pairs that were really decoded, and after how many comes an interruption."""
-  seen, stop, observe = [], [None], clips_on_disk._observe
+  seen, stop, observe = [], [None], clips_on_disk._measure
 
   def observing(stem, *rest):
     if len(seen) == stop[0]:
@@ -234,7 +233,7 @@ def observations(monkeypatch):
     seen.append(stem)
     return observe(stem, *rest)
 
-  monkeypatch.setattr(clips_on_disk, '_observe', observing)
+  monkeypatch.setattr(clips_on_disk, '_measure', observing)
   monkeypatch.setattr(clips_on_disk, 'WORKERS', 1)
   return seen, stop
 

@@ -12,6 +12,7 @@ from micro import build, micro_config, random_like
 from runs import config_of, finished, manifest, parts
 
 from avlink_jax.compile import compile_ahead
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import decode as media
 from avlink_jax.errors import UserError
 from avlink_jax.sample import export_samples, sample
@@ -122,10 +123,10 @@ def test_a_sound_of_ones_own_goes_under_both_of_its_pictures(run, tmp_path):
   config, workdir = run('a2v')
   id, = sample(config, workdir, input_path=str(tmp_path / 'clip.mp4'), output=tmp_path / 'out')
   seconds = media.decode(tmp_path / 'clip.mp4').duration
-  given = media.decode_sound(tmp_path / 'clip.mp4', sample_rate=RATE)
+  given = media.decode_audio(tmp_path / 'clip.mp4', sample_rate=RATE)
   for name, shape in ((f'{id}.mp4', HIGH), (f'{id}_low.mp4', LOW)):
     look(tmp_path / 'out' / name, *shape, seconds=seconds)
-    kept = media.decode_sound(tmp_path / 'out' / name, sample_rate=RATE)
+    kept = media.decode_audio(tmp_path / 'out' / name, sample_rate=RATE)
     count = min(len(kept), len(given)) - 2000
     assert np.corrcoef(kept[:count, 0], given[:count, 0])[0, 1] > 0.99
 
@@ -149,7 +150,7 @@ def test_the_upsampler_takes_any_video_and_keeps_its_sound(run, tmp_path):
   look(tmp_path / 'out' / f'{id}.mp4', *HIGH, seconds=seconds)
   low = look(tmp_path / 'out' / f'{id}_low.mp4', *LOW, seconds=seconds)
   seen = media.decode(tmp_path / 'clip.mp4', height=8, width=16, max_fps=6.0)
-  seen, _ = media.resample_frames(seen, 0.0, len(low.frames), 6.0)
+  seen, _ = resample_frames(seen, 0.0, len(low.frames), 6.0)
   wanted = seen.reshape(len(seen), -1).mean(1)
   np.testing.assert_allclose(low.frames.reshape(len(low.frames), -1).mean(1), wanted, atol=3)
   row = manifest(tmp_path / 'out')[id]

@@ -9,7 +9,6 @@ import optax
 import pytest
 from micro import batch_of, build, frozen_of, micro_config, plain_jit
 
-from avlink_jax import tasks
 from avlink_jax.training import step as training
 
 
@@ -221,15 +220,6 @@ def test_padding_has_no_part_in_the_loss():
   assert loss(np.where(real, batch['video'], 255).astype(np.uint8)) == pytest.approx(
       float(wanted), rel=1e-6)
   assert abs(loss(np.where(real, 255 - batch['video'], batch['video'])) - wanted) > 1e-4 * wanted
-
-
-@pytest.mark.parametrize('shape', [(), (3,), (2, 3, 4)])
-def test_the_loss_is_the_mean_over_what_is_real(shape):
-  rng = np.random.default_rng(0)
-  x, y = rng.standard_normal((2, 4, 5, *shape, 3))
-  mask = rng.random((4, 5)) < 0.5
-  assert tasks.flow.masked_mse(jnp.asarray(x), y, mask) == pytest.approx(
-      ((x - y)[mask] ** 2).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize('name', ['audio', 'video'])

@@ -1,4 +1,4 @@
-"""AudioSet's temporally strong labels (Hershey et al., ICASSP 2021), with the videos' picture.
+"""AudioSet's temporally strong labels (Hershey et al., ICASSP 2021), with their videos.
 
 `audioset_train_strong.tsv` and `audioset_eval_strong.tsv` have the header segment_id,
 start_time_seconds, end_time_seconds, label and one row an event. A segment_id is
@@ -33,7 +33,7 @@ class AudiosetStrong(MediaDataset):
     names = _display_names(rows.find_list(folder, 'mid_to_display_name.tsv'))
     lists = {'train': 'audioset_train_strong.tsv', 'test': 'audioset_eval_strong.tsv'}
     if not any((folder / name).is_file() for name in lists.values()):
-      rows.find_list(folder, *lists.values())  # tells what is missing
+      rows.find_list(folder, *lists.values())  # reports what is missing
     for split, name in lists.items():
       if (folder / name).is_file():
         yield from self._split_rows(folder / name, split, names)

@@ -45,7 +45,7 @@ class Autorecap(MediaDataset):
 
 
 def _lines(path):
-  """(YTID, intervals) of each line; UserError where the first is none."""
+  """Yields (YTID, intervals) of each line. Raises UserError where the first is none."""
   first = True
   with path.open(encoding='utf-8-sig', errors='replace') as file:
     for number, line in enumerate(file, 1):

@@ -1,4 +1,4 @@
-"""A data set's rows and the user's files become array_record, one shard after the other.
+"""Builds array_record shards from a data set's rows and the user's files.
 
 tfds' own writer for generators keeps a gigabyte and then sorts through TensorFlow's file system;
 its writer for shards needs neither. Rows keep the order of their list, and readers shuffle.
@@ -6,36 +6,35 @@ its writer for shards needs neither. Rows keep the order of their list, and read
 
 import abc
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
-import sys
-import time
 
 import tensorflow_datasets as tfds
 
-from avlink_jax.data.datasets import features
-from avlink_jax.data.datasets.check import Examiner, Job, Needs
+from avlink_jax.data.datasets import schema
+from avlink_jax.data.datasets.check import Candidate, Examiner, Needs
 from avlink_jax.data.datasets.files import Files
 from avlink_jax.data.datasets.report import Report
 from avlink_jax.data.datasets.rows import Malformed
 from avlink_jax.data.sources.folder import LONGEST_CAPTION
 from avlink_jax.errors import UserError
+from avlink_jax.storage.console import Progress
 
 SHARD_BYTES = 128 << 20  # of media; tfds keeps one shard's in memory while it is written
-TELL_EVERY = 10.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How to build.
+  """Settings of a build.
 
   Attributes:
     caption: template of captions made of labels, with {label}; '' is the data set's own.
     min_seconds: shorter clips are left out.
-    check: whether each clip is decoded (its sound; silence, damage and true length are found),
+    check: whether each clip's audio is decoded (which detects silence, damage and the true length)
       or only its header read.
-    processes: how many to check files in, 0 for this one.
+    processes: that check files; 0 for this one.
   """
   caption: str = ''
   min_seconds: float = 1.0
@@ -44,9 +43,9 @@ class Options:
 
 
 class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
-  """What all data sets share. Each says its `rows`, its TEMPLATE and whether it NEEDS_VIDEO.
+  """Base of all data sets. Each defines its `rows`, its TEMPLATE and whether it NEEDS_VIDEO.
 
-  Raises UserError while building: lists or media are not there, or nothing can be used.
+  Raises UserError while building: lists or media are missing, or nothing can be used.
   """
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First.'}
@@ -71,12 +70,12 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
     """
 
   def caption(self, labels) -> str:
-    """The caption of a clip that has labels alone; '' where it has none."""
+    """Caption made of labels, for a clip without one; '' without labels."""
     template = self.options.caption or self.TEMPLATE
     return template.replace('{label}', ', '.join(labels)) if labels else ''
 
   def _info(self):
-    return tfds.core.DatasetInfo(builder=self, features=features.features(),
+    return tfds.core.DatasetInfo(builder=self, features=schema.features(),
                                  description=type(self).__doc__, homepage=self.HOMEPAGE)
 
   def _shard_iterators_per_split(self, dl_manager):
@@ -85,12 +84,12 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
     self.report = Report(self.data_path)
     self._examiner = Examiner(self.options.processes)
     plan = self._plan(folder, files)
-    self._progress = _Progress(sum(len(shard) for shards in plan.values() for shard in shards))
+    self._progress = Progress('checked', sum(map(len, itertools.chain(*plan.values()))), 'files')
     return {split: [lambda shard=shard: self._examples(shard) for shard in shards]
             for split, shards in plan.items()}
 
   def _plan(self, folder, files) -> dict:
-    """{split: [[(Row, Job)]]}: the rows that have a file, cut into shards by the files' sizes."""
+    """Rows that have a file, in shards by the files' sizes: {split: [[(Row, Candidate)]]}."""
     needs = Needs(self.NEEDS_VIDEO, self.NEEDS_AUDIO, self.options.min_seconds, self.options.check)
     plan, filled, seen = {}, {}, set()
     for row in self.rows(folder):
@@ -113,21 +112,22 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
       if shards[-1] and filled[split] + size > SHARD_BYTES:
         shards.append([])
       filled[split] = size + (filled[split] if shards[-1] else 0)
-      shards[-1].append((row, Job(path, cut is not None, row.start, row.end, needs)))
+      shards[-1].append((row, Candidate(path, cut is not None, row.start, row.end, needs)))
     if not plan:
       raise UserError(f'{folder}: none of its media files belongs to a row of the list '
                       f'({self.report})')
     return plan
 
   def _examples(self, shard):
-    """(key, example) of the rows of a shard that can be used."""
-    for (row, job), verdict in zip(shard, self._examiner([job for _, job in shard]), strict=True):
-      self._progress.step()
+    """Yields (key, example) of the rows of a shard that can be used."""
+    verdicts = self._examiner([candidate for _, candidate in shard])
+    for (row, candidate), verdict in zip(shard, verdicts, strict=True):
+      self._progress.add()
       if verdict.kind:
-        self.report.leave_out(row.id, row.split, verdict.kind, verdict.reason, job.path)
+        self.report.leave_out(row.id, row.split, verdict.kind, verdict.reason, candidate.path)
         continue
       self.report.built[row.split] += 1
-      path = pathlib.Path(job.path)
+      path = pathlib.Path(candidate.path)
       captions = row.audio_caption, row.video_caption
       if max(map(len, captions)) > LONGEST_CAPTION:
         self.report.shortened.append(row.id)
@@ -139,7 +139,7 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
         'metadata': json.dumps(row.metadata, ensure_ascii=False)}
 
   def _download_and_prepare(self, dl_manager, download_config=None):
-    """Builds into a folder that takes its name when all is there, with the report in it."""
+    """Builds into a folder that takes its final name when complete, with the report in it."""
     try:
       super()._download_and_prepare(dl_manager, download_config)
       if not sum(self.report.built.values()):
@@ -158,22 +158,5 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
 def _manual_dir(dl_manager) -> pathlib.Path:
   try:
     return pathlib.Path(dl_manager.manual_dir)
-  except AssertionError as error:  # tfds': it is not there, or empty; its second line tells more
+  except AssertionError as error:  # tfds': missing or empty; its first line says which
     raise UserError(str(error).splitlines()[0]) from None
-
-
-class _Progress:
-  """Tells how far it is on stderr, every TELL_EVERY seconds."""
-
-  def __init__(self, total):
-    self._total, self._done = total, 0
-    self._start = self._told = time.monotonic()
-
-  def step(self):
-    self._done += 1
-    now = time.monotonic()
-    if now - self._told > TELL_EVERY:
-      self._told, rate = now, self._done / (now - self._start)
-      left = (self._total - self._done) / rate
-      print(f'{self._done:,} of {self._total:,} files, {rate:.1f} a second, '
-            f'{left / 60:.0f} min left', file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Can a file be used as a clip, and which seconds of it are the clip?"""
+"""Checks of media files: whether a file can be used, and which seconds of it are the clip."""
 
 import dataclasses
 import multiprocessing
@@ -11,26 +11,26 @@ import av
 import numpy as np
 
 from avlink_jax.data.media import decode as media
-from avlink_jax.data.media.container import Held, main_stream, opened
+from avlink_jax.data.media.container import InMemory, main_stream, opened
 from avlink_jax.errors import MediaError
 
-SILENCE = 1e-3  # peak of [-1, 1] below which a sound counts as none: -60 dB
-LARGEST = 256 << 20  # bytes of one file: a record is held in memory whole, several times over
-SLACK = 1.0  # seconds by which a file that was cut to a clip may be longer
+SILENCE = 1e-3  # peak in [-1, 1] below which audio counts as silent: -60 dB
+LARGEST = 256 << 20  # bytes of one file: a record is in memory several times over
+SLACK = 1.0  # seconds by which a file that was cut to a clip may exceed it
 
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-  """What is asked of a data set's files."""
+  """Requirements on a data set's files."""
   video: bool = False
   audio: bool = True
   min_seconds: float = 1.0
-  decode: bool = True  # False: only the header is looked at
+  decode: bool = True  # False: only the header is read
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-  """A file to be examined: `cut` as in rows.Row, which also says what start and end are."""
+class Candidate:
+  """A file to be examined; `cut`, `start` and `end` as in rows.Row."""
   path: str
   cut: bool
   start: float
@@ -40,7 +40,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """[start, end) seconds of the file are the clip; or why it cannot be used.
+  """Outcome: [start, end) seconds of the file are the clip, or why it cannot be used.
 
   `kind` is '' where it can be used, else 'short', 'silent' or 'broken'.
   """
@@ -50,58 +50,58 @@ class Verdict:
   reason: str = ''
 
 
-def examine(job: Job) -> Verdict:
-  """Looks at the header, and where asked decodes the clip's sound (its picture where it has none).
+def examine(candidate: Candidate) -> Verdict:
+  """Reads the header, and with needs.decode decodes the clip's audio (its video without `audio`).
 
-  A file named as the whole recording that is no longer than the clip is the clip: many cut a
-  recording and keep its name.
+  A file named after the whole recording that is no longer than the clip is the clip: many people
+  cut a recording and keep its name.
   """
   try:
-    size = os.stat(job.path).st_size
+    size = os.stat(candidate.path).st_size
     if size > LARGEST:
       return Verdict(kind='broken', reason=f'too large ({size >> 20} MiB): cut it to the clip')
-    held = Held(pathlib.Path(job.path).stem, pathlib.Path(job.path).read_bytes())
-    length = _length(held, job.needs)
-    start, end = _span(job, length)
-    return (_decoded if job.needs.decode else _declared)(held, start, end, length, job.needs)
+    file = InMemory(pathlib.Path(candidate.path).stem, pathlib.Path(candidate.path).read_bytes())
+    needs, length = candidate.needs, _length(file, candidate.needs)
+    start, end = _span(candidate, length)
+    return (_by_decoding if needs.decode else _by_header)(file, start, end, length, needs)
   except MediaError as error:
     return Verdict(kind='broken', reason=error.reason)
   except OSError as error:
     return Verdict(kind='broken', reason=f'cannot be read ({error.strerror})')
 
 
-def _length(held, needs) -> float | None:
-  """Seconds by the header, None where it says nothing. MediaError: a stream is lacking."""
-  with opened(held) as container:
+def _length(file, needs) -> float | None:
+  """Seconds by the header, None where it states none. Raises MediaError: a stream is missing."""
+  with opened(file) as container:
     if needs.video and main_stream(container.streams.video) is None:
-      raise MediaError(held, 'no video stream')
+      raise MediaError(file, 'no video stream')
     if needs.audio and main_stream(container.streams.audio) is None:
-      raise MediaError(held, 'no audio stream')
+      raise MediaError(file, 'no audio stream')
     return container.duration / av.time_base if container.duration else None
 
 
-def _span(job, length):
-  """(start, end or None) in the file's own seconds."""
-  if job.end is None:
+def _span(candidate, length):
+  """Span (start, end or None) of the clip in the file's own seconds."""
+  if candidate.end is None:
     return 0.0, None
-  seconds = job.end - job.start
-  if job.cut or (length is not None and length <= seconds + SLACK):
+  seconds = candidate.end - candidate.start
+  if candidate.cut or (length is not None and length <= seconds + SLACK):
     return 0.0, seconds
-  return job.start, job.end
+  return candidate.start, candidate.end
 
 
-def _declared(held, start, end, length, needs):
+def _by_header(file, start, end, length, needs):
   if length is None:
     return (Verdict(kind='broken', reason='its header states no length') if end is None
             else Verdict(start, end))
   return _long_enough(start, length if end is None else min(end, length), needs)
 
 
-def _decoded(held, start, end, length, needs):
-  # The picture is decoded where there is nothing else to look at; small and once a second.
+def _by_decoding(file, start, end, length, needs):
+  # Without audio, the video is decoded, small and once a second.
   options = (dict(need_video=False) if needs.audio
              else dict(need_video=True, need_audio=False, height=36, width=64, max_fps=1))
-  clip = media.decode(held, start=start, duration=None if end is None else end - start, **options)
+  clip = media.decode(file, start=start, duration=None if end is None else end - start, **options)
   verdict = _long_enough(start, start + clip.duration, needs)
   if not verdict.kind and needs.audio and not np.abs(clip.audio).max(initial=0.0) >= SILENCE:
     return Verdict(kind='silent', reason=f'no sound above {20 * np.log10(SILENCE):.0f} dB')
@@ -118,25 +118,25 @@ def _long_enough(start, end, needs):
 class Examiner:
   """Examines many files, in `processes` other processes (0: in this one), in order.
 
-  A file on which a decoder crashes takes its process with it, and the pool with that; what is left
-  of the jobs is then examined one by one, so that the culprit is known.
+  A file on which a decoder crashes ends its process, and with it the pool; the files of that pool
+  are then examined one by one, so that the culprit is known.
   """
 
   def __init__(self, processes: int):
     self._processes, self._pool, self._single = processes, None, None
 
-  def __call__(self, jobs):
-    """Yields a Verdict for each job."""
+  def __call__(self, candidates):
+    """Yields a Verdict for each candidate."""
     if not self._processes:
-      yield from map(examine, jobs)
+      yield from map(examine, candidates)
       return
-    futures = [self._submit(job) for job in jobs]
-    for job, future in zip(jobs, futures, strict=True):
+    futures = [self._submit(candidate) for candidate in candidates]
+    for candidate, future in zip(candidates, futures, strict=True):
       try:
         yield future.result()
       except BrokenProcessPool:
         self._pool = None  # a new one for the next jobs
-        yield self._alone(job)
+        yield self._examine_alone(candidate)
 
   def close(self):
     """Ends the other processes."""
@@ -144,14 +144,14 @@ class Examiner:
       pool.shutdown(cancel_futures=True)
     self._pool = self._single = None
 
-  def _submit(self, job):
+  def _submit(self, candidate):
     self._pool = self._pool or _pool(self._processes)
-    return self._pool.submit(examine, job)
+    return self._pool.submit(examine, candidate)
 
-  def _alone(self, job):
+  def _examine_alone(self, candidate):
     self._single = self._single or _pool(1)
     try:
-      return self._single.submit(examine, job).result()
+      return self._single.submit(examine, candidate).result()
     except BrokenProcessPool:
       self._single = None
       return Verdict(kind='broken', reason='a decoder crashes on it')

@@ -66,13 +66,13 @@ def _genres(path) -> dict:
 
 
 def _tracks(path):
-  """{(group, column): value, 'track_id': id} of each track."""
+  """Yields {(group, column): value, 'track_id': id} of each track."""
   table = rows.read_table(path)
   header = list(zip(next(table, []), next(table, []), strict=False))
   rows.check_columns(path, ['/'.join(column) for column in header],
                      ['/'.join(column) for column in COLUMNS])
   for row in table:
-    if row[0] == 'track_id':  # the third row of the header
+    if row[0] == 'track_id':  # third row of the header
       continue
     if len(row) != len(header):
       yield rows.Malformed(row[0][:80], f'{len(row)} columns, not {len(header)}')

@@ -58,7 +58,7 @@ class MtgJamendo(MediaDataset):
 
 
 def _licences(folder) -> dict:
-  """{path: (licence, attribution)}."""
+  """Mapping {path: (licence, attribution)}."""
   path = folder / 'audio_licenses.txt'
   if not path.is_file():
     return {}

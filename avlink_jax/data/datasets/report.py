@@ -1,4 +1,4 @@
-"""What of a data set's list was left out of a build, and why: beside the data, whole."""
+"""Report of a build: which rows of the list were left out, and why; it stands beside the data."""
 
 import csv
 import json
@@ -14,13 +14,13 @@ KINDS = {'missing': 'no file for it', 'short': 'shorter than asked', 'silent': '
 
 
 class Report:
-  """Counts rows as they are listed, built and left out; every row left out is one line of a csv.
+  """Counts of rows listed, built and left out; every row left out is one line of a csv.
 
-  Lines are written as they come, so memory does not grow with them.
+  Lines are written at once, so memory does not grow with them.
 
   Attributes:
     listed, built: rows by split; left_out: rows by kind.
-    shortened: ids of clips whose captions were too long, and were cut.
+    shortened: ids of clips whose captions were cut, being too long.
   """
 
   def __init__(self, folder):
@@ -33,10 +33,10 @@ class Report:
     self._reasons, self.shortened = Counter(), []
 
   def leave_out(self, name, split, kind, reason, file=''):
-    """One row that is not built; `kind` is one of KINDS."""
+    """Records a row that is not built; `kind` is one of KINDS."""
     self.left_out[kind] += 1
     self._reasons[kind, reason.partition(' (')[0] if kind == 'broken' else KINDS[kind]] += 1
-    # A csv cannot hold what is no character (file names need not be text).
+    # File names need not be text, and a csv must be.
     self._lines.writerow([text.encode('utf-8', 'replace').decode()
                           for text in (name, split, kind, reason, str(file))])
 
@@ -51,9 +51,9 @@ class Report:
       'list': LIST}, indent=2) + '\n')
 
   def __str__(self):
-    """One line: what was built of what was listed, and what was not."""
-    out = ', '.join(f'{count:,} {kind}' for kind, count in self.left_out.most_common())
+    """Summary in one line: rows built, listed and left out."""
+    left_out = ', '.join(f'{count:,} {kind}' for kind, count in self.left_out.most_common())
     built = ', '.join(f'{split} {count:,}' for split, count in sorted(self.built.items()))
     cut = f'; {len(self.shortened):,} captions were cut' if self.shortened else ''
     return (f'{sum(self.built.values()):,} of {sum(self.listed.values()):,} rows built '
-            f'({built or "none"}); left out: {out or "none"}{cut}')
+            f'({built or "none"}); left out: {left_out or "none"}{cut}')

@@ -1,4 +1,4 @@
-"""What a data set's official list says of one clip, and how such lists are read."""
+"""Rows of a data set's official lists, and reading of such lists."""
 
 import csv
 import dataclasses
@@ -15,10 +15,11 @@ class Row:
   Attributes:
     id: unique in the data set, made of the list's own ids.
     split: 'train', 'validation' or 'test'.
-    cut: names its file may have if it holds just this clip; whole: if it holds the recording from
-      which the clip is [start, end). Without suffix; `a/b` is the end of a path. First come first.
+    cut: names its file may have if it holds just this clip; whole: if it holds the recording of
+      which the clip is [start, end). Without suffix; `a/b` is the end of a path; in order of
+      preference.
     start, end: seconds; end is None where the clip is the whole file.
-    audio_caption, video_caption, labels, licence, metadata: as in features.py.
+    audio_caption, video_caption, labels, licence, metadata: as in schema.py.
   """
   id: str
   split: str
@@ -41,7 +42,7 @@ class Malformed:
 
 
 def find_list(folder, *names):
-  """The first of the files (paths relative to `folder`) that is there, or UserError."""
+  """First of the files (paths relative to `folder`) that exists. Raises UserError: none."""
   for name in names:
     if (folder / name).is_file():
       return folder / name
@@ -50,8 +51,8 @@ def find_list(folder, *names):
 
 
 def read_table(path, delimiter=',') -> Iterator[list]:
-  """The rows of a UTF-8 table, empty ones left out, one at a time. UserError: unreadable."""
-  csv.field_size_limit(2**31 - 1)  # of the whole process, and 128 KiB unless told
+  """Yields the rows of a UTF-8 table, except empty ones. Raises UserError: unreadable."""
+  csv.field_size_limit(2**31 - 1)  # process-wide; 128 KiB by default
   try:
     with path.open(encoding='utf-8-sig', newline='') as file:
       yield from (row for row in csv.reader(file, delimiter=delimiter) if any(row))
@@ -60,9 +61,9 @@ def read_table(path, delimiter=',') -> Iterator[list]:
 
 
 def read_records(path, columns, delimiter=',') -> Iterator[dict]:
-  """{column: value} of each row below a header that must have `columns`; others come too.
+  """Yields {column: value} of each row below a header, which must have `columns`.
 
-  A row of another length than the header is a Malformed. UserError: other columns.
+  A row of another length than the header is a Malformed. Raises UserError: columns are missing.
   """
   rows = read_table(path, delimiter)
   header = next(rows, [])
@@ -75,7 +76,7 @@ def read_records(path, columns, delimiter=',') -> Iterator[dict]:
 
 
 def check_columns(path, found, expected):
-  """UserError where a header lacks columns, which names both."""
+  """Raises UserError where a header lacks columns, which names both."""
   lacking = [name for name in expected if name not in found]
   if lacking:
     shown = ', '.join(found)[:200] or 'nothing'
@@ -84,9 +85,9 @@ def check_columns(path, found, expected):
 
 
 def first_fits(path, rows, fits, expected) -> Iterator[list]:
-  """`rows` of a table without header, once its first row is seen to be what is `expected`.
+  """Yields the rows of a table without header, after checking that the first one `fits`.
 
-  UserError: it is not, so it is another table.
+  Raises UserError: it does not, so this is another table.
   """
   rows = iter(rows)
   first = next(rows, [])
@@ -98,7 +99,7 @@ def first_fits(path, rows, fits, expected) -> Iterator[list]:
 
 
 def is_seconds(text: str) -> bool:
-  """Whether a text is a time that can be: a finite number, not negative."""
+  """Tells whether a text is a time: a finite number of seconds, not negative."""
   try:
     return 0 <= float(text) < 1e7
   except ValueError:

@@ -40,7 +40,7 @@ class Vggsound(MediaDataset):
 
 
 def cut_names(video: str, start: int, seconds: int) -> tuple:
-  """What downloaders call the file of [start, start + seconds) of a YouTube video."""
+  """File names that downloaders give to [start, start + seconds) of a YouTube video."""
   end = start + seconds
   return (f'{video}_{start:06d}', f'{video}_{start}', f'{video}_{start * 1000}_{end * 1000}',
           f'{video}_{start}_{end}', f'{video}_{start:06d}_{end:06d}')

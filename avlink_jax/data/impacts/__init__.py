@@ -1,14 +1,15 @@
-"""`impacts`: an endless procedural world in which things sound when they touch.
+"""`impacts`: an endless procedural world in which objects sound when they touch.
 
-A clip is a function of (seed, split, index). Reads: `__init__` (the source) -> `scenes` ->
-`kinds` (who moves how) -> `motion` (when) and `bodies` (what) ; then `render`, `sound` and
+A clip is a function of (seed, split, index). Reading order: `__init__` (the source) -> `scenes` ->
+`kinds` (what moves how) -> `motion` (when) and `bodies` (shapes); then `render`, `audio` and
 `captions` turn a scene into a clip.
 """
 
 import numpy as np
 
-from avlink_jax.data.clip import Clip, frames_of
-from avlink_jax.data.impacts import render, scenes, sound
+from avlink_jax.data.clip import Clip, frames_of, samples_of
+from avlink_jax.data.impacts import audio as impact_audio
+from avlink_jax.data.impacts import render, scenes
 from avlink_jax.errors import UserError
 
 # First index and default size of each split in one space of indices.
@@ -18,12 +19,12 @@ SHORTEST = 2.      # seconds: two contacts and their surroundings must fit
 
 
 class Impacts:
-  """The data source `impacts`; see `data/clip.py` for what a source is.
+  """Data source `impacts`; `data/clip.py` defines a source.
 
   Args:
     split: 'train', 'validation' or 'test'; they share no clip.
     seed: non-negative; another seed is another world.
-    size: how many clips, by default a million to train and 4096 of the others.
+    size: number of clips, by default a million to train and 4096 of the others.
     duration: seconds, at least 2.
     height, width: pixels. The scenes are made for 16:9 or wider.
     fps: frames a second; frame n shows the instant n / fps.
@@ -57,35 +58,34 @@ class Impacts:
     return self.size
 
   def name(self, i: int) -> str:
-    """The id of clip i, such as impacts-test-000012."""
+    """Id of clip i, such as impacts-test-000012."""
     return f'impacts-{self.split}-{self._check(i):06d}'
 
   def scene(self, i: int) -> scenes.Scene:
-    """What happens in clip i, to be rendered at any size and rate. IndexError: no such clip."""
+    """Scene of clip i, to be rendered at any size and rate. Raises IndexError: no such clip."""
     return scenes.draw(self._chance(i, 0), self.duration)
 
   def load(self, i: int) -> Clip:
-    """Clip i, the same in every process. IndexError: no such clip."""
+    """Renders clip i, the same in every process. Raises IndexError: no such clip."""
     return self._clip(i, self.frame_times, 0., self.duration)
 
   def seconds(self, i: int) -> float:
-    """How long clip i is, as all are."""
+    """Length in seconds of clip i, as of all."""
     self._check(i)
     return self.duration
 
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
-    """What `clip.part` cuts out of clip i; nothing else is painted. IndexError: no such clip."""
+    """Renders just what `clip.part` cuts out of clip i. Raises IndexError: no such clip."""
     seconds = min(seconds, self.duration - start)
     times = self.frame_times[frames_of(self.frame_times, start, seconds)]
     return self._clip(i, times, start, seconds, window)
 
   def _clip(self, i, times, start, seconds, window=None) -> Clip:
-    """The frames at `times` and the sound of [start, start + seconds) on a clock of its own."""
+    """Clip with the frames at `times` and the audio of [start, start + seconds), from 0 s on."""
     scene, audio = self.scene(i), np.zeros(0, np.float32)
     if self.need_audio:
-      first = round(start * self.sample_rate)
-      audio = sound.synthesise(scene, self._chance(i, 1), self.duration, self.sample_rate)[
-        first:first + round(seconds * self.sample_rate)]
+      audio = impact_audio.synthesise(scene, self._chance(i, 1), self.duration, self.sample_rate)[
+        samples_of(self.sample_rate, start, seconds)]
     return Clip(
       id=self.name(i), duration=seconds,
       frames=render.render(scene, times, self.height, self.width, window),
@@ -94,7 +94,8 @@ class Impacts:
       events=scene.events - start, source='impacts', start=start)
 
   def _chance(self, i: int, stream: int) -> np.random.Generator:
-    """Scene and sound draw from their own streams, so that one can change without the other."""
+    """Random generator of clip i; scene and audio have streams of their own, so that one can change
+    without the other."""
     return np.random.default_rng((self.seed, self.first + self._check(i), stream))
 
   def _check(self, i: int) -> int:

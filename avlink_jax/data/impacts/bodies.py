@@ -1,6 +1,6 @@
-"""What a scene is built from: shapes with a path in closed form, the camera, the backdrop.
+"""Parts of a scene: shapes with a path in closed form, the camera, the backdrop.
 
-Lengths are in picture heights, the origin is the picture's middle, x points right and y
+Lengths are in frame heights, the origin is the frame's centre, x points right and y
 down; times are seconds, angles radians (clockwise, as y points down).
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Pose(NamedTuple):
-  """Where a body is at N times: centre, angle, and a factor on its size (0: not there)."""
+  """Pose of a body at N times: centre, angle, and a factor on its size (0: absent)."""
   x: np.ndarray
   y: np.ndarray
   angle: np.ndarray
@@ -53,13 +53,13 @@ class Body:
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """A hand-held camera: sways and zooms gently. Rows: x, y, log of zoom."""
+  """A hand-held camera that sways and zooms gently. Rows: x, y, log of zoom."""
   amplitude: np.ndarray
   frequency: np.ndarray
   phase: np.ndarray
 
   def at(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N,) seconds -> centre x, y and zoom, each (N,)."""
+    """Centre x, y and zoom, each (N,), at `times` (N,) seconds."""
     turn = 2 * np.pi * self.frequency[:, None] * times + self.phase[:, None]
     x, y, zoom = self.amplitude[:, None] * np.sin(turn)
     return x, y, np.exp(zoom)
@@ -87,7 +87,7 @@ class Backdrop:
 
 
 def still(x: float, y: float, angle: float = 0.) -> Path:
-  """The path of what does not move."""
+  """Path of a body at rest."""
   def path(times):
     one = np.ones_like(times)
     return Pose(x * one, y * one, angle * one, one)
@@ -95,7 +95,7 @@ def still(x: float, y: float, angle: float = 0.) -> Path:
 
 
 def moving(position: Callable) -> Path:
-  """A path from times -> (x, y) or (x, y, angle) or (x, y, angle, grow)."""
+  """Path made of `position`, times -> (x, y) or (x, y, angle) or (x, y, angle, grow)."""
   def path(times):
     values = tuple(position(times)) + (0., 1.)[len(position(times)) - 2:]
     return Pose(*(np.broadcast_to(value, times.shape).astype(float) for value in values))

@@ -1,4 +1,4 @@
-"""One sentence for what is heard, one for what is seen."""
+"""Captions of a scene: one sentence for its audio, one for its video."""
 
 import re
 
@@ -58,12 +58,12 @@ TARGET = {'water': ('water', 'wet plops'), 'metal': ('a metal sheet', 'tinny pin
 
 
 def write(rng, kind: str, words: dict, distractor: str) -> tuple[str, str]:
-  """The captions of a scene.
+  """Draws the captions of a scene.
 
   Args:
     rng: numpy Generator; chooses among the templates.
     kind: name of the kind of scene.
-    words: what the scene's `Act` says of itself.
+    words: of the scene's `Act`.
     distractor: such as 'a blue square drifts by'; '' where there is none.
 
   Returns:
@@ -86,12 +86,12 @@ def write(rng, kind: str, words: dict, distractor: str) -> tuple[str, str]:
 
 
 def _shortest(rng, templates, names) -> str:
-  """A template drawn at random, filled; the shortest where that is too long."""
+  """Fills a template drawn at random; the shortest where that is too long."""
   texts = [_article(template.format(**names)) for template in templates]
   text = texts[rng.integers(len(texts))]
   return text if len(text) <= LONGEST else min(texts, key=len)
 
 
 def _article(text: str) -> str:
-  """'a orange ball' becomes 'an orange ball'."""
+  """Corrects 'a orange ball' to 'an orange ball'."""
   return re.sub(r'\ba (?=[aeiou])', 'an ', text)

@@ -1,7 +1,7 @@
-"""The eight kinds of scene: who moves how, what touches what when, and how fast.
+"""The eight kinds of scene: what moves how, what touches what, when and how fast.
 
-Each kind is a function (rng, duration in seconds) -> Act. What acts stays within |x| <= REACH
-and in the picture; everything that touches does so in plain view.
+Each kind is a function (rng, duration in seconds) -> Act. Moving bodies stay within |x| <= REACH
+and in the frame; every contact is visible.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ STRING = np.array((168., 166., 164.))  # seen on dark walls and on light ones
 
 @dataclasses.dataclass(frozen=True)
 class Act:
-  """What happens in a scene.
+  """Events and bodies of a scene.
 
   Attributes:
     bodies: in the order in which they are painted.
@@ -39,18 +39,18 @@ class Act:
 
 
 def pick(rng, *names):
-  """One of the names."""
+  """Draws one of the names."""
   return names[rng.integers(len(names))]
 
 
 def floor(rng, material: str, top: float) -> tuple[str, bodies.Body]:
-  """A floor whose surface lies at y = top: the name of its colour, and the body."""
+  """Floor whose surface lies at y = top: the name of its colour, and the body."""
   name, colour = materials.quiet(rng, material)
   return name, bodies.box(1.6, .3, colour, material, bodies.still(0, top + .3), corner=0.)
 
 
 def lever(pivot, angle):
-  """A bar that turns about `pivot` by angle(times): gives paths of points along it."""
+  """Bar that turns about `pivot` by angle(times): a function to the paths of points along it."""
   def at(distance: float, across: float = 0.):
     def position(times):
       a = angle(times)
@@ -63,7 +63,7 @@ def lever(pivot, angle):
 
 def ball(rng, duration):
   """A ball under gravity on a floor, in half of the scenes between two walls."""
-  made = pick(rng, 'rubber', 'rubber', 'glass', 'wood', 'metal', 'stone')
+  solid = pick(rng, 'rubber', 'rubber', 'glass', 'wood', 'metal', 'stone')
   ground = pick(rng, 'wood', 'stone', 'metal')
   radius, top = rng.uniform(.105, .155), rng.uniform(.3, .38)
   contacts = motion.contact_times(rng, duration, (.5, 1.05), (.9, .995))
@@ -95,14 +95,14 @@ def ball(rng, duration):
   name, colour = materials.vivid(rng)
   ground_colour, ground_body = floor(rng, ground, top)
   shadow = bodies.Body((radius, .022), .022, DARK, 'plain', bodies.moving(shade), 'shadow')
-  mover = bodies.disc(radius, colour, made, bodies.moving(position))
+  mover = bodies.disc(radius, colour, solid, bodies.moving(position))
   return Act([ground_body, *walls, shadow, mover], times, speeds,
-             [(made, ground), (made, 'wood')], pair, colour,
-             {'colour': name, 'mover': made, 'struck': ground, 'ground': ground_colour})
+             [(solid, ground), (solid, 'wood')], pair, colour,
+             {'colour': name, 'mover': solid, 'struck': ground, 'ground': ground_colour})
 
 
 def _walls(rng, duration, floor_times, room):
-  """Horizontal speed, start and the times at the walls, well apart from those at the floor."""
+  """Draws horizontal speed, start and wall contacts, well apart from `floor_times`."""
   if rng.random() < .5:
     for speed in rng.uniform(.4, .85, 60):
       start = rng.uniform(-room, room)
@@ -118,7 +118,7 @@ def _walls(rng, duration, floor_times, room):
 
 def hammer(rng, duration):
   """A hammer that swings on a hinge and strikes a block."""
-  made, struck = pick(rng, 'metal', 'wood', 'rubber'), pick(rng, 'metal', 'stone', 'wood', 'glass')
+  solid, struck = pick(rng, 'metal', 'wood', 'rubber'), pick(rng, 'metal', 'stone', 'wood', 'glass')
   contacts = motion.contact_times(rng, duration, (.5, .95), jitter=.25)
   gaps = np.diff(contacts)
   fall, length = rng.uniform(.4, .55), rng.uniform(.56, .66)
@@ -141,16 +141,16 @@ def hammer(rng, duration):
     bodies.box(.035, (.42 - pivot[1]) / 2, DARK + 35, 'plain',
                bodies.still(pivot[0], (.42 + pivot[1]) / 2)),
     bodies.rod(length / 2, .026, HANDLE, 'wood', at(length / 2), 'mover'),
-    bodies.box(*half, colour, made, at(length), 'mover', corner=.02),
+    bodies.box(*half, colour, solid, at(length), 'mover', corner=.02),
     bodies.disc(.04, DARK + 60, 'metal', bodies.still(*pivot), 'fixture')]
   speeds = (length * lifts * motion.stroke_speed(gaps, fall))[:-1]
-  return Act(parts, contacts[1:-1], speeds, [(made, struck)], np.zeros(len(speeds), int), colour,
-             {'colour': name, 'mover': made, 'struck': struck, 'ground': block_name})
+  return Act(parts, contacts[1:-1], speeds, [(solid, struck)], np.zeros(len(speeds), int), colour,
+             {'colour': name, 'mover': solid, 'struck': struck, 'ground': block_name})
 
 
 def drum(rng, duration):
   """One or two sticks on a drum."""
-  made = pick(rng, 'wood', 'plastic')
+  solid = pick(rng, 'wood', 'plastic')
   contacts = motion.contact_times(rng, duration, (.42, .9), jitter=.25)
   times = contacts[1:-1]
   hands = rng.integers(0, 2, len(times)) * (rng.random() < .4)
@@ -169,14 +169,14 @@ def drum(rng, duration):
     mine = hands == side
     spot = rng.uniform(.1, .15) if hands.any() else rng.uniform(-.05, .1)
     stick, speeds[mine] = _stick(rng, contacts[np.r_[True, mine, True]], spot, skin - radius,
-                                 radius, colour, made)
+                                 radius, colour, solid)
     parts += [bodies.mirrored(body) for body in stick] if side else stick
-  return Act(parts, times, speeds, [(made, 'skin')], np.zeros(len(times), int), colour,
-             {'colour': name, 'mover': made, 'struck': 'skin', 'ground': drum_name})
+  return Act(parts, times, speeds, [(solid, 'skin')], np.zeros(len(times), int), colour,
+             {'colour': name, 'mover': solid, 'struck': 'skin', 'ground': drum_name})
 
 
-def _stick(rng, contacts, x, y, radius, colour, made):
-  """A stick held on the right whose tip is at (x, y) at the contacts, and its impact speeds."""
+def _stick(rng, contacts, x, y, radius, colour, solid):
+  """Stick held on the right whose tip is at (x, y) at the contacts, and its impact speeds."""
   length, tilt, fall = rng.uniform(.42, .46), rng.uniform(.15, .3), rng.uniform(.4, .55)
   gaps = np.diff(contacts)
   lifts = rng.uniform(.65, .9) * rng.uniform(.75, 1., len(gaps))
@@ -186,8 +186,8 @@ def _stick(rng, contacts, x, y, radius, colour, made):
     return np.pi - tilt + lifts[k] * motion.stroke(u, gap, fall)
 
   at = lever((x + length * np.cos(tilt), y - length * np.sin(tilt)), angle)
-  stick = [bodies.rod(length / 2, .024, .75 * colour, made, at(length / 2), 'mover'),
-           bodies.disc(radius, colour, made, at(length))]
+  stick = [bodies.rod(length / 2, .024, .75 * colour, solid, at(length / 2), 'mover'),
+           bodies.disc(radius, colour, solid, at(length))]
   return stick, (length * lifts * motion.stroke_speed(gaps, fall))[:-1]
 
 
@@ -234,7 +234,7 @@ def drops(rng, duration):
 
 def metronome(rng, duration):
   """A weight on an upright arm that swings between two posts and ticks at each."""
-  made, struck = pick(rng, 'metal', 'wood'), pick(rng, 'wood', 'metal', 'glass', 'stone')
+  solid, struck = pick(rng, 'metal', 'wood'), pick(rng, 'wood', 'metal', 'glass', 'stone')
   contacts = motion.contact_times(rng, duration, (.42, .9), (.99, 1.01))
   radius, length, reach = rng.uniform(.1, .125), rng.uniform(.5, .58), rng.uniform(.5, .62)
   bend, pivot = rng.uniform(.6, 1.1), (0., rng.uniform(.26, .3))
@@ -254,17 +254,17 @@ def metronome(rng, duration):
     floor(rng, 'wood', .42)[1], *posts,
     bodies.box(.14, .09, .6 * case_colour, 'wood', bodies.still(0, .36), corner=.03),
     bodies.rod(length / 2, .02, STRING, 'metal', at(length / 2), 'mover'),
-    bodies.disc(radius, colour, made, at(length)),
+    bodies.disc(radius, colour, solid, at(length)),
     bodies.disc(.04, DARK + 60, 'metal', bodies.still(*pivot), 'fixture')]
   gaps = np.diff(contacts)[:-1]
   speeds = 2 * length * reach * bend / np.tan(bend) / gaps
-  return Act(parts, contacts[1:-1], speeds, [(made, struck)], np.zeros(len(speeds), int), colour,
-             {'colour': name, 'mover': made, 'struck': struck, 'ground': post_name})
+  return Act(parts, contacts[1:-1], speeds, [(solid, struck)], np.zeros(len(speeds), int), colour,
+             {'colour': name, 'mover': solid, 'struck': struck, 'ground': post_name})
 
 
 def pendulum(rng, duration):
   """A bob on a string that swings against a block and rebounds."""
-  made = pick(rng, 'metal', 'wood', 'stone', 'rubber')
+  solid = pick(rng, 'metal', 'wood', 'stone', 'rubber')
   struck = pick(rng, 'wood', 'metal', 'glass', 'stone')
   contacts = motion.contact_times(rng, duration, (.45, .95))
   gaps = np.diff(contacts)
@@ -286,15 +286,15 @@ def pendulum(rng, duration):
                bodies.still(pivot[0] + radius + .1, (.42 + middle - .16) / 2)),
     bodies.box(.5, .03, HANDLE, 'wood', bodies.still(0, pivot[1])),
     bodies.rod(length / 2, .012, STRING, 'plain', at(length / 2), 'mover'),
-    bodies.disc(radius, colour, made, at(length))]
+    bodies.disc(radius, colour, solid, at(length))]
   speeds = (length * swings * np.pi / gaps)[:-1]
-  return Act(parts, contacts[1:-1], speeds, [(made, struck)], np.zeros(len(speeds), int), colour,
-             {'colour': name, 'mover': made, 'struck': struck, 'ground': block_name})
+  return Act(parts, contacts[1:-1], speeds, [(solid, struck)], np.zeros(len(speeds), int), colour,
+             {'colour': name, 'mover': solid, 'struck': struck, 'ground': block_name})
 
 
 def cradle(rng, duration):
   """Two balls on strings that take turns to strike each other."""
-  made = pick(rng, 'metal', 'glass', 'wood', 'stone')
+  solid = pick(rng, 'metal', 'glass', 'wood', 'stone')
   contacts = motion.contact_times(rng, duration, (.45, .95))
   gaps = np.diff(contacts)
   radius, length = rng.uniform(.105, .13), rng.uniform(.56, .6)
@@ -309,16 +309,16 @@ def cradle(rng, duration):
 
     at = lever((side * radius, -.46), angle)
     parts += [bodies.rod(length / 2, .012, STRING, 'plain', at(length / 2), 'mover'),
-              bodies.disc(radius, paint, made, at(length))]
+              bodies.disc(radius, paint, solid, at(length))]
   parts += [bodies.box(.35, .03, HANDLE, 'wood', bodies.still(0, -.46))]
   speeds = (length * swings * np.pi / gaps)[:-1]
-  return Act(parts, contacts[1:-1], speeds, [(made, made)], np.zeros(len(speeds), int), colour,
-             {'colour': name, 'mover': made, 'struck': made, 'ground': other_name})
+  return Act(parts, contacts[1:-1], speeds, [(solid, solid)], np.zeros(len(speeds), int), colour,
+             {'colour': name, 'mover': solid, 'struck': solid, 'ground': other_name})
 
 
 def pucks(rng, duration):
   """Seen from above: two pucks that meet in the middle and rebound from two cushions."""
-  made, struck = pick(rng, 'plastic', 'stone', 'metal', 'wood'), pick(rng, 'rubber', 'wood')
+  solid, struck = pick(rng, 'plastic', 'stone', 'metal', 'wood'), pick(rng, 'rubber', 'wood')
   contacts = motion.contact_times(rng, duration, (.4, .7), (1., 1.06))
   gaps = np.diff(contacts)
   radius, wall = rng.uniform(.105, .135), rng.uniform(.5, .54)
@@ -336,11 +336,11 @@ def pucks(rng, duration):
       x = side * (radius + travel * out)
       return x, y0 + slope * (t / duration - .5) + 0 * x, side * t
     parts += [bodies.disc(radius, paint, 'plain', bodies.moving(position), 'mover'),
-              bodies.disc(.62 * radius, .8 * paint + 40, made, bodies.moving(position))]
+              bodies.disc(.62 * radius, .8 * paint + 40, solid, bodies.moving(position))]
   pair = (np.arange(1, len(contacts) - 1) + first) % 2
   return Act(parts, contacts[1:-1], travel / gaps[:-1] * np.where(pair, 1, 2),
-             [(made, made), (made, struck)], pair, colour,
-             {'colour': name, 'other': other_name, 'mover': made, 'struck': struck,
+             [(solid, solid), (solid, struck)], pair, colour,
+             {'colour': name, 'other': other_name, 'mover': solid, 'struck': struck,
               'ground': cushion_name})
 
 

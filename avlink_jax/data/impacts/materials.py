@@ -1,4 +1,4 @@
-"""What things are made of: how a material rings when struck, how it looks, what it is called."""
+"""Materials: how each rings when struck, its colours and its names."""
 
 import dataclasses
 
@@ -73,7 +73,7 @@ def luminance(rgb) -> float:
 
 
 def is_dark(rgb) -> bool:
-  """Whether a colour stands off from a light wall (else from a dark one)."""
+  """Tells whether a colour contrasts with a light wall (else with a dark one)."""
   return luminance(rgb) < .45
 
 
@@ -83,7 +83,7 @@ def vivid(rng, avoid: str = '', like=None) -> tuple[str, np.ndarray]:
   Args:
     rng: numpy Generator.
     avoid: name of a colour that is taken.
-    like: RGB of what moves in front of the same wall; None for what needs no contrast to it.
+    like: RGB of what moves before the same wall; None where no contrast to it is needed.
   """
   names = [name for name in VIVID if name != avoid
            and (like is None or is_dark(VIVID[name]) == is_dark(like))]

@@ -1,4 +1,4 @@
-"""When things touch, and how they move between two contacts: all in closed form."""
+"""Contact times, and motion between two contacts, in closed form."""
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def contact_times(rng, duration: float, gap: tuple[float, float], ratio=(1., 1.)
 
 
 def between(contacts: np.ndarray, times: np.ndarray):
-  """Which gap each time lies in and how far: index k (N,), share u (N,) in [0, 1), gap (N,) s."""
+  """Gap that each time lies in: index k (N,), share u (N,) in [0, 1) passed, length (N,) s."""
   k = np.clip(np.searchsorted(contacts, times, side='right') - 1, 0, len(contacts) - 2)
   gap = np.diff(contacts)[k]
   return k, (times - contacts[k]) / gap, gap
@@ -53,7 +53,7 @@ def arc(u):
 
 
 def stroke(u, gap, fall: float):
-  """Lift (0..1) of a tool between two strikes: it rebounds, is held up if there is time, falls.
+  """Lift (0..1) of a tool between two strikes: it rebounds, waits if there is time, falls.
 
   Args:
     u, gap: share of the gap that has passed, and its length in seconds, as from `between`.
@@ -69,10 +69,10 @@ def stroke(u, gap, fall: float):
 
 
 def stroke_speed(gap, fall: float):
-  """Speed in lifts a second with which a `stroke` ends."""
+  """Speed, in lifts a second, at the end of a `stroke`."""
   return 2 / (fall * np.minimum(gap, BUSY))
 
 
 def fold(x, half: float):
-  """Where a point that moves freely along a line is, once mirrored by walls at +-half."""
+  """Position x of a freely moving point, reflected at walls at ±half."""
   return half - np.abs((x + half) % (4 * half) - 2 * half)

@@ -1,6 +1,6 @@
-"""A scene as pictures of any size at any times, anti-aliased from exact distances.
+"""Renders a scene as frames of any size at any times, anti-aliased from exact distances.
 
-Colours are held in planes (3, N, H, W) of float32, 0..255, until the pictures are done: a
+Colours are planes (3, N, H, W) of float32, 0..255, until the frames are done: a
 factor for all three colours is then one broadcast.
 """
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from avlink_jax.data.impacts import surfaces
 
-CHUNK = 1 << 20  # pixels worked on at once, so that large pictures need little memory
+CHUNK = 1 << 20  # pixels rendered at once, so that large frames need little memory
 RIM = .022       # heights: width of the darker rim that sets a body off from what is behind
 SHADOW = .35     # opacity of a shadow
 
 
 def render(scene, times: np.ndarray, height: int, width: int, window=None) -> np.ndarray:
-  """Paints a scene at the given instants.
+  """Renders a scene at the given times.
 
   Args:
     scene: a `scenes.Scene`.
     times: (N,) seconds.
-    height, width: pixels. A picture height is the unit of length, so that a wider picture
+    height, width: pixels. The frame height is the unit of length, so that a wider frame
       shows more at its sides and nothing else changes.
     window: (top, left, height, width) of the part that is painted, to the bit what it is in the
       whole picture; by default all of it.
@@ -39,7 +39,7 @@ def render(scene, times: np.ndarray, height: int, width: int, window=None) -> np
 
 
 def _paint(scene, times, height, width, window):
-  """(N,) seconds -> float32 (3, N, h, w) of the window, clipped and rounded to 0..255."""
+  """Planes float32 (3, N, h, w) of the window at (N,) seconds, clipped and rounded to 0..255."""
   top, left, high, wide = window
   x, y, zoom = scene.camera.at(times)
   scale = zoom * height
@@ -56,12 +56,12 @@ def _paint(scene, times, height, width, window):
 
 
 def _offsets(pixels, centre, scale):
-  """How far the middles of pixels (..., P) lie from centre (N,) pixels: float32 (N, P) heights."""
+  """Offsets of the middles of pixels (..., P) from centre (N,) pixels: float32 (N, P) heights."""
   return ((pixels + .5 - centre[:, None]) / scale[:, None]).astype(np.float32)
 
 
 def _paint_body(planes, body, pose, place, corner, light):
-  """Blends one body into planes (3, N, H, W) in place, in windows that just hold it.
+  """Blends one body into planes (3, N, H, W) in place, within windows that just contain it.
 
   `place` are its middle's pixels px, py and the pixels a height, each (N,); `corner` is the pixel
   (row, column) at which the planes begin.
@@ -94,25 +94,25 @@ def _window(centre, half, begin, size):
   """Pixels within [begin, begin + size) that hold centre +- half, both (N,) pixels.
 
   Returns:
-    (1, P) where one window serves all pictures (what rests moves with the camera only), else
-    (N, P) windows of one length; None where nothing is in sight.
+    (1, P) where one window serves all frames (a body at rest moves with the camera only), else
+    (N, P) windows of one length; None where the body is outside.
   """
   end = begin + size
   first, last = np.floor(centre - half), np.ceil(centre + half)
-  seen = (last > begin) & (first < end) & (half > 1)
-  if not seen.any():
+  visible = (last > begin) & (first < end) & (half > 1)
+  if not visible.any():
     return None
-  first, last = np.maximum(first[seen], begin), np.minimum(last[seen], end)
+  first, last = np.maximum(first[visible], begin), np.minimum(last[visible], end)
   length, whole = int((last - first).max()), (int(first.min()), int(last.max()))
   if whole[1] - whole[0] <= length + 4:
     return np.arange(*whole)[None]
-  start = np.full(len(seen), begin)
-  start[seen] = np.minimum(first, end - length)
+  start = np.full(len(visible), begin)
+  start[visible] = np.minimum(first, end - length)
   return start[:, None] + np.arange(length)
 
 
 def shade(body, gx, gy, turn, grow, scale, light):
-  """How much of each pixel a body covers, and with what colour.
+  """Coverage of each pixel by a body, and its colour there.
 
   Args:
     body: a `bodies.Body`.
@@ -149,7 +149,7 @@ def shade(body, gx, gy, turn, grow, scale, light):
 
 
 def _column(value):
-  """(N,) -> float32 (N, 1, 1)."""
+  """Reshapes (N,) to float32 (N, 1, 1)."""
   return value.astype(np.float32)[:, None, None]
 
 

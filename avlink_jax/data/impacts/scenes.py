@@ -1,7 +1,7 @@
-"""Draws a whole scene: an act, what else is about, the light, the camera, the captions.
+"""Draws a complete scene: an act, distractors, the light, the camera, the captions.
 
-A scene is a function of (rng, duration) only. Resolution and frame rate come in when it is
-rendered (`render.py`), the sample rate when it is heard (`sound.py`).
+A scene is a function of (rng, duration) only. Resolution and frame rate are chosen when it is
+rendered (`render.py`), the sample rate when it is synthesised (`audio.py`).
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ FAINTEST = .3  # of the hardest contact's strength
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """All that there is to see and hear in one clip.
+  """Content of one clip, for video and audio.
 
   Attributes:
     kind: a name in `kinds.KINDS`.
@@ -43,7 +43,7 @@ def draw(rng, duration: float) -> Scene:
   """Draws a scene of a random kind.
 
   Args:
-    rng: numpy Generator, the only source of chance.
+    rng: numpy Generator, the only source of randomness.
     duration: seconds, at least 2.
 
   Returns:
@@ -64,26 +64,26 @@ def draw(rng, duration: float) -> Scene:
 
 
 def distractors(rng, duration: float, avoid: str) -> tuple[list, str]:
-  """Up to two things that move beside the scene, touch nothing and make no sound.
+  """Draws up to two bodies that move beside the scene, touch nothing and make no sound.
 
   Returns:
-    The bodies, and what the first one does, in words ('' where there is none).
+    The bodies, and a phrase about the first one ('' where there is none).
   """
   count = rng.choice(3, p=(.4, .4, .2))
-  found, about = [], ''
+  others, about = [], ''
   for side in rng.permutation((-1, 1))[:count]:
     name, colour = materials.vivid(rng, avoid=avoid)
     size = rng.uniform(.04, .065)
     shape, corner = (('square', .01), ('disc', size))[rng.integers(2)]
     verb, path = _drift(rng, duration, side * rng.uniform(.73, .77))
     # Paler than what acts, as if further away.
-    found.append(bodies.Body((size, size), corner, .6 * colour + 60, 'plain', path, 'distractor'))
+    others.append(bodies.Body((size, size), corner, .6 * colour + 60, 'plain', path, 'distractor'))
     about = about or f'a {name} {shape} {verb}'
-  return found, about
+  return others, about
 
 
 def _drift(rng, duration, x):
-  """A slow path beside the scene: what it is called, and the path."""
+  """Draws a slow path beside the scene: its verb, and the path."""
   rate, phase, turn = rng.uniform(.12, .3), rng.uniform(0, 2 * np.pi), rng.uniform(-.8, .8)
   # It keeps above every floor (y >= 0.24).
   y, sway = rng.uniform(-.24, 0.), rng.uniform(.06, .14)
@@ -96,13 +96,13 @@ def _drift(rng, duration, x):
 
 
 def draw_camera(rng) -> bodies.Camera:
-  """A camera that sways by up to 3 % of the height and zooms by up to 3 %."""
+  """Draws a camera that sways by up to 3 % of the height and zooms by up to 3 %."""
   return bodies.Camera(rng.uniform(0, (.03, .02, .03)), rng.uniform(.06, .2, 3),
                        rng.uniform(0, 2 * np.pi, 3))
 
 
 def draw_backdrop(rng, colour) -> bodies.Backdrop:
-  """A quiet wall, light behind dark things and dark behind light ones."""
+  """Draws a muted wall, light behind a dark `colour` and dark behind a light one."""
   light = materials.is_dark(colour)
   level, richness = (rng.uniform(168, 222), .18) if light else (rng.uniform(46, 84), .36)
   hue = rng.uniform(0, 2 * np.pi) + np.array((0., 2.1, 4.2))

@@ -1,4 +1,4 @@
-"""How surfaces look: the wall behind, light and gloss, the textures of materials."""
+"""Surfaces: the wall behind, light and gloss, the textures of materials."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ GLOSS = {'metal': .7, 'glass': .85, 'water': .8, 'plastic': .45, 'stone': .15, '
 
 
 def wall(backdrop, x, y) -> np.ndarray:
-  """The wall behind everything.
+  """Colours of the wall behind everything.
 
   Args:
     backdrop: a `bodies.Backdrop`.
@@ -24,7 +24,7 @@ def wall(backdrop, x, y) -> np.ndarray:
 
 
 def _waves(backdrop, x, y):
-  """The wall's texture about 0: products of sines, which cost one multiplication a pixel."""
+  """Texture of the wall, about 0: products of sines, at one multiplication a pixel."""
   wave, phase = backdrop.wave.astype(np.float32), backdrop.phase.astype(np.float32)
   if backdrop.pattern == 'waves':
     total = 0.
@@ -45,7 +45,7 @@ def lambert(gx, gy, size: float, light):
 
 
 def gloss(look: str, gx, gy, size: float, light):
-  """The lamp's mirror image on a ball, 0..255; None where the material is matt."""
+  """Reflection of the lamp on a ball, 0..255; None where the material is matt."""
   if look not in GLOSS:
     return None
   away = (gx / size - .42 * light[0]) ** 2 + (gy / size - .42 * light[1]) ** 2

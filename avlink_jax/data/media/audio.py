@@ -1,4 +1,4 @@
-"""The sound of a file: pieces at the times the decoder gives them, laid onto one clock."""
+"""The audio of a file: decoded pieces, laid onto one clock by their timestamps."""
 
 import math
 
@@ -7,17 +7,17 @@ import numpy as np
 import scipy.ndimage
 import soxr
 
-from avlink_jax.data.media.container import Lost, jumps
+from avlink_jax.data.media.container import SeekFailed, jumps
 from avlink_jax.data.media.limits import Unusable, check_rate
 
-DRIFT = 0.005  # seconds sound may stray from its timestamps before it is placed anew
+DRIFT = 0.005  # seconds audio may stray from its timestamps before it is aligned again
 
 
-class Sound:
-  """The whole sound at its own rate, as `mix` makes it of each AVFrame.
+class AudioTrack:
+  """One audio stream at its own rate. `mix` turns an AVFrame into float32 (samples, ...).
 
-  `zero` and `end` are on the file's own clock: when the first sample sounds, the last ends.
-  Everything raises Unusable where the file cannot be used.
+  `zero` and `end` are on the file's own clock: when the first sample starts and the last ends.
+  All methods raise Unusable where the file cannot be used.
   """
 
   decodes = True
@@ -25,16 +25,16 @@ class Sound:
   def __init__(self, stream, mix, allowance):
     self.stream, self.zero, self.end = stream, None, None
     self.pieces, self._times, self._rate, self._mix = [], [], None, mix
-    self._allowance, self._sought = allowance, None
+    self._allowance, self._seek_target = allowance, None
 
   @property
   def rate(self) -> int:
-    """Hz of the sound as it is in the file; 0 where there is none."""
+    """Hz of the audio in the file; 0 where there is none."""
     return self._rate or 0
 
-  def begin_anew(self, start):
-    """After a seek to before `start`, on the file's clock: what comes does not follow what came."""
-    self.pieces, self._times, self.end, self._sought = [], [], None, start
+  def restart(self, start):
+    """Drops what was decoded, after a seek to before `start` on the file's clock."""
+    self.pieces, self._times, self.end, self._seek_target = [], [], None, start
 
   def add(self, frame):
     check_rate(frame.sample_rate)
@@ -44,9 +44,9 @@ class Sound:
     if frame.sample_rate != self._rate:
       piece = soxr.resample(piece, frame.sample_rate, self._rate)
     time = frame.time if frame.time is not None else self.end or 0.0
-    if self._sought is not None and time > self._sought:
-      raise Lost
-    self._sought = None
+    if self._seek_target is not None and time > self._seek_target:
+      raise SeekFailed
+    self._seek_target = None
     if self.zero is None:
       self.zero = time
     elif self.end is not None and jumps(time - self.end):
@@ -55,15 +55,16 @@ class Sound:
     self._times.append(time)
     self.end = time + len(piece) / self._rate
 
-  def place(self, zero: float, length: float, sample_rate: int, samples: int,
+  def waveform(self, zero: float, length: float, sample_rate: int, samples: int,
             lead: int = 0) -> np.ndarray:
-    """float32 (samples, ...) of sound from file time `zero` on, `length` seconds at sample_rate.
+    """Audio float32 (samples, ...) from file time `zero` on, `length` seconds at sample_rate.
 
-    `lead`: whole seconds before that which are the clip's too, and not asked for."""
+    `lead`: whole seconds before `zero` that the clip has too; they warm the resampler up.
+    """
     # Some more than asked, so that the resampler's edges lie outside.
     channels, zero = self.pieces[0].shape[1:], zero - lead
     shape = (math.ceil((lead + length + 0.1) * self._rate), *channels)
-    # Before it is there: what a file says of its length may be wrong.
+    # Checked before allocating: the length a file declares may be wrong.
     self._allowance.take(4 * math.prod(shape) + 4 * math.prod((samples, *channels)))
     native = np.zeros(shape, np.float32)
     counted = np.cumsum([0] + [len(piece) for piece in self.pieces[:-1]]) / self._rate

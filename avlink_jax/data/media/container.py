@@ -1,4 +1,4 @@
-"""Opening a media file: what it is, whether all of it is there, which streams count."""
+"""Opens media files: checks their type and that they are complete, and picks the main streams."""
 
 import contextlib
 import dataclasses
@@ -24,17 +24,17 @@ LISTS = frozenset(('concat', 'concatf', 'dash', 'hls', 'imf', 'rtp', 'rtsp', 'sa
                    'webm_dash_manifest'))
 OPTIONS = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS),
            'format_whitelist': ','.join(sorted(av.formats_available - LISTS))}
-# What PyAV, soxr and NumPy raise at numbers that damage has made up.
+# What PyAV, soxr and NumPy raise on nonsensical numbers from a damaged file.
 DAMAGE = (av.error.FFmpegError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
 
 
-class Lost(Exception):
-  """A seek led to where the span cannot be told from: it is to be read from the beginning."""
+class SeekFailed(Exception):
+  """A seek landed after the start of the span: the file must be read from its beginning."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
-  """A media file that is held in memory, to be opened in a path's place; `stem` names it."""
+class InMemory:
+  """The bytes of a media file, opened like a path; `stem` names it."""
   stem: str
   content: bytes
 
@@ -42,24 +42,23 @@ class Held:
     return self.stem
 
   def open(self):
-    """Its bytes as a file that can be read and sought."""
+    """The bytes as a seekable file."""
     return io.BytesIO(self.content)
 
 
 @contextlib.contextmanager
 def opened(path, seconds=DECODE_SECONDS):
-  """The file (a path, or Held) as a PyAV container, closed at the end. No other is looked at.
+  """Opens a file (a path, or InMemory) as a PyAV container, and reads no other file.
 
-  FFmpeg gives up reading it after `seconds`, for what comes before the first packet and then for
-  each packet.
+  FFmpeg gives up after `seconds` of reading up to the first packet, and then for each packet.
 
   Raises:
-    MediaError: missing, unreadable, empty, not media, an image, or cut: fewer bytes than the
-      container says it has; or reading took too long.
+    MediaError: missing, unreadable, empty, not media, an image, truncated (fewer bytes than the
+      container declares), or reading took too long.
   """
-  path = path if isinstance(path, Held) else Path(path)
+  path = path if isinstance(path, InMemory) else Path(path)
   try:
-    with path.open() if isinstance(path, Held) else open(path, 'rb') as file:
+    with path.open() if isinstance(path, InMemory) else open(path, 'rb') as file:
       head = file.read(16)
       cut = _is_cut(file, head)
   except FileNotFoundError:
@@ -73,7 +72,7 @@ def opened(path, seconds=DECODE_SECONDS):
   if cut:
     raise MediaError(path, 'truncated')
   try:
-    container = av.open(path.open() if isinstance(path, Held) else f'file:{path}',
+    container = av.open(path.open() if isinstance(path, InMemory) else f'file:{path}',
                         options=OPTIONS, metadata_errors='replace', timeout=seconds)
   except av.error.ExitError:
     raise MediaError(path, f'opening takes more than {seconds:g} s') from None
@@ -92,7 +91,7 @@ def opened(path, seconds=DECODE_SECONDS):
 
 
 def main_stream(streams):
-  """The stream a player would pick, None where there is none. Cover art is not a picture."""
+  """The stream a player would pick, None where there is none. Cover art does not count."""
   streams = [s for s in streams if s.codec_context
              and not s.disposition & av.stream.Disposition.attached_pic]
   default = [s for s in streams if s.disposition & av.stream.Disposition.default]
@@ -100,7 +99,7 @@ def main_stream(streams):
 
 
 def packets_of(container, *streams):
-  """The packets of the streams, the empty ones that flush a decoder included.
+  """Yields the packets of the streams, including the empty ones that flush a decoder.
 
   Where the container breaks off, None is the last item.
   """
@@ -118,10 +117,10 @@ def packets_of(container, *streams):
 
 
 class FrameClock:
-  """Tells when each decoded frame of a stream shows, in units of its time base.
+  """Presentation times of a stream's decoded frames, in units of its time base.
 
-  Frames are asked for in the order in which the decoder gives them. A frame without a
-  timestamp shows one usual period after the one before it.
+  To be called with the frames in decoder order. A frame without a timestamp is taken to show one
+  period after the one before it.
   """
 
   def __init__(self, stream):
@@ -144,30 +143,30 @@ class FrameClock:
 
 
 def shown_at(packet):
-  """When the frame in a packet shows, in time-base units. None: unknown.
+  """Presentation time of a packet's frame, in time-base units; None where unknown.
 
-  In AVI it is a time at which some frame shows, not always this one.
+  In AVI it is the time of some frame, not always this one.
   """
   return packet.dts if packet.pts is None or _is_avi(packet.stream) else packet.pts
 
 
 def jumps(seconds: float) -> bool:
-  """Whether a step between neighbouring timestamps is beyond belief."""
+  """Tells whether the step between neighbouring timestamps is implausible."""
   return not -1 < seconds < 600
 
 
 def declared_end(stream) -> int | None:
-  """When a stream ends by its header, in time-base units; None where none says so."""
+  """End of a stream by its header, in time-base units; None where it declares none."""
   if stream.duration and stream.container.format.name.startswith(DECLARING):
     return (stream.start_time or 0) + stream.duration
   return None
 
 
-def picture_end(stream, last: int, duration: int) -> int:
-  """When the frame that shows at `last` and should last `duration` ends, if it is the last.
+def video_end(stream, last: int, duration: int) -> int:
+  """End of the last frame, which shows at `last` for `duration`; all in time-base units.
 
-  The header is believed first: mp4 has no durations of showing, only gaps between decoding
-  times, which are something else where the frame rate varies. All in time-base units.
+  The header comes first: mp4 stores gaps between decoding times instead of durations, and they
+  differ where the frame rate varies.
   """
   declared = declared_end(stream)
   if declared is not None and 0 < (declared - last) * stream.time_base <= SHORT:
@@ -180,13 +179,13 @@ def _is_avi(stream) -> bool:
 
 
 def untagged_colours(frame):
-  """The colour matrix to assume where a frame names none; None leaves it to swscale."""
+  """Colour matrix to assume where a frame names none; None leaves it to swscale."""
   # Untagged HD is BT.709 by custom, while swscale would take it for BT.601.
   return Colorspace.ITU709 if frame.colorspace == 2 and frame.height >= 720 else None
 
 
 def _is_cut(file, head: bytes) -> bool:
-  """Whether the file has fewer bytes than its container says (mp4, Matroska, AVI, wav)."""
+  """Tells whether the file has fewer bytes than its container declares."""
   size = file.seek(0, 2)
   if head[4:8] in MP4_BOXES:
     return _is_cut_mp4(file, size)
@@ -199,7 +198,7 @@ def _is_cut(file, head: bytes) -> bool:
 
 
 def _is_cut_mp4(file, size: int) -> bool:
-  """Walks the top-level boxes, each [size, kind, content]; the index is one called moov."""
+  """Walks the top-level boxes, [size, kind, content] each; the index is the one called moov."""
   at, kinds = 0, set()
   while at + 8 <= size:
     file.seek(at)
@@ -214,13 +213,13 @@ def _is_cut_mp4(file, size: int) -> bool:
 
 
 def _is_cut_matroska(file, size: int) -> bool:
-  """Compares the size of the Segment, which holds everything, to what is there."""
+  """Compares the declared size of the Segment, which holds everything, with the file's."""
   file.seek(0)
   head = file.read(4096)
   at = head.find(SEGMENT) + len(SEGMENT)
   if at < len(SEGMENT) or at >= len(head):
     return False
-  width = 9 - head[at].bit_length()  # a variable-length number: leading zeros tell its width
+  width = 9 - head[at].bit_length()  # a variable-length number: leading zeros give its width
   length = int.from_bytes(head[at:at + width], 'big') - (1 << 7 * width)
   unknown = (1 << 7 * width) - 1
   return length != unknown and at + width + length > size

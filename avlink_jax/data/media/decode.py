@@ -1,19 +1,19 @@
-"""A media file becomes a Clip: picture and sound decoded onto one clock.
+"""Decodes a media file into a Clip: video and audio on one clock.
 
-Clock. 0 s is the moment the first picture shows (the first sample sounds, where there is no
-picture). Everything is placed by the timestamps in the file, never by counting: frame rates
-vary, sound starts early or late, and streams have holes. Sound that starts late is preceded
-by zeros, sound from before the first picture is cut, and the clip is as long as the picture.
+Clock. 0 s is the moment the first frame shows (the first sample starts, where there is no
+video). Everything is aligned by the timestamps in the file, never by counting: frame rates
+vary, audio starts early or late, and streams have holes. Audio that starts late is preceded
+by zeros, audio from before the first frame is cut, and the clip is as long as the video.
 
-What counts as damaged. A file is refused, not repaired, if
+Damage. A file is refused, not repaired, if
   - it is shorter than its container says, in bytes (`container.py`) or, where a length is
     declared, by more than SHORT seconds in a stream;
   - the demuxer or a decoder reports an error, or flags a packet or a frame as corrupt
-    (concealed errors look like a picture, so they would pass for a good clip);
+    (concealed errors look like good frames);
   - its timestamps jump back by more than a second or forward by more than ten minutes;
-  - it takes more time or memory than `limits.py` allows, whatever it claims to be.
-With `duration` what follows the window is not looked at. Flipped bits that leave a valid
-stream (raw PCM, VP9, now and then AAC) cannot be told from content by anyone.
+  - it takes more time or memory than `limits.py` allows, whatever it declares.
+With `duration`, what follows the span is not checked. Flipped bits that leave a valid stream
+(raw PCM, VP9, now and then AAC) cannot be distinguished from content.
 """
 
 import contextlib
@@ -25,22 +25,22 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from avlink_jax.data.clip import EPSILON, Clip
-from avlink_jax.data.media.audio import Sound, mono, mono_or_stereo
+from avlink_jax.data.media.audio import AudioTrack, mono, mono_or_stereo
 from avlink_jax.data.media.container import (
   DAMAGE,
   DECLARING,
   SHORT,
   FrameClock,
-  Held,
-  Lost,
+  InMemory,
+  SeekFailed,
   declared_end,
   jumps,
   main_stream,
   opened,
   packets_of,
-  picture_end,
   shown_at,
   untagged_colours,
+  video_end,
 )
 from avlink_jax.data.media.limits import (
   ASPECTS,
@@ -49,11 +49,11 @@ from avlink_jax.data.media.limits import (
   MAX_PIXELS,
   Allowance,
   Unusable,
-  check_picture,
+  check_frame_size,
 )
 from avlink_jax.errors import MediaError
 
-PREROLL = 1.25  # seconds before a span in which decoders find their feet
+PREROLL = 1.25  # seconds before a span at which decoding starts, so that decoders settle
 SEEKABLE = ('mov', 'matroska')  # their packets carry the times at which frames show
 
 
@@ -64,29 +64,29 @@ def decode(
   """Decodes [start, start + duration) of a file, on a clock that is 0 at `start`.
 
   Only the span is decoded, and what its codecs need before it: in containers with an index
-  (SEEKABLE) reading begins at the last picture before it that needs no other. Frames and times
-  are those of a decode from the beginning; so is the sound, but for what a lossy decoder
-  remembers beyond PREROLL seconds and for what timestamps stray (1 ms in Matroska).
+  (SEEKABLE) reading starts at the last keyframe before it. Frames and times are those of a decode
+  from the beginning; so is the audio, up to what a lossy decoder remembers beyond PREROLL seconds
+  and to the jitter of timestamps (1 ms in Matroska).
 
   Args:
-    path: the file; or its bytes, as `container.Held`.
+    path: the file; or its bytes, as `container.InMemory`.
     height, width: pixels of the frames, scaled to cover and centre-cropped; without `width` it
-      follows the picture's shape, without both they are as the file is displayed (rotated,
+      follows the frame's aspect, without both they are as the file is displayed (rotated,
       square pixels).
-    sample_rate: Hz of the sound, a mono mix (mean of the channels).
-    start, duration: seconds; without `duration` up to the end of the picture. A file that
+    sample_rate: Hz of the audio, a mono mix (mean of the channels).
+    start, duration: seconds; without `duration` up to the end of the video. A file that
       ends earlier gives a shorter clip.
     max_fps: keep only the frames that show at k / max_fps seconds of the clip. On that grid
-      `resample_frames` gives exactly what it would give without; between, it does not.
-    need_video: True: a file without picture is an error. False: the picture is not decoded
+      `clip.resample_frames` gives exactly what it would give without; between, it does not.
+    need_video: True: a file without video is an error. False: the video is not decoded
       (nor checked; it is nearly all of the cost) but still sets the clock and the length; in a
-      file without one the sound does.
-    need_audio: True: a file without sound is an error. False: sound is taken where it is.
-    decode_seconds: how long this may take before the file is given up.
+      file without one the audio does.
+    need_audio: True: a file without audio is an error. False: audio is decoded where there is any.
+    decode_seconds: time limit, after which the file is given up.
 
   Returns:
     Clip with frames uint8 (N, height, width, 3), N = 0 without `need_video`, and audio
-    float32 (round(clip.duration * sample_rate),), or (0,) where the file has no sound.
+    float32 (round(clip.duration * sample_rate),), or (0,) where the file has no audio.
 
   Raises:
     MediaError: the file is missing, not media, an image, truncated, corrupt, lacks a stream
@@ -96,8 +96,8 @@ def decode(
                  need_audio, decode_seconds)
 
 
-def decode_sound(path, *, sample_rate, duration=None) -> np.ndarray:
-  """The sound of a file on `decode`'s clock, in its own channels.
+def decode_audio(path, *, sample_rate, duration=None) -> np.ndarray:
+  """Audio of a file on `decode`'s clock, in its own channels.
 
   Args:
     path, duration: as in `decode`.
@@ -107,7 +107,7 @@ def decode_sound(path, *, sample_rate, duration=None) -> np.ndarray:
     float32 (S, C) in [-1, 1], C = 1 or 2; of more than two channels their mean.
 
   Raises:
-    MediaError: as in `decode`; there is no sound in it.
+    MediaError: as in `decode`; there is no audio in it.
   """
   return _decode(path, mono_or_stereo, None, None, sample_rate, 0.0, duration, None, False,
                  True, DECODE_SECONDS).audio
@@ -115,8 +115,8 @@ def decode_sound(path, *, sample_rate, duration=None) -> np.ndarray:
 
 def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, need_video,
             need_audio, decode_seconds) -> Clip:
-  """What `decode` says, with the sound that `mix` makes of each AVFrame."""
-  path = path if isinstance(path, Held) else Path(path)
+  """`decode`, with the audio that `mix` makes of each AVFrame."""
+  path = path if isinstance(path, InMemory) else Path(path)
   allowance = Allowance(decode_seconds)
   stop = math.inf if duration is None else start + duration
 
@@ -128,31 +128,31 @@ def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, nee
         raise MediaError(path, 'no video stream')
       if audio is None and need_audio:
         raise MediaError(path, 'no audio stream')
-      picture = video and _Picture(video, start, stop, max_fps, height, width, need_video,
-                                   allowance)
-      sound = audio and Sound(audio, mix, allowance)
-      tracks = [track for track in (picture, sound) if track]
+      video_track = video and _VideoTrack(video, start, stop, max_fps, height, width, need_video,
+                                          allowance)
+      audio_track = audio and AudioTrack(audio, mix, allowance)
+      tracks = [track for track in (video_track, audio_track) if track]
       for track in tracks:
         track.stream.thread_type = 'AUTO'
         track.stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}
       if seeks and container.format.name.startswith(SEEKABLE):
-        _seek(container, picture or sound, tracks, start)
-      whole = _read(container, picture, sound, start, stop, allowance)
+        _seek(container, video_track or audio_track, tracks, start)
+      whole = _read(container, video_track, audio_track, start, stop, allowance)
       if whole and _is_short(container, tracks):
         raise Unusable('truncated')
-      if picture and picture.zero is None:
-        if need_video or not sound:
+      if video_track and video_track.zero is None:
+        if need_video or not audio_track:
           raise Unusable('no video stream')
-        picture = None
-      if sound and not sound.pieces:
-        if need_audio or not picture:
+        video_track = None
+      if audio_track and not audio_track.pieces:
+        if need_audio or not video_track:
           raise Unusable('no audio stream')
-        sound = None
-      return _clip(path, picture, sound, start, duration, sample_rate)
+        audio_track = None
+      return _clip(path, video_track, audio_track, start, duration, sample_rate)
 
   try:
     if start > PREROLL:
-      with contextlib.suppress(Lost):
+      with contextlib.suppress(SeekFailed):
         return attempt(seeks=True)
     return attempt(seeks=False)
   except Unusable as error:
@@ -161,71 +161,41 @@ def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, nee
     raise MediaError(path, 'corrupt stream') from None
 
 
-def _clip(path, picture, sound, start, duration, sample_rate) -> Clip:
-  """What was read, on the clip's clock. Raises Unusable."""
-  clock = picture or sound
-  rest = clock.end - clock.zero - start
+def _clip(path, video_track, audio_track, start, duration, sample_rate) -> Clip:
+  """Clip of what the tracks hold, from `start` on. Raises Unusable."""
+  reference = video_track or audio_track
+  rest = reference.end - reference.zero - start
   length = rest if duration is None else min(duration, rest)
   if length <= EPSILON:
     raise Unusable(f'ends before {start:g} s')
   if not length <= MAX_LENGTH:
     raise Unusable(f'longer than {MAX_LENGTH / 3600:g} h')
-  frames, times = picture.finish() if picture else _NO_FRAMES
+  frames, times = video_track.finish() if video_track else _NO_FRAMES
   samples = round(length * sample_rate)
   return Clip(
     id=path.stem, duration=length, frames=frames, frame_times=times,
-    audio=sound.place(clock.zero + start, length, sample_rate, samples, int(start >= 1)) if sound
-    else np.zeros(0, np.float32),
+    audio=np.zeros(0, np.float32) if audio_track is None else audio_track.waveform(
+      reference.zero + start, length, sample_rate, samples, int(start >= 1)),
     sample_rate=sample_rate, source=str(path), start=start,
-    source_fps=float(picture.stream.average_rate or 0) if picture else 0.0,
-    source_rate=sound.rate if sound else 0,
+    source_fps=float(video_track.stream.average_rate or 0) if video_track else 0.0,
+    source_rate=audio_track.rate if audio_track else 0,
   )
-
-
-def resample_frames(clip: Clip, start: float, count: int, fps: float):
-  """The frames that show at start + n / fps seconds, n in [0, count): sample and hold.
-
-  Returns:
-    frames: uint8 (count, H, W, 3). Past the clip's end the last frame is repeated.
-    mask: bool (count,), False past the clip's end: padding, the clip is never stretched.
-
-  Raises:
-    MediaError: the clip has no picture.
-  """
-  if not len(clip.frames):
-    raise MediaError(clip.source, 'no video stream')
-  times = start + np.arange(count) / fps
-  shown = np.searchsorted(clip.frame_times, times + EPSILON, side='right') - 1
-  return clip.frames[np.maximum(shown, 0)], times < clip.duration - EPSILON
-
-
-def crop_audio(clip: Clip, start: float, samples: int):
-  """Sound from `start` seconds on: float32 (samples,), and bool (samples,) where it is real.
-
-  Outside the clip there are zeros and the mask is False.
-  """
-  first = round(start * clip.sample_rate)
-  taken = np.arange(first, first + samples)
-  mask = (taken >= 0) & (taken < len(clip.audio))
-  audio = np.zeros(samples, np.float32)
-  audio[mask] = clip.audio[taken[mask]]
-  return audio, mask
 
 
 _NO_FRAMES = (np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0))
 
 
-def _read(container, picture, sound, start: float, stop: float, allowance) -> bool:
-  """Feeds both tracks up to `stop`. Returns whether that was the end of the file.
+def _read(container, video_track, audio_track, start: float, stop: float, allowance) -> bool:
+  """Decodes packets into both tracks up to `stop`; returns whether that was the file's end.
 
   Raises Unusable at the first sign of damage: what a decoder gives after it can be anything.
   """
-  tracks = {track.stream.index: track for track in (picture, sound) if track}
+  tracks = {track.stream.index: track for track in (video_track, audio_track) if track}
   for packet in packets_of(container, *(track.stream for track in tracks.values())):
     allowance.check_time()
     if packet is None or packet.is_corrupt:
       raise Unusable('corrupt stream')
-    zero = picture.zero if picture else sound.zero
+    zero = video_track.zero if video_track else audio_track.zero
     if zero is not None and all(track.end is not None and track.end - zero > stop + 0.1
                                 for track in tracks.values()):
       return False
@@ -236,7 +206,7 @@ def _read(container, picture, sound, start: float, stop: float, allowance) -> bo
     for frame in packet.decode():
       allowance.check_time()
       if frame.is_corrupt:
-        # After a seek, frames may come whose references lie before it; none is asked for.
+        # After a seek, frames may come whose references lie before it; none is in the span.
         if zero is not None and frame.time is not None and frame.time < zero + start - PREROLL / 2:
           continue
         raise Unusable('corrupt stream')
@@ -245,62 +215,62 @@ def _read(container, picture, sound, start: float, stop: float, allowance) -> bo
 
 
 def _is_short(container, tracks) -> bool:
-  """Whether a stream that was read whole ends well before its declared end."""
+  """Tells whether a stream that was read to its end stops well before its declared end."""
   ends = [-math.inf if track.end is None else track.end for track in tracks]
-  promises = [declared_end(track.stream) for track in tracks]
-  if any(promise is not None and end < promise * track.stream.time_base - SHORT
-         for track, end, promise in zip(tracks, ends, promises, strict=True)):
+  declared = [declared_end(track.stream) for track in tracks]
+  if any(by_header is not None and end < by_header * track.stream.time_base - SHORT
+         for track, end, by_header in zip(tracks, ends, declared, strict=True)):
     return True
   # Matroska declares one length for the whole file; a stream that is not read may be longer.
   if (container.duration and container.format.name.startswith(DECLARING)
-      and len(tracks) == len(container.streams) and None in promises):
-    promise = ((container.start_time or 0) + container.duration) / av.time_base
-    return max(ends) < promise - SHORT
+      and len(tracks) == len(container.streams) and None in declared):
+    by_header = ((container.start_time or 0) + container.duration) / av.time_base
+    return max(ends) < by_header - SHORT
   return False
 
 
-def _seek(container, clock, tracks, start: float):
-  """Moves to shortly before `start` seconds of the clock that `clock`'s first frame sets."""
-  for packet in packets_of(container, clock.stream):
+def _seek(container, reference, tracks, start: float):
+  """Seeks to shortly before `start` seconds; 0 s is the first frame of the track `reference`."""
+  for packet in packets_of(container, reference.stream):
     if packet is None or packet.is_corrupt:
-      raise Lost
+      raise SeekFailed
     if frames := packet.decode():
-      clock.add(frames[0])
+      reference.add(frames[0])
       break
   else:
-    raise Lost
-  container.seek(math.floor((clock.zero + start - PREROLL) / clock.stream.time_base),
-                 stream=clock.stream)
+    raise SeekFailed
+  container.seek(math.floor((reference.zero + start - PREROLL) / reference.stream.time_base),
+                 stream=reference.stream)
   for track in tracks:
-    track.begin_anew(clock.zero + start)
+    track.restart(reference.zero + start)
 
 
-class _Picture:
-  """The frames of [start, stop) seconds after the first, scaled as they come.
+class _VideoTrack:
+  """The frames of [start, stop) seconds after the first, scaled as they are decoded.
 
-  `zero` and `end` are on the file's own clock: when the first frame shows, the last ends.
+  `zero` and `end` are on the file's own clock: when the first frame starts and the last ends.
   """
 
   def __init__(self, stream, start, stop, max_fps, height, width, decodes, allowance):
-    check_picture(stream.codec_context.height, stream.codec_context.width)
+    check_frame_size(stream.codec_context.height, stream.codec_context.width)
     self.stream, self.zero, self.end = stream, None, None
-    self._wanted = decodes
+    self._decoding = decodes
     self._start, self._stop, self._max_fps = start, stop, max_fps
     self._clock = FrameClock(stream)
     self._scaler = _Scaler(stream, height, width)
-    self._held = None  # (time, frame): whether it is kept depends on when the next one shows
+    self._pending = None  # (time, frame): whether it is kept depends on when the next one shows
     self._frames, self._times, self._allowance = [], [], allowance
-    self._sought = False
+    self._seeking = False
 
-  def begin_anew(self, start):
-    """After a seek: the next frame does not follow the last one, and lies before `start`."""
+  def restart(self, start):
+    """Drops the pending frame, after a seek to before `start` on the file's clock."""
     del start
-    self._held, self._sought = None, True
+    self._pending, self._seeking = None, True
 
   @property
   def decodes(self) -> bool:
-    """A picture nobody needs is decoded up to its first frame, which sets the clock."""
-    return self._wanted or self.zero is None
+    """Need for further frames: unneeded video is decoded up to its first, which sets the clock."""
+    return self._decoding or self.zero is None
 
   def add(self, frame):
     ticks = self._clock(frame)
@@ -308,46 +278,46 @@ class _Picture:
     if self.zero is None:
       self.zero = shows
     time = shows - self.zero
-    if self._sought and time > self._start:
-      raise Lost
-    self._sought = False
-    if self._held is not None:
-      if jumps(time - self._held[0]):
+    if self._seeking and time > self._start:
+      raise SeekFailed
+    self._seeking = False
+    if self._pending is not None:
+      if jumps(time - self._pending[0]):
         raise Unusable('timestamps jump')
-      if time <= self._held[0] + EPSILON:
-        return  # a second picture for the same moment: the first one stands
-      self._release(time)
-    self._held = (time, frame)
+      if time <= self._pending[0] + EPSILON:
+        return  # a second frame for the same moment: the first one stands
+      self._keep_pending(time)
+    self._pending = (time, frame)
     self.end = self._ends(ticks, frame.duration)
 
   def skip(self, packet):
-    """Takes the length, without decoding, from a packet."""
+    """Updates the end from a packet without decoding it."""
     ticks = shown_at(packet)
     if ticks is not None and packet.size and not packet.is_discard:
       self.end = max(self.end, self._ends(ticks, packet.duration))
 
   def finish(self):
-    """The frames kept, uint8 (N, H, W, 3), and when each starts to show, float64 (N,)."""
-    if not self._wanted:
+    """Kept frames, uint8 (N, H, W, 3), and the times at which they start to show, float64 (N,)."""
+    if not self._decoding:
       return _NO_FRAMES
-    if self._held is None:
-      raise Lost
-    self._release(max(self.end - self.zero, self._start + 2 * EPSILON))
+    if self._pending is None:
+      raise SeekFailed
+    self._keep_pending(max(self.end - self.zero, self._start + 2 * EPSILON))
     times = np.maximum(np.array(self._times) - self._start, 0)
     return np.stack(self._frames), times
 
   def _ends(self, ticks: int, duration: int) -> float:
-    ends = picture_end(self.stream, ticks, duration or self._clock.period)
+    ends = video_end(self.stream, ticks, duration or self._clock.period)
     return float(ends * self.stream.time_base)
 
-  def _release(self, until: float):
-    """Keeps the held frame if it shows before `until` at a moment that counts."""
-    time, frame = self._held
+  def _keep_pending(self, until: float):
+    """Keeps the pending frame, which shows until `until`, if it is on at a moment that counts."""
+    time, frame = self._pending
     begin, end = max(time, self._start), min(until, self._stop)
     if self._max_fps:
       tick = math.ceil((begin - self._start - EPSILON) * self._max_fps)
       begin = self._start + tick / self._max_fps
-    if self._wanted and begin < end - EPSILON:
+    if self._decoding and begin < end - EPSILON:
       self._frames.append(self._scaler(frame))
       self._times.append(time)
       self._allowance.take(self._frames[-1].nbytes)
@@ -374,7 +344,7 @@ class _Scaler:
     cover = max(height / shown[0], width / shown[1])
     scaled = [max(side, round(cover * was))
               for side, was in zip((height, width), shown, strict=True)]
-    check_picture(*scaled)
+    check_frame_size(*scaled)
     image = self._reformatter.reformat(
       frame, width=scaled[1], height=scaled[0], format='rgb24', threads=1,
       # swscale's area filter is the right one for shrinking only.

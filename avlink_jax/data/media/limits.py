@@ -1,26 +1,26 @@
-"""How much one file may take of time and memory: what it says of its own size is only a claim.
+"""Limits on the time and memory that one file may take, whatever size it declares.
 
-Time is looked at between packets and between frames, and by FFmpeg whenever it reads from the
-file. A single call into a decoder cannot be broken off from outside; it is bounded by the size of
-a packet and by MAX_PIXELS instead.
+Time is checked between packets and between frames, and by FFmpeg whenever it reads from the file.
+A single call into a decoder cannot be interrupted; it is bounded by the size of a packet and by
+MAX_PIXELS instead.
 """
 
 import time
 
-DECODE_SECONDS = 300.0  # of the clock on the wall, where nobody asks for less
-MAX_PIXELS = 8192 * 4320  # of a picture: 8K
-MAX_BYTES = 2 << 30  # of what is kept of one file: frames as they are asked for, float32 sound
+DECODE_SECONDS = 300.0  # wall time, by default
+MAX_PIXELS = 8192 * 4320  # a frame: 8K
+MAX_BYTES = 2 << 30  # kept of one file: frames at the requested size, float32 audio
 MAX_LENGTH = 4 * 3600.0  # seconds of a clip
-RATES = (1_000, 1_000_000)  # Hz: what is sampled slower or faster is no sound
-ASPECTS = (0.1, 10.0)  # of a pixel's shape; there is no such camera outside
+RATES = (1_000, 1_000_000)  # Hz, of audio
+ASPECTS = (0.1, 10.0)  # width over height of a pixel
 
 
 class Unusable(Exception):
-  """What is wrong with a file. Whoever knows its path makes a MediaError of it."""
+  """A fault of a file, to be raised again as MediaError where its path is known."""
 
 
 class Allowance:
-  """What is left of time and memory while one file is decoded."""
+  """Time and memory that are left while one file is decoded."""
 
   def __init__(self, seconds=DECODE_SECONDS):
     self._seconds, self._until = seconds, time.monotonic() + seconds
@@ -32,19 +32,19 @@ class Allowance:
       raise Unusable(f'decoding takes more than {self._seconds:g} s')
 
   def take(self, nbytes):
-    """To be asked before so much is kept. Raises Unusable once all is spent."""
+    """Spends bytes, before they are allocated. Raises Unusable once all are spent."""
     self._bytes -= nbytes
     if self._bytes < 0:
       raise Unusable(f'too large: decoded it takes more than {MAX_BYTES / 2**30:g} GiB')
 
 
 def check_rate(sample_rate):
-  """Raises Unusable for Hz that are no sound's: other numbers would be multiplied by them."""
+  """Raises Unusable for an implausible sample rate (Hz): array sizes are computed from it."""
   if not RATES[0] <= sample_rate <= RATES[1]:
     raise Unusable(f'its sound claims a rate of {sample_rate:,} Hz')
 
 
-def check_picture(height, width):
-  """Raises Unusable for a picture of more than MAX_PIXELS."""
+def check_frame_size(height, width):
+  """Raises Unusable for a frame of more than MAX_PIXELS."""
   if height * width > MAX_PIXELS:
     raise Unusable(f'too large: a picture of {width:,} × {height:,} pixels')

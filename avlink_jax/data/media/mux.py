@@ -1,7 +1,6 @@
-"""Frames and sound become files people can play: H.264 + AAC in mp4, PCM in wav.
+"""Writes frames and audio as files that people can play: H.264 + AAC in mp4, PCM in wav.
 
-Each file takes its name when it is whole (`storage/atomic.py`), so what has its final name can be
-read.
+A file takes its final name when it is complete (`storage/atomic.py`).
 """
 
 import bisect
@@ -26,15 +25,15 @@ from avlink_jax.data.media.container import (
   main_stream,
   opened,
   packets_of,
-  picture_end,
   shown_at,
   untagged_colours,
+  video_end,
 )
 from avlink_jax.errors import MediaError
 from avlink_jax.storage.atomic import replacing, write_bytes
 
-# Sound goes to AAC at 48 kHz whatever its rate: every browser plays it, and the block that
-# fills up the end, which readers that ignore edit lists hear, is 21 ms instead of 64 at 16 kHz.
+# Audio goes to AAC at 48 kHz whatever its rate: every browser plays it, and the padding at the
+# end, which readers that ignore edit lists decode too, is 21 ms instead of 64 at 16 kHz.
 AAC_RATE = 48000
 AAC_FRAME = 1024  # samples
 COPYABLE = frozenset(('h264', 'hevc', 'mpeg4', 'av1', 'libdav1d', 'vp9'))  # decoders' names
@@ -42,64 +41,64 @@ BT709 = 1  # FFmpeg's number for it as matrix, as primaries and as transfer alik
 
 
 def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None, source_audio=None):
-  """Writes picture, sound or both, starting together at 0 s.
+  """Writes video, audio or both, starting together at 0 s.
 
   Args:
-    path: the file; its folder is made if need be.
+    path: the file; its folder is created if need be.
     frames: uint8 (N, H, W, 3) RGB, N >= 1. An odd height or width is padded to even by
       repeating the last row or column.
     fps: frames per second, any positive number.
-    audio: float (S,) mono or (S, C) in [-1, 1], C = 1 or 2. With frames it is cut, or filled up
-      with zeros, to the picture's length, N / fps seconds.
+    audio: float (S,) mono or (S, C) in [-1, 1], C = 1 or 2. With frames it is cut, or padded
+      with zeros, to the video's length, N / fps seconds.
     sample_rate: Hz of `audio`.
-    source_audio: path of a clip whose own sound goes under the frames, from its first picture
+    source_audio: path of a clip whose own audio goes under the frames, from its first frame
       (without one, its first sample) on and in stereo if it is: AAC is copied packet by packet
-      where it covers the picture, everything else encoded anew.
+      where it covers the video, everything else is encoded anew.
 
   Raises:
-    MediaError: `source_audio` has no usable sound.
+    MediaError: `source_audio` has no usable audio.
     UserError: the file cannot be written.
   """
   if frames is None and (audio is None or source_audio is not None):
     raise ValueError('neither frames nor audio to write')
-  with (contextlib.nullcontext() if source_audio is None else opened(source_audio) as given,
+  with (contextlib.nullcontext() if source_audio is None else opened(source_audio) as source,
         replacing(path) as temporary, _mp4(temporary) as container):
     tracks, length = [], None
     if frames is not None:
       rate = Fraction(fps).limit_denominator(1001)
       length = len(frames) / rate
       tracks.append(_encode_frames(container, frames, rate))
-    if given is not None:
-      copied = _copy_sound(container, given, length, 1 / rate)
+    if source is not None:
+      copied = _copy_audio(container, source, length, 1 / rate)
       audio, sample_rate = (None, None) if copied else (
-        media.decode_sound(source_audio, sample_rate=AAC_RATE, duration=float(length)), AAC_RATE)
+        media.decode_audio(source_audio, sample_rate=AAC_RATE, duration=float(length)), AAC_RATE)
       tracks += [copied] if copied else []
     if audio is not None:
-      tracks.append(_encode_sound(container, audio, sample_rate, length))
+      tracks.append(_encode_audio(container, audio, sample_rate, length))
     _interleave(container, tracks)
 
 
-def replace_sound(source, path, audio, sample_rate):
-  """Writes the picture of `source` with `audio` (float (S,), mono) as its only sound.
+def replace_audio(source, path, audio, sample_rate):
+  """Writes the video of `source` with `audio` (float (S,), mono) as its only audio.
 
-  The picture is copied packet by packet where mp4 carries its codec, and encoded anew as
+  The video is copied packet by packet where mp4 carries its codec, and encoded anew as
   H.264 where it does not, or where the file begins with frames that are not shown. Frames
-  show when they do in the source, counted from the first one; the sound starts with it and
-  is cut, or filled up with zeros, to the picture's length.
+  keep their times, counted from the first one; the audio starts with it and is cut, or padded
+  with zeros, to the video's length.
 
   Raises:
-    MediaError: `source` has no usable picture.
+    MediaError: `source` has no usable video.
     UserError: `path` cannot be written.
   """
   with opened(source) as container:
     survey = _survey(container, source)
   try:
     with opened(source) as container, replacing(path) as temporary, _mp4(temporary) as output:
-      picture = (_encode_again if survey.dts is None else _copy_packets)(
+      video_packets = (_encode_anew if survey.dts is None else _copy_packets)(
         output, container, source, survey)
-      sound = _encode_sound(output, audio, sample_rate, survey.length)
-      _interleave(output, [picture, sound])
-  except av.error.FFmpegError:  # troubles with the disk are UserErrors by now
+      audio_packets = _encode_audio(output, audio, sample_rate, survey.length)
+      _interleave(output, [video_packets, audio_packets])
+  except av.error.FFmpegError:  # disk errors are UserErrors by now
     raise MediaError(source, 'corrupt stream') from None
 
 
@@ -116,13 +115,13 @@ def _mp4(path: Path):
 
 
 def _interleave(container, tracks: list):
-  """Muxes iterators of packets in the order in which a player needs them."""
+  """Muxes iterators of packets in decoding order."""
   for packet in heapq.merge(*tracks, key=lambda packet: packet.dts * packet.time_base):
     container.mux_one(packet)
 
 
 def _encode_frames(container, frames: np.ndarray, rate: Fraction):
-  """Adds an H.264 stream; gives its packets."""
+  """Adds an H.264 stream; returns an iterator of its packets."""
   odd_height, odd_width = frames.shape[1] % 2, frames.shape[2] % 2
   stream = _h264(container, frames.shape[2] + odd_width, frames.shape[1] + odd_height, rate)
 
@@ -156,8 +155,8 @@ def _to_yuv(frame, stream):
     | Interpolation.FULL_CHR_H_INP)
 
 
-def _encode_sound(container, audio, sample_rate: int, length: Fraction | None):
-  """Adds an AAC stream of `length` seconds (None: as long as it is); gives its packets."""
+def _encode_audio(container, audio, sample_rate: int, length: Fraction | None):
+  """Adds an AAC stream of `length` seconds (None: all of it); returns its packets."""
   audio = np.clip(np.asarray(audio, np.float32), -1, 1)
   audio = audio[:, None] if audio.ndim == 1 else audio
   if sample_rate != AAC_RATE:
@@ -180,39 +179,39 @@ def _encode_sound(container, audio, sample_rate: int, length: Fraction | None):
   return packets()
 
 
-def _copy_sound(output, container, length: Fraction, slack: Fraction):
-  """Adds a stream like the source's AAC; gives its packets, cut to [0, length) seconds.
+def _copy_audio(output, container, length: Fraction, slack: Fraction):
+  """Adds a stream like the source's AAC; returns its packets, cut to [0, length) seconds.
 
-  None where they would not be the same sound at the same time: another codec, packets that do
-  not join, a clock that only the decoder knows, or an end more than `slack` seconds early.
+  None where they would not be the same audio at the same time: another codec, gaps between
+  packets, a clock that only the decoder knows, or an end more than `slack` seconds early.
   """
-  sound, picture = (main_stream(of) for of in (container.streams.audio, container.streams.video))
-  if sound is None or sound.codec_context.name != 'aac' or (
-      sound.codec_context.profile != 'LC' or not sound.codec_context.extradata):
+  audio, video = (main_stream(of) for of in (container.streams.audio, container.streams.video))
+  if audio is None or audio.codec_context.name != 'aac' or (
+      audio.codec_context.profile != 'LC' or not audio.codec_context.extradata):
     return None
   packets, shows = [], []
-  for packet in packets_of(container, *filter(None, (sound, picture))):
+  for packet in packets_of(container, *filter(None, (audio, video))):
     if packet is None or packet.is_corrupt or packet.size and packet.pts is None:
       return None
-    if packet.size and packet.stream is sound:
+    if packet.size and packet.stream is audio:
       packets.append(packet)
     elif packet.size and not packet.is_discard:
-      shows.append(shown_at(packet) * picture.time_base)
+      shows.append(shown_at(packet) * video.time_base)
   if not packets or any(
-      a.duration != AAC_FRAME * sound.time_base * sound.rate or a.pts + a.duration != b.pts
+      a.duration != AAC_FRAME * audio.time_base * audio.rate or a.pts + a.duration != b.pts
       for a, b in itertools.pairwise(packets)):
     return None
-  # Without a picture 0 s is the first sample: after the silence that the encoder put before it.
-  if not shows and not (packets[0].is_discard and sound.start_time == 0):
+  # Without video 0 s is the first sample: after the silence that the encoder put before it.
+  if not shows and not (packets[0].is_discard and audio.start_time == 0):
     return None
-  zero, end = (round(time / sound.time_base)
+  zero, end = (round(time / audio.time_base)
                for time in (min(shows, default=0), min(shows, default=0) + length))
-  if packets[-1].pts + packets[-1].duration < end - slack / sound.time_base:
+  if packets[-1].pts + packets[-1].duration < end - slack / audio.time_base:
     return None
-  # A packet's sound overlaps with the one before: that comes too, and an edit list hides it.
+  # A packet's audio overlaps with the one before: that is kept too, and an edit list hides it.
   first = max(0, next(k for k, p in enumerate(packets) if p.pts + p.duration > zero) - 1)
   kept = [packet for packet in packets[first:] if packet.pts < end]
-  target = output.add_stream_from_template(sound, opaque=True)
+  target = output.add_stream_from_template(audio, opaque=True)
   for packet in kept:
     packet.duration = min(packet.duration, end - packet.pts)
     packet.pts, packet.dts, packet.stream = packet.pts - zero, packet.pts - zero, target
@@ -220,15 +219,15 @@ def _copy_sound(output, container, length: Fraction, slack: Fraction):
 
 
 class _Survey(NamedTuple):
-  """What the packets of a picture tell before any is copied or decoded.
+  """Timing of a video stream, read from its packets before any is copied or decoded.
 
   Times are in the stream's time base, those of the lists with the first frame at 0.
 
-  zero: when the first frame shows on the file's clock.
-  shows: when the frames show, in that order, and last when the picture ends.
+  zero: presentation time of the first frame on the file's clock.
+  shows: presentation times, in order, and last the end of the video.
   length: seconds from the first frame to the end.
-  dts: when each packet is to be decoded, in the file's order; None where the packets cannot
-    go into an mp4 as they are and keep their timing.
+  dts: decoding time of each packet, in the file's order; None where the packets cannot go into
+    an mp4 as they are and keep their timing.
   """
   zero: int
   shows: list
@@ -236,13 +235,13 @@ class _Survey(NamedTuple):
   dts: list | None
 
   def lasting(self, shown: int) -> int:
-    """How long the frame lasts that shows at `shown`: mp4's length comes out of these."""
+    """Duration of the frame that shows at `shown`; mp4's length is the sum of these."""
     after = min(bisect.bisect_right(self.shows, shown), len(self.shows) - 1)
     return max(1, self.shows[after] - shown)
 
 
 def _survey(container, source) -> _Survey:
-  stream = _picture_of(container, source)
+  stream = _video_stream(container, source)
   period = FrameClock(stream).period
   shows, decoded, last = [], [], None
   copyable = stream.codec_context.name in COPYABLE
@@ -260,7 +259,7 @@ def _survey(container, source) -> _Survey:
       last = max(last or (ticks, 0), (ticks, packet.duration or period))
   if not shows:
     raise MediaError(source, 'no video stream')
-  zero, end = min(shows), picture_end(stream, *last)
+  zero, end = min(shows), video_end(stream, *last)
   if any(jumps((b - a) * stream.time_base)
          for a, b in itertools.pairwise(sorted([*shows, end]))):
     raise MediaError(source, 'timestamps jump')
@@ -271,10 +270,10 @@ def _survey(container, source) -> _Survey:
 
 
 def _decoding_times(pts: list, dts: list) -> list:
-  """Times that rise from packet to packet and never come after the packet's own pts.
+  """Decoding times that rise from packet to packet and never come after the packet's own pts.
 
   The file's own where they do; Matroska has none for the first packets, other files have wrong
-  ones. Then the order of showing, earlier by as much as reordering needs.
+  ones. Else the presentation times in order, earlier by as much as reordering needs.
   """
   if (None not in dts and all(a < b for a, b in itertools.pairwise(dts))
       and all(a <= b for a, b in zip(dts, pts, strict=True))):
@@ -285,8 +284,8 @@ def _decoding_times(pts: list, dts: list) -> list:
 
 
 def _copy_packets(output, container, source, survey: _Survey):
-  """Adds a stream like the source's; gives its packets, the first frame at 0 s."""
-  stream = _picture_of(container, source)
+  """Adds a stream like the source's; returns its packets, the first frame at 0 s."""
+  stream = _video_stream(container, source)
   target = output.add_stream_from_template(stream, opaque=True)
   if stream.codec_context.name == 'hevc':
     target.codec_context.codec_tag = 'hvc1'  # the only one of its two tags that Safari plays
@@ -300,9 +299,9 @@ def _copy_packets(output, container, source, survey: _Survey):
   return packets()
 
 
-def _encode_again(output, container, source, survey: _Survey):
-  """Adds an H.264 stream with the source's picture and timing; gives its packets."""
-  stream = _picture_of(container, source)
+def _encode_anew(output, container, source, survey: _Survey):
+  """Adds an H.264 stream with the source's frames and timing; returns its packets."""
+  stream = _video_stream(container, source)
   stream.thread_type = 'AUTO'
   context = stream.codec_context
   target = _h264(output, context.width + context.width % 2, context.height + context.height % 2,
@@ -322,9 +321,9 @@ def _encode_again(output, container, source, survey: _Survey):
       elif ticks <= last:
         continue  # as `media.decode` does
       last = ticks
-      picture = _to_yuv(frame, target)
-      picture.pts, picture.time_base, picture.pict_type = last - first, stream.time_base, 0
-      yield picture
+      converted = _to_yuv(frame, target)
+      converted.pts, converted.time_base, converted.pict_type = last - first, stream.time_base, 0
+      yield converted
 
   def packets():
     for frame in itertools.chain(frames(), [None]):
@@ -334,7 +333,7 @@ def _encode_again(output, container, source, survey: _Survey):
   return packets()
 
 
-def _picture_of(container, source):
+def _video_stream(container, source):
   stream = main_stream(container.streams.video)
   if stream is None:
     raise MediaError(source, 'no video stream')
@@ -342,7 +341,7 @@ def _picture_of(container, source):
 
 
 def _demux(container, stream, source):
-  """The stream's packets; a broken container is a MediaError."""
+  """Yields the stream's packets. Raises MediaError where the container is broken."""
   for packet in packets_of(container, stream):
     if packet is None or packet.is_corrupt:
       raise MediaError(source, 'corrupt stream')
@@ -350,7 +349,7 @@ def _demux(container, stream, source):
 
 
 def _decode(container, stream, source):
-  """The stream's frames; a broken stream is a MediaError."""
+  """Yields the stream's frames. Raises MediaError where the stream is broken."""
   for packet in _demux(container, stream, source):
     try:
       frames = packet.decode()

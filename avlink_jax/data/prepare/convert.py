@@ -1,4 +1,4 @@
-"""One clip of a source becomes records: cut at its shots, in windows, as the models read them."""
+"""Converts a clip of a source into records: cut at its shots, in windows, as the models read it."""
 
 import dataclasses
 import functools
@@ -13,22 +13,22 @@ from avlink_jax.codecs import mel_codec
 from avlink_jax.codecs.codec import weights_shapes
 from avlink_jax.codecs.mel_codec import MelCodec
 from avlink_jax.data import batch as batches
-from avlink_jax.data.clip import Clip
-from avlink_jax.data.media.decode import EPSILON, resample_frames
+from avlink_jax.data.boxes import shrink
+from avlink_jax.data.clip import EPSILON, Clip, resample_frames, samples_of
 from avlink_jax.data.prepare import shots
 from avlink_jax.data.sources import records
 from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.storage import config_versions, weights
 
-PIECE = 60.0  # seconds that are decoded at a time of a long file
+PIECE = 60.0  # seconds of a long file that are decoded at a time
 HIGH_PIECE = 15.0  # the same where frames are large
 QUALITY = 95  # of JPEG
 
 
 @dataclasses.dataclass(frozen=True)
 class High:
-  """Pictures for the upsampler, beside the small ones, which are their means over boxes."""
+  """Size of the upsampler's frames; the small frames beside them are their means over boxes."""
   fps: float = records.HIGH[0]
   height: int = records.HIGH[1]
   width: int = records.HIGH[2]
@@ -56,7 +56,7 @@ def _encode(codec, weights, batch):
 
 
 def load_codec(given) -> Codec:
-  """The codec in a workdir or file, or 'bundled' (nano's), in the sizes that it was trained at."""
+  """Loads the codec of a workdir or file, or 'bundled' (nano's), with its own sizes."""
   path = weights.locate('codec', given, 'nano')
   tree, about = weights.read(path)
   codec = mel_codec.build('audio', config_versions.config_of(about, path), None)
@@ -66,44 +66,44 @@ def load_codec(given) -> Codec:
 
 @dataclasses.dataclass(frozen=True)
 class Converter:
-  """What becomes of a clip, a function of the clip alone.
+  """Conversion of a clip to records, a function of the clip alone.
 
   Attributes:
     layout: of the windows (data/batch.py).
     reads: 'audio', 'video' or both.
-    codec: None to keep sound; else latents stand in its place.
-    keep_sound: beside latents too.
-    high: None, or how the larger pictures are kept.
+    codec: None to store audio; else its latents are stored instead.
+    keep_audio: store audio beside latents too.
+    high: None, or the size of the high-resolution frames.
     threshold: of the shot detector, 0 to cut nowhere.
     shortest: seconds of the shortest window that is kept.
   """
   layout: batches.Layout
   reads: tuple[str, ...] = ('audio', 'video')
   codec: Codec | None = None
-  keep_sound: bool = True
+  keep_audio: bool = True
   high: High | None = None
   threshold: float = shots.THRESHOLD
   shortest: float = 1.0
 
   def __call__(self, source, i):
-    """([record], what is told of clip i): its records' `ids`, their `captions`, `seconds` in
-    records and `left` in none, [(id, reason)] of what was `skipped`."""
-    blobs, told = [], {'ids': [], 'captions': [], 'seconds': 0.0, 'left': 0.0, 'skipped': []}
+    """([record], outcome) of clip i. The outcome has its records' `ids` and `captions`, `seconds`
+    in records and `left` in none, and [(id, reason)] of what was `skipped`."""
+    blobs, outcome = [], {'ids': [], 'captions': [], 'seconds': 0.0, 'left': 0.0, 'skipped': []}
     try:
-      for piece, found, unused in self.pieces(source, i):
-        told['left'] += unused
-        for start, length in found:
+      for piece, windows, unused in self.pieces(source, i):
+        outcome['left'] += unused
+        for start, length in windows:
           window = self.window(piece, start, length)
           blobs.append(self.record(piece, window, start))
-          told['ids'].append(window.id)
-          told['captions'] += [window.audio_caption, window.video_caption]
-          told['seconds'] += length
-    except MediaError as error:  # of a long file what came before the damage is good
-      told['skipped'].append((source.name(i), error.reason))
-    if not blobs and not told['skipped']:
-      told['skipped'].append((source.name(i), f'no shot of {self.shortest:g} s or more'))
-    told['captions'] = sorted(set(told['captions']))
-    return blobs, told
+          outcome['ids'].append(window.id)
+          outcome['captions'] += [window.audio_caption, window.video_caption]
+          outcome['seconds'] += length
+    except MediaError as error:  # what precedes the damage in a long file is good
+      outcome['skipped'].append((source.name(i), error.reason))
+    if not blobs and not outcome['skipped']:
+      outcome['skipped'].append((source.name(i), f'no shot of {self.shortest:g} s or more'))
+    outcome['captions'] = sorted(set(outcome['captions']))
+    return blobs, outcome
 
   def pieces(self, source, i):
     """Yields (Clip, windows in it, seconds in none) of a clip, a long file piece by piece."""
@@ -117,57 +117,49 @@ class Converter:
         raise
       cuts = self.cuts(piece)
       last = not isinstance(source, Folder) or piece.duration < longest - EPSILON
-      end = piece.duration if last else self._whole(piece.duration, cuts)
-      found, left = shots.windows(end, [cut for cut in cuts if cut < end], self.layout.fps,
+      end = piece.duration if last else self._usable(piece.duration, cuts)
+      windows, left = shots.windows(end, [cut for cut in cuts if cut < end], self.layout.fps,
                                   self.layout.seconds, self.shortest)
-      yield piece, found, left
+      yield piece, windows, left
       if last:
         return
       start += end
 
-  def _whole(self, duration, cuts):
-    """Up to where a piece can be used before what follows it is known: its last whole window,
-    or where its last shot begins."""
+  def _usable(self, duration, cuts):
+    """Seconds of a piece that can be used before what follows is known: up to its last complete
+    window, or the beginning of its last shot."""
     begin = cuts[-1] if cuts else 0.0
     step = self.layout.frames / self.layout.fps
     return begin + step * math.floor((duration - begin) / step + EPSILON)
 
   def cuts(self, piece: Clip):
-    """Seconds at which a shot begins in a piece, by its pictures at the layout's rate."""
+    """Seconds at which shots begin in a piece, by its frames at the layout's rate."""
     if not len(piece.frames):
       return []
     count = math.ceil(round(piece.duration * self.layout.fps, 6))
     frames, _ = resample_frames(piece, 0.0, count, self.layout.fps)
-    return [n / self.layout.fps for n in shots.cuts(self._small(frames), self.threshold)]
-
-  def _small(self, frames):
-    """Frames at the layout's size; the mean over boxes of larger ones."""
-    height, width = self.layout.height, self.layout.width
-    if self.high is None or not len(frames):
-      return frames
-    boxes = frames.reshape(len(frames), height, frames.shape[1] // height, width, -1, 3)
-    return (boxes.mean((2, 4), dtype=np.float32) + 0.5).astype(np.uint8)
+    small = shrink(frames, self.layout.height, self.layout.width)
+    return [n / self.layout.fps for n in shots.cuts(small, self.threshold)]
 
   def record(self, piece: Clip, window: Clip, start) -> bytes:
-    """The record of a window that begins at `start` seconds of a piece."""
+    """Record of a window that begins at `start` seconds of a piece."""
     more = {}
     if self.high and len(piece.frames):
       count = math.ceil(round(window.duration * self.high.fps, 6))
-      more = jpegs(resample_frames(piece, start, count, self.high.fps)[0])
+      more = encode_jpegs(resample_frames(piece, start, count, self.high.fps)[0])
     if self.codec is not None and 'audio' in self.reads:
-      kept = window.audio if self.keep_sound else window.audio[:0]
+      kept = window.audio if self.keep_audio else window.audio[:0]
       latents = self.codec.encode(window, self.layout)
       window = dataclasses.replace(window, latents={'audio': latents}, audio=kept)
     return records.of_clip(window, **more)
 
   def window(self, piece: Clip, start, length) -> Clip:
-    """A window as a Clip by itself: frames on the layout's grid, its own part of everything."""
-    fps, begin = self.layout.fps, round(start * piece.sample_rate)
-    frames = piece.frames
+    """Clip of a window of a piece, with its frames on the layout's grid."""
+    fps, frames = self.layout.fps, piece.frames
     if len(frames) and 'video' in self.reads:
       count = math.ceil(round(length * fps, 6))
       frames, real = resample_frames(piece, start, count, fps)
-      frames = self._small(frames[real])
+      frames = shrink(frames[real], self.layout.height, self.layout.width)
     events = piece.events
     if events is not None:
       events = events[(events >= start) & (events < start + length)] - start
@@ -178,19 +170,19 @@ class Converter:
         piece, id=piece.id if at < EPSILON else f'{piece.id}@{at:.3f}', start=at, duration=length,
         frames=frames if 'video' in self.reads else frames[:0],
         frame_times=np.arange(len(frames)) / fps, events=events,
-        audio=piece.audio[begin:begin + round(length * piece.sample_rate)]
+        audio=piece.audio[samples_of(piece.sample_rate, start, length)]
         if 'audio' in self.reads else piece.audio[:0],
         audio_caption=fit_caption(piece.audio_caption),
         video_caption=fit_caption(piece.video_caption))
 
 
 def fit_caption(text):
-  """A caption as records hold it and text encoders embed it."""
+  """Caption as records store it and text encoders embed it."""
   return clean_caption(text[:LONGEST_CAPTION])
 
 
-def jpegs(frames) -> dict:
-  """Frames as JPEG: {'high', 'high_sizes'} of records.py."""
+def encode_jpegs(frames) -> dict:
+  """Encodes frames as JPEG: {'high', 'high_sizes'} of records.py."""
   blobs = []
   for frame in frames:
     Image.fromarray(frame).save(file := io.BytesIO(), 'JPEG', quality=QUALITY, subsampling=0)

@@ -1,10 +1,10 @@
-"""T5's embeddings of the captions of prepared records: each distinct caption once.
+"""T5 embeddings of the captions of prepared records, each distinct caption once.
 
     FOLDER/text-00000-of-00003.array_record   {'rows' (n, width)} and the caption, one a record
     FOLDER/text-00000-of-00003.keys.npy       uint64, sorted: a hash of each record's caption
 
-Keys rise from file to file, so that all of them together are one sorted table in memory, eight
-bytes a caption; the embeddings themselves are read when a caption comes up.
+Keys rise from file to file, so that together they are one sorted table in memory, eight bytes a
+caption; the embeddings themselves are read on demand.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ from avlink_jax.data.sources.mixture import parse
 from avlink_jax.errors import UserError
 from avlink_jax.storage.atomic import replacing
 
-CAPTIONS = 10_000  # a file
-AT_ONCE = 64  # captions given to T5 at a time
+CAPTIONS_PER_FILE = 10_000
+BATCH = 64  # captions at a time
 
 
 def key(caption) -> int:
   return int.from_bytes(hashlib.sha256(caption.encode(errors='surrogatepass')).digest()[:8], 'big')
 
 
-def plan(captions) -> list:
-  """Distinct captions, and the null prompt, as files: [[caption, in order of key], ...]."""
+def captions_by_file(captions) -> list:
+  """Distinct captions, and the null prompt, in order of key: [[caption] of each file]."""
   every = sorted({'', *captions}, key=lambda caption: (key(caption), caption))
-  return [every[i:i + CAPTIONS] for i in range(0, len(every), CAPTIONS)]
+  return [every[i:i + CAPTIONS_PER_FILE] for i in range(0, len(every), CAPTIONS_PER_FILE)]
 
 
 def paths(folder, file, files):
@@ -43,11 +43,11 @@ def write(folder, file, files, captions, encoder):
   shard, keys = paths(folder, file, files)
 
   def blobs():
-    for i in range(0, len(captions), AT_ONCE):
-      part = captions[i:i + AT_ONCE]
-      made = encoder.rows(part)
+    for i in range(0, len(captions), BATCH):
+      part = captions[i:i + BATCH]
+      rows = encoder.rows(part)
       for caption in part:
-        yield records.encode({'caption': caption}, {'rows': made[caption]})
+        yield records.encode({'caption': caption}, {'rows': rows[caption]})
 
   with replacing(keys) as partial_keys:
     with open(partial_keys, 'wb') as opened:
@@ -57,15 +57,15 @@ def write(folder, file, files, captions, encoder):
 
 
 class Embeddings:
-  """What T5 made of the captions of a folder of records.
+  """T5 embeddings of the captions in a folder of records.
 
-  Attributes: `folder`; `fingerprint` of the T5 that made them.
+  Attributes: `folder`; `fingerprint` of the T5.
   """
 
-  def __init__(self, folder, told):
-    """`told` is the part `text` of records.json. UserError: a file is missing or damaged."""
-    self.folder, self.fingerprint = Path(folder), told['fingerprint']
-    self._paths = [paths(folder, file, told['files']) for file in range(told['files'])]
+  def __init__(self, folder, about):
+    """`about` is the part `text` of records.json. Raises UserError: a missing or damaged file."""
+    self.folder, self.fingerprint = Path(folder), about['fingerprint']
+    self._paths = [paths(folder, file, about['files']) for file in range(about['files'])]
     try:
       keys = [np.load(path, allow_pickle=False) for _, path in self._paths]
       self._readers = [records.open_shard(path) for path, _ in self._paths]
@@ -80,30 +80,29 @@ class Embeddings:
     self._lock, self._cache = threading.Lock(), EmbeddingCache()
 
   def get(self, caption):
-    """Rows (n, width), None for a caption that is not there."""
-    wanted = key(caption)
-    if (kept := self._cache.get(wanted)) is not None:
+    """Rows (n, width) of a caption, None where it has none."""
+    hashed = key(caption)
+    if (kept := self._cache.get(hashed)) is not None:
       return kept
-    at = int(np.searchsorted(self._keys, np.uint64(wanted)))
-    while at < len(self._keys) and self._keys[at] == wanted:
+    at = int(np.searchsorted(self._keys, np.uint64(hashed)))
+    while at < len(self._keys) and self._keys[at] == hashed:
       file = int(np.searchsorted(self._firsts, at, side='right')) - 1
       try:
         with self._lock:
           blob, = self._readers[file].read([at - int(self._firsts[file])])
-        told, arrays = records.decode(blob)
+        about, arrays = records.decode(blob)
       except (ValueError, RuntimeError) as error:
         raise UserError(f'{self._paths[file][0]}: damaged ({error}): remove it and run the same '
                         'prepare command again') from None
-      if told['caption'] == caption:
-        self._cache.put(wanted, arrays['rows'])
+      if about['caption'] == caption:
+        self._cache.put(hashed, arrays['rows'])
         return arrays['rows']
       at += 1
     return None
 
 
-class Several:
-  """The Embeddings of several sources, of one and the same T5. Raises UserError where they are of
-  two."""
+class JoinedEmbeddings:
+  """Embeddings of several sources. Raises UserError where two T5 computed them."""
 
   def __init__(self, parts):
     self.folder, self.fingerprint, self._parts = parts[0].folder, parts[0].fingerprint, parts
@@ -113,24 +112,24 @@ class Several:
                       'prepare both with the same')
 
   def get(self, caption):
-    """As of each."""
-    found = (part.get(caption) for part in self._parts)
-    return next((rows for rows in found if rows is not None), None)
+    """Rows (n, width) of a caption, None where no source has it."""
+    candidates = (part.get(caption) for part in self._parts)
+    return next((rows for rows in candidates if rows is not None), None)
 
 
-def of_source(given, config):
-  """Embeddings that the records among the sources in `data.source` hold; None where none does.
+def for_source(sources, config):
+  """Embeddings of the records among the sources in `data.source`; None where there are none.
 
-  Raises UserError where they were made for another text encoder than `config` (config.text).
+  Raises UserError where they were computed for another text encoder than `config` (config.text).
   """
   parts = []
-  for source, _ in parse(given):
+  for source, _ in parse(sources):
     if not source or not records.is_records(source):
       continue
-    told = records.read_about(source)['text']
-    for name in ('max_tokens', 'width') if told else ():
-      if told[name] != config[name]:
-        raise UserError(f'{source}: its captions were embedded with {name}={told[name]}: set '
-                        f'--config.text.{name}={told[name]}, or prepare them anew')
-    parts += [Embeddings(source, told)] if told else []
-  return Several(parts) if parts else None
+    about = records.read_about(source)['text']
+    for name in ('max_tokens', 'width') if about else ():
+      if about[name] != config[name]:
+        raise UserError(f'{source}: its captions were embedded with {name}={about[name]}: set '
+                        f'--config.text.{name}={about[name]}, or prepare them anew')
+    parts += [Embeddings(source, about)] if about else []
+  return JoinedEmbeddings(parts) if parts else None

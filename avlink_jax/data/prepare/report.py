@@ -1,21 +1,21 @@
-"""What came of preparing: counts, and what is no record and why (shards.py's reports)."""
+"""Summary of a preparation: counts, and what was skipped and why (from shards.py's reports)."""
 
-from avlink_jax.training.log import clock
+from avlink_jax.storage.console import hms
 
 TWICE = 'an id that another record has: both kept'
 
 
 def skipped(reports):
-  """Rows {shard, clip, reason} of what is no record, and of ids that several records share."""
+  """Rows {shard, clip, reason} of skipped clips, and of ids that several records share."""
   rows = [{'shard': name, 'clip': clip, 'reason': reason}
           for name, report in reports.items() for clip, reason in report['skipped']]
-  seen = set()
+  known = set()
   for name, report in reports.items():
     for id in report['ids']:
       split_id = (name.split('-')[0], id)
-      if split_id in seen:
+      if split_id in known:
         rows.append({'shard': name, 'clip': id, 'reason': TWICE})
-      seen.add(split_id)
+      known.add(split_id)
   return rows
 
 
@@ -27,7 +27,7 @@ def summary(reports) -> str:
     total = {key: sum(report[key] for report in of) for key in (
         'clips', 'records', 'seconds', 'left', 'bytes')}
     lines.append(
-        f'{split}: {total["records"]} records ({clock(total["seconds"])}, '
+        f'{split}: {total["records"]} records ({hms(total["seconds"])}, '
         f'{total["bytes"] / 2**20:.1f} MiB) of {total["clips"]} clips; '
         f'{total["left"]:.0f} s in no window')
   for row in skipped(reports):

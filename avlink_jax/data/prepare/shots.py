@@ -1,27 +1,27 @@
-"""Where one shot ends and the next begins, and the windows of a clip that lie within one.
+"""Shot detection, and the windows of a clip that lie within one shot.
 
-A plain detector: the colours of two pictures in a row differ from those of the two before by more
-than a threshold, each from each (a flash goes back to what was there). Movement changes where
-colours are more than how many there are. Slow fades are not found.
+A cut is where the colour histograms of two neighbouring frames differ from those of the two before
+by more than a threshold, each from each (after a flash, the old colours return). Movement changes
+where colours are more than how many there are. Slow fades are not detected.
 """
 
 import math
 
 import numpy as np
 
-# Share of pixels that change their colour. In 23 real clips neighbouring pictures of a shot differ
+# Share of pixels that change their colour. In 23 real clips neighbouring frames of a shot differ
 # by less than 0.2, but for one clip's; those of two different clips by more than 0.25 in 94 % of
 # pairs.
 THRESHOLD = 0.25
-PIXELS = 576  # of a picture, about, that are looked at
+PIXELS = 576  # sampled from each frame, about
 LEVELS = 4  # boxes along each of red, green, blue
 
 
 def histograms(frames):
-  """Share of pixels in each box of colour: uint8 (N, H, W, 3) -> float32 (N, LEVELS³).
+  """Colour histograms: uint8 (N, H, W, 3) -> float32 (N, LEVELS³), shares of pixels.
 
-  A pixel between two boxes counts for both, so that a little noise changes little. Of larger
-  pictures every so many pixels are looked at.
+  A pixel between two boxes counts for both, so that a little noise changes little. Large frames
+  are subsampled.
   """
   count, boxes = len(frames), LEVELS ** 3
   every = max(1, round(math.sqrt(frames[0, ..., 0].size / PIXELS)))
@@ -39,7 +39,7 @@ def histograms(frames):
 
 
 def distance(a, b):
-  """Total variation of histograms (..., boxes): 0 the same colours, 1 none in common."""
+  """Total variation between histograms (..., boxes): 0 equal, 1 no colour in common."""
   return 0.5 * np.abs(a - b).sum(-1)
 
 
@@ -47,9 +47,9 @@ def cuts(frames, threshold=THRESHOLD):
   """Indices n of `frames`, uint8 (N, H, W, 3) at an even rate, at which a new shot begins."""
   if len(frames) < 2 or not threshold:
     return []
-  seen = histograms(frames)
+  histogram = histograms(frames)
   last = len(frames) - 1
-  change = lambda a, b: distance(seen[max(0, a)], seen[min(last, b)])  # noqa: E731
+  change = lambda a, b: distance(histogram[max(0, a)], histogram[min(last, b)])  # noqa: E731
   return [n for n in range(1, len(frames))
           if min(change(a, b) for a in (n - 2, n - 1) for b in (n, n + 1)) > threshold]
 
@@ -61,19 +61,19 @@ def windows(duration, cuts, fps, seconds, shortest):
     duration: seconds of the clip.
     cuts: seconds at which shots begin, in order.
     fps: windows begin on this grid.
-    seconds: of a window; at the end of a shot there may be a shorter one,
-    shortest: but none shorter than this (seconds).
+    seconds: length of a window; the last one of a shot may be shorter,
+    shortest: but not shorter than this (seconds).
   """
-  found, left = [], 0.0
-  step = math.ceil(round(seconds * fps, 6)) / fps  # to the picture that a window does not need
+  inside, left = [], 0.0
+  step = math.ceil(round(seconds * fps, 6)) / fps  # to the first frame after a window
   for begin, end in zip([0.0, *cuts], [*cuts, duration], strict=True):
     start = begin
     while end - start >= seconds:
-      found.append((start, seconds))
+      inside.append((start, seconds))
       start += step
     rest = end - start
     if rest >= shortest:
-      found.append((start, rest))
+      inside.append((start, rest))
     elif rest > 1 / fps:
       left += rest
-  return found, left
+  return inside, left

@@ -1,4 +1,4 @@
-"""Features from outside: vectors in an .npz beside a clip (CLIP, CAVP, ...; Sec. 4.4)."""
+"""Reads external features: vectors in an .npz beside a clip (CLIP, CAVP, ...; Sec. 4.4)."""
 
 import zipfile
 import zlib
@@ -16,10 +16,10 @@ UNREADABLE = (OSError, EOFError, KeyError, MemoryError, TypeError, ValueError, R
 
 
 def read(clip: Path, width: int, default_rate: float):
-  """Vectors of `clip` (dog.mp4 -> dog.npz) and how many a second.
+  """Feature vectors of `clip` (dog.mp4 -> dog.npz), float32 (N, width), and their rate in Hz.
 
   The .npz holds `features` (N, width) and, where they are not one a frame of the model's rate,
-  `fps`; nothing in it is unpickled. Raises MediaError: not there, not readable, too large, or of
+  `fps`; nothing in it is unpickled. Raises MediaError: missing, unreadable, too large, or of
   another width.
   """
   path = clip.with_suffix('.npz')
@@ -32,8 +32,8 @@ def read(clip: Path, width: int, default_rate: float):
   except FileNotFoundError:
     raise MediaError(clip, f'no features beside it ({path.name})') from None
   except UNREADABLE as error:
-    said = str(error) or type(error).__name__
-    raise MediaError(clip, f'{path.name} cannot be read ({said})') from None
+    reason = str(error) or type(error).__name__
+    raise MediaError(clip, f'{path.name} cannot be read ({reason})') from None
   if vectors.ndim != 2 or vectors.shape[1] != width or not len(vectors):
     raise MediaError(clip, f'{path.name} holds features {vectors.shape}, not (N, {width})')
   if not (np.isfinite(vectors).all() and 0 < rate < np.inf):

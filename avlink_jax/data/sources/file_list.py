@@ -1,7 +1,7 @@
 """A text file that lists clips, one a line: paths, or addresses such as gs://bucket/dog.mp4.
 
-Addresses are read through fsspec, which knows what its own packages are installed for (gcsfs for
-gs://, s3fs for s3://, …). A file is fetched whole before it is decoded, and then removed.
+Addresses are read through fsspec and its protocol packages (gcsfs for gs://, s3fs for s3://, …). A
+file is copied here before it is decoded, and then removed.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ SCHEME = '://'
 
 
 class Address(pathlib.PurePosixPath):
-  """A file elsewhere, with a path's names. `url` is how it was written."""
+  """A remote file, with a path's name parts. `url` is the address as it was written."""
 
   __slots__ = ('url',)
 
@@ -29,15 +29,15 @@ class Address(pathlib.PurePosixPath):
 
 
 def is_list(path) -> bool:
-  """Whether a path names a list of files, not a folder of them or one clip."""
+  """Tells whether a path names a list of files, not a folder or one clip."""
   return pathlib.Path(path).suffix.lower() == '.txt' and pathlib.Path(path).is_file()
 
 
 def read(path, extensions, notes) -> list:
-  """The Paths and Addresses that a list names, in its order; '#' begins a remark.
+  """Paths and Addresses of a list, in its order; '#' begins a comment.
 
-  Relative paths count from the list's folder. What is listed twice, and what is no media file by
-  its name, is left out and told in `notes`. UserError: not readable, or nothing is left.
+  Relative paths start at the list's folder. Lines that repeat, or name no media file, are left out
+  and counted in `notes`. Raises UserError: unreadable, or nothing is left.
   """
   path = pathlib.Path(path)
   try:
@@ -58,14 +58,14 @@ def read(path, extensions, notes) -> list:
 
 
 def address(url: str) -> Address:
-  made = Address(url.split(SCHEME, 1)[1])
-  made.url = url
-  return made
+  result = Address(url.split(SCHEME, 1)[1])
+  result.url = url
+  return result
 
 
 @contextlib.contextmanager
 def local(file):
-  """A Path to the content of a Path (itself) or an Address (a copy, removed at the end).
+  """Yields a local Path for a Path (itself) or an Address (a copy, removed at the end).
 
   Raises MediaError where it cannot be fetched.
   """
@@ -79,7 +79,7 @@ def local(file):
         shutil.copyfileobj(there, here, 1 << 20)
     except FileNotFoundError:
       raise MediaError(file.url, 'no such file') from None
-    except ImportError as error:  # what it takes to read such addresses is not installed
+    except ImportError as error:  # the protocol's package is not installed
       raise UserError(f'{file.url}: {error}') from None
     except Exception as error:  # each store raises its own
       raise MediaError(file.url, f'cannot be fetched ({str(error)[:100]})') from None

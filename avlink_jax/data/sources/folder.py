@@ -20,25 +20,25 @@ from avlink_jax.samples.folder import low_files, read_manifest
 
 EXTENSIONS = frozenset(
   '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv'.split())
-SOUND_EXTENSIONS = frozenset('.aac .flac .m4a .mp3 .ogg .opus .wav'.split())
+AUDIO_EXTENSIONS = frozenset('.aac .flac .m4a .mp3 .ogg .opus .wav'.split())
 SPLITS = ('train', 'validation', 'test')
-CUTS = (0.90, 0.95)  # of the hash's range: where validation and test begin
+SPLIT_BOUNDS = (0.90, 0.95)  # of the hash's range: where validation and test begin
 LONGEST_CAPTION = 10_000  # characters; no text encoder reads as many
 LONGEST_NAME = 4096  # bytes of a path on Linux
 _BIDI = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff')
 
 
 class Folder:
-  """The media files under a folder, sorted by path, hidden ones left out, and of a samples folder
-  what was enlarged (samples/folder.py); or one file, or those that a text file lists, one a line,
-  paths or addresses (`file_list.py`).
+  """The media files under a folder, sorted by path; or one file, or those that a text file lists,
+  one a line, paths or addresses (`file_list.py`).
 
-  Where no picture is needed, files of sound alone are clips too: their length is the sound's.
+  Hidden files are left out, and in a samples folder the low-resolution videos (samples/folder.py).
+  Where no video is needed, files with audio alone are clips too: their length is the audio's.
 
   Splits. Where the folder has a sub-folder named train, validation or test, these are the
   splits. Otherwise each file's place is a hash of its name: the lowest 90 % are train, then
   5 % validation, 5 % test, so a file keeps its place when others come or go. With three or
-  more files no split is empty (the cuts move by as few files as that takes); with fewer,
+  more files no split is empty (the bounds move by as few files as that takes); with fewer,
   every split holds all of them.
 
   Names. A clip's name is its file's stem; where two files share one, it is their path with
@@ -46,10 +46,10 @@ class Folder:
 
   Captions. `captions.csv` in the folder (or `captions`, a path; '' for none), header
   `file,caption`, where file is a path relative to the csv or a bare file name. A caption serves
-  sound and picture. Names are only compared with the files that were listed, so that none leads
+  audio and video. Names are only compared with the files that were listed, so that none leads
   elsewhere; captions may hold anything and are cleaned, and cut to LONGEST_CAPTION. A column
   `licence` is kept beside them. With `template`, a text such as 'the sound of {label}', captions
-  are made of the columns that it names; without a csv, of `{folder}`, the name of a file's folder.
+  are formatted from the columns it names; without a csv, from `{folder}`, a file's folder name.
 
   Attributes:
     notes: lines for the user about what is odd but not wrong (captions without a file, ...).
@@ -67,9 +67,9 @@ class Folder:
       split: 'train', 'validation', 'test', or None for all files.
       captions: path of the csv; by default captions.csv in the folder, if it is there; '' for
         none.
-      template: what a caption is made of, see above.
+      template: format of captions, see above.
       features: width of the vectors to be read from the .npz beside each clip, 0 for none;
-        features_rate: how many a second where the .npz does not say (data/sources/features.py).
+        features_rate: vectors a second where the .npz does not say (data/sources/features.py).
 
     Raises:
       UserError: no such folder, nothing in it, an unknown split, an unreadable csv.
@@ -82,17 +82,17 @@ class Folder:
     self._decode_options = dict(height=height, width=width, sample_rate=sample_rate,
                                 max_fps=max_fps, need_video=need_video, need_audio=need_audio,
                                 decode_seconds=decode_seconds)
-    extensions = EXTENSIONS if need_video else EXTENSIONS | SOUND_EXTENSIONS
+    extensions = EXTENSIONS if need_video else EXTENSIONS | AUDIO_EXTENSIONS
     if file_list.is_list(root):
       every = file_list.read(root, extensions, self.notes)
     else:
       every = _list_files(root, extensions)
     names = _names(root, every)
-    table, fields = _find_captions(root, captions), _fields(template)
+    table, fields = _captions_path(root, captions), _template_fields(template)
     self._licences = {}
     self._captions = self._read_captions(table, every, template, fields) if table else (
-        _of_folders(every, template, fields) if fields else {})
-    self._files = every if split is None else self._of_split(root, every, split)
+        _folder_captions(every, template, fields) if fields else {})
+    self._files = every if split is None else self._files_of(root, every, split)
     self._names = [names[file] for file in self._files]
 
   def __len__(self) -> int:
@@ -103,13 +103,14 @@ class Folder:
     return self._names[i]
 
   def caption(self, i: int) -> str:
-    """What captions.csv says of clip i, cleaned; '' where it says nothing."""
+    """Caption of clip i by captions.csv, cleaned; '' where it has none."""
     return self._captions.get(self._files[i], '')
 
   def load(self, i: int, start=0.0, duration=None) -> Clip:
-    """Decodes clip i, or of it `duration` seconds from `start` on.
+    """Decodes clip i, or `duration` seconds of it from `start` on.
 
-    Raises MediaError where the file cannot be used."""
+    Raises MediaError where the file cannot be used.
+    """
     file, caption = self._files[i], self.caption(i)
     with file_list.local(file) as path:
       clip = media.decode(path, start=start, duration=duration, **self._decode_options)
@@ -120,32 +121,32 @@ class Folder:
         features=vectors, features_rate=rate, licence=self._licences.get(file, ''))
 
   def seconds(self, i: int) -> float:
-    """How long clip i is, without decoding its picture. Raises MediaError."""
+    """Length of clip i in seconds, without decoding its video. Raises MediaError."""
     with file_list.local(self._files[i]) as path:
       return media.decode(path, need_video=False, need_audio=False,
                           decode_seconds=self._decode_options['decode_seconds']).duration
 
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
-    """Decodes [start, start + seconds) of clip i alone, and keeps of its pictures the window."""
+    """Decodes [start, start + seconds) of clip i alone, and crops its frames to the window."""
     return part(self.load(i, start, seconds), 0.0, seconds, window)
 
-  def _of_split(self, root: Path, every: list, split: str) -> list:
-    placed = [file for file in every if file.relative_to(root).parts[0] in SPLITS
+  def _files_of(self, root: Path, every: list, split: str) -> list:
+    in_folders = [file for file in every if file.relative_to(root).parts[0] in SPLITS
               and file.parent != root] if root.is_dir() else []
-    if not placed:
+    if not in_folders:
       if len(every) < 3:
         self.notes.append(f'{root}: fewer than three clips, so every split holds all of them')
       return hash_split(every, split)
-    if len(placed) < len(every):
-      self.notes.append(f'{root}: {len(every) - len(placed)} clips lie outside '
+    if len(in_folders) < len(every):
+      self.notes.append(f'{root}: {len(every) - len(in_folders)} clips lie outside '
                         f'{"/, ".join(SPLITS)}/ and belong to no split')
-    files = [file for file in placed if file.relative_to(root).parts[0] == split]
+    files = [file for file in in_folders if file.relative_to(root).parts[0] == split]
     if not files:
       raise UserError(f'{root}: has split folders but no clips in {split}/')
     return files
 
   def _read_captions(self, table: Path, files: list, template, fields: set) -> dict:
-    """{file: caption} of the rows whose file is there; the rest is told in `notes`."""
+    """Mapping {file: caption} of the rows whose file is there; `notes` has the others."""
     rows = _read_table(table, fields or {'caption'})
     by_path = {str(file) if isinstance(file, file_list.Address) else file.resolve(): file
                for file in files}
@@ -164,7 +165,7 @@ class Folder:
       elif file in captions:
         repeated.append(name)
       else:
-        # Cut before anything else: putting signs in order takes the square of their number.
+        # Cut first: Unicode normalisation may take the square of the length.
         captions[file] = clean_caption(caption[:LONGEST_CAPTION])
         self._licences[file] = clean_caption(row.get('licence', '')[:LONGEST_CAPTION])
         long += [name] if len(caption) > LONGEST_CAPTION else []
@@ -173,7 +174,8 @@ class Folder:
                         (long, f'have captions longer than {LONGEST_CAPTION:,} signs, and were '
                                'cut')):
       if names:
-        self.notes.append(f'{table}: {len(names)} of {len(rows)} rows {what}: {_some(names)}')
+        self.notes.append(f'{table}: {len(names)} of {len(rows)} rows {what}: '
+                          f'{_abbreviated(names)}')
     return captions
 
 
@@ -190,12 +192,12 @@ def clean_caption(text: str) -> str:
 
 
 def hash_split(files: list, split: str) -> list:
-  """The files of one split, in their given order, by the rule in `Folder`."""
+  """Files of one split, in the order of `files`, by the rule in `Folder`."""
   if len(files) < 3:
     return list(files)
   place = {file: (_hash(file.name), str(file)) for file in files}
   ordered = sorted(files, key=place.get)
-  validation, test = (sum(place[file][0] < cut for file in files) for cut in CUTS)
+  validation, test = (sum(place[file][0] < cut for file in files) for cut in SPLIT_BOUNDS)
   validation = min(max(validation, 1), len(files) - 2)
   test = min(max(test, validation + 1), len(files) - 1)
   chosen = {'train': ordered[:validation], 'validation': ordered[validation:test],
@@ -215,7 +217,7 @@ def _list_files(root: Path, extensions: frozenset) -> list:
     return [root]
   if not root.is_dir():
     raise UserError(f'{root}: no such folder; give a folder of clips or a media file')
-  low = _enlarged(root)
+  low = _low_resolution(root)
   files = [file for file in root.rglob('*')
            if file.suffix.lower() in extensions and file.is_file() and file not in low
            and not any(part.startswith('.') for part in file.relative_to(root).parts)]
@@ -224,8 +226,8 @@ def _list_files(root: Path, extensions: frozenset) -> list:
   return sorted(files, key=lambda file: file.relative_to(root).as_posix())
 
 
-def _enlarged(root: Path) -> set:
-  """Files of a samples folder that show what was enlarged (samples/folder.py)."""
+def _low_resolution(root: Path) -> set:
+  """Low-resolution videos of a samples folder (samples/folder.py)."""
   try:
     return {root / name for name in low_files(read_manifest(root))}
   except UserError:  # somebody else's manifest
@@ -233,7 +235,7 @@ def _enlarged(root: Path) -> set:
 
 
 def _names(root: Path, files: list) -> dict:
-  """{file: name}, each name once."""
+  """Mapping {file: clip name}, without repetition."""
   stems = Counter(file.stem for file in files)
   names = {}
   for file in files:
@@ -247,7 +249,7 @@ def _names(root: Path, files: list) -> dict:
 
 
 def _resolved(folder: Path, name: str) -> Path | None:
-  """The path that a csv means by a name, None where there can be no such file."""
+  """Path that a csv's file name stands for, None where no such file can exist."""
   if '\0' in name or len(name) > LONGEST_NAME:
     return None
   try:
@@ -256,7 +258,7 @@ def _resolved(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _find_captions(root: Path, captions) -> Path | None:
+def _captions_path(root: Path, captions) -> Path | None:
   if captions == '':
     return None
   if captions is not None:
@@ -267,8 +269,8 @@ def _find_captions(root: Path, captions) -> Path | None:
   return table if table.is_file() else None
 
 
-def _fields(template) -> set:
-  """The columns that a template names. UserError: none, or it is no template."""
+def _template_fields(template) -> set:
+  """Columns that a template names. Raises UserError: none, or it is no template."""
   if template is None:
     return set()
   try:
@@ -281,8 +283,8 @@ def _fields(template) -> set:
   return fields
 
 
-def _of_folders(files: list, template: str, fields: set) -> dict:
-  """{file: caption} from the names of the files' folders, in which `_` is a space."""
+def _folder_captions(files: list, template: str, fields: set) -> dict:
+  """Mapping {file: caption} from the names of the files' folders, in which `_` is a space."""
   if fields != {'folder'}:
     raise UserError(f'the template {template!r} needs a captions csv with the columns '
                     f'{", ".join(sorted(fields))}; without one it may name {{folder}} only')
@@ -292,7 +294,7 @@ def _of_folders(files: list, template: str, fields: set) -> dict:
 
 def _read_table(table: Path, fields: set) -> list:
   """[{column: text}] of a csv with the column `file` and those in `fields`, or UserError."""
-  csv.field_size_limit(2**31 - 1)  # of the whole process, and 128 KiB unless told
+  csv.field_size_limit(2**31 - 1)  # process-wide; 128 KiB by default
   try:
     # Excel writes a byte-order mark, which utf-8-sig drops.
     with open(table, encoding='utf-8-sig', newline='') as file:
@@ -305,7 +307,7 @@ def _read_table(table: Path, fields: set) -> list:
     found = ','.join(rows[0])[:80] if rows else 'nothing'
     raise UserError(f'{table}: its first line must be the header '
                     f'{",".join(["file", *sorted(fields)])}; found {found!r}')
-  # A caption in the last column may hold commas nobody quoted; their spaces are gone by now.
+  # A caption in the last column may hold unquoted commas; their spaces are gone by now.
   last = len(header) - 1
   file_at = header.index('file')
   return [{'file': row[file_at].strip(), **{
@@ -314,7 +316,7 @@ def _read_table(table: Path, fields: set) -> list:
           for row in rows[1:] if len(row) > file_at and row[file_at].strip()]
 
 
-def _some(names: list, count: int = 5) -> str:
+def _abbreviated(names: list, count: int = 5) -> str:
   more = f' and {len(names) - count} more' if len(names) > count else ''
   shown = (clean_caption(textwrap.shorten(name[:200], 80, placeholder='…'))
            for name in names[:count])

@@ -1,9 +1,9 @@
-"""Several sources as one, each with its weight: which source serves which place of the run.
+"""Weighted mixtures of sources: which source serves which place of a run.
 
-`data.source=impacts*0.3,/data/clips*0.7` is a mixture; weights count relative to each other. The
-places of a run are counted through, batch by batch. Every BLOCK places in a row are shared out by
-weight, exactly, in an order drawn from (seed, block): so which source serves a place, and how many
-places it has served before, are functions of (seed, place) alone.
+`data.source=impacts*0.3,/data/clips*0.7` is a mixture; weights are relative. The places of a run
+are numbered, batch by batch. Each block of BLOCK places is divided exactly by weight, in an order
+drawn from (seed, block): so which source serves a place, and how many places it has served before,
+are functions of (seed, place) alone.
 """
 
 import collections
@@ -18,13 +18,13 @@ BLOCK = 10_000  # places; weights count in steps of 1 / BLOCK
 
 
 def parse(text: str) -> list:
-  """`data.source` -> [(source, weight)]; a plain source has weight 1.
+  """Splits `data.source` into [(source, weight)]; a plain source has weight 1.
 
-  Raises UserError: a weight that is none, or the same source twice.
+  Raises UserError: a weight that is no positive number, or the same source twice.
   """
   if not ('*' in text or ',' in text) or os.path.exists(text):
     return [(text, 1.0)]
-  found = []
+  parts = []
   for part in text.split(','):
     source, _, weight = part.strip().rpartition('*') if '*' in part else (part.strip(), '', '1')
     try:
@@ -34,33 +34,33 @@ def parse(text: str) -> list:
     if not source or not 0 < number < np.inf:
       raise UserError(f'data.source={text!r}: {part.strip()!r} is no source with a weight: write '
                       'SOURCE*WEIGHT,SOURCE*WEIGHT')
-    found.append((source, number))
-  twice = [source for source, count in collections.Counter(s for s, _ in found).items()
+    parts.append((source, number))
+  twice = [source for source, count in collections.Counter(s for s, _ in parts).items()
            if count > 1]
   if twice:
     raise UserError(f'data.source={text!r}: {twice[0]} stands there twice: add its weights up')
-  return found
+  return parts
 
 
 def labels(sources) -> list:
-  """A short name for each source, each once: `impacts`, `clips`, `clips_2`."""
-  names, taken = [], set()
+  """Short names of the sources, without repetition: `impacts`, `clips`, `clips_2`."""
+  names, used = [], set()
   for source in sources:
     stem = os.path.basename(source.rstrip('/')) or source
     stem = ''.join(c if c.isalnum() or c in '-.' else '_' for c in stem)
     name, number = stem, 1
-    while name in taken:
+    while name in used:
       number += 1
       name = f'{stem}_{number}'
     names.append(name)
-    taken.add(name)
+    used.add(name)
   return names
 
 
 class Schedule:
-  """Which source serves a place, and how many places it has served before.
+  """Assignment of places to sources, and how many places each has served before.
 
-  Raises UserError where a weight is too small beside the others to get any place.
+  Raises UserError where a weight is too small, beside the others, for any place.
   """
 
   def __init__(self, weights, seed):
@@ -75,7 +75,7 @@ class Schedule:
     self._block = functools.lru_cache(maxsize=4)(self._draw)
 
   def _draw(self, block):
-    """(source of each place of a block, its places within the block before that one)."""
+    """Sources of a block's places, and how many places in the block each has served before."""
     served = np.repeat(np.arange(len(self.counts)), self.counts)
     served = np.random.default_rng((self._seed, block)).permutation(served)
     before = np.zeros(BLOCK, int)
@@ -84,21 +84,21 @@ class Schedule:
     return served, before
 
   def __call__(self, place: int):
-    """(source, how many places it has served before)."""
+    """Source of a place, and how many places it has served before."""
     block, within = divmod(place, BLOCK)
     served, before = self._block(block)
     source = int(served[within])
     return source, block * int(self.counts[source]) + int(before[within])
 
-  def seen(self, places: int):
-    """How many of the first `places` places each source has served: int (sources,)."""
+  def served_before(self, places: int):
+    """Number of the first `places` places that each source serves: int (sources,)."""
     block, within = divmod(places, BLOCK)
     served, _ = self._block(block)
     return block * self.counts + np.bincount(served[:within], minlength=len(self.counts))
 
 
 class Mixture:
-  """Several sources as one (data/clip.py); examples come in turn, as long as each source lasts.
+  """Several sources as one data source (data/clip.py), one after another.
 
   Attributes:
     sources, labels, weights: of each.
@@ -106,31 +106,31 @@ class Mixture:
 
   def __init__(self, sources, names, weights):
     self.sources, self.labels, self.weights = list(sources), list(names), list(weights)
-    self._firsts = np.cumsum([0] + [len(source) for source in self.sources])
+    self._offsets = np.cumsum([0] + [len(source) for source in self.sources])
 
   def __len__(self) -> int:
-    return int(self._firsts[-1])
+    return int(self._offsets[-1])
 
-  def where(self, i: int):
-    """(source, index in it) of clip i: sources lie one after another."""
-    source = int(np.searchsorted(self._firsts, i, side='right')) - 1
-    return source, i - int(self._firsts[source])
+  def locate(self, i: int):
+    """Source of clip i, and its index there."""
+    source = int(np.searchsorted(self._offsets, i, side='right')) - 1
+    return source, i - int(self._offsets[source])
 
   def index(self, source: int, i: int) -> int:
-    """The clip i of a source, counted through all."""
-    return int(self._firsts[source]) + i
+    """Index in the mixture of clip i of a source."""
+    return int(self._offsets[source]) + i
 
   def name(self, i: int) -> str:
-    source, local = self.where(i)
+    source, local = self.locate(i)
     return f'{self.labels[source]}/{self.sources[source].name(local)}'
 
   def load(self, i: int):
-    source, local = self.where(i)
+    source, local = self.locate(i)
     return self.sources[source].load(local)
 
 
-class InTurn:
-  """A Mixture of which the first clips are of all sources: what samples are made for."""
+class Interleaved:
+  """A Mixture with its sources' clips in turn, so that the first few are from all of them."""
 
   def __init__(self, mixture):
     self._mixture = mixture

@@ -1,8 +1,8 @@
-"""Prepared records: what one example is made of, in sharded ArrayRecord files (data/prepare/).
+"""Prepared records as a data source: examples in sharded ArrayRecord files (data/prepare/).
 
     FOLDER/records.json                        version, layout, codec, text encoder, counts
     FOLDER/train-00003-of-00016.array_record   examples, one a record
-    FOLDER/train-00003-of-00016.json           how many, how large, what was skipped and why
+    FOLDER/train-00003-of-00016.json           its counts, sizes, and what was skipped and why
     FOLDER/text-00000-of-00001.array_record    embeddings of captions, where T5 reads them
 
 A record is a safetensors blob, which holds arrays and runs nothing:
@@ -12,7 +12,7 @@ A record is a safetensors blob, which holds arrays and runs nothing:
     frames    uint8 (N, H, W, 3) at n/fps seconds
     sound     int16 (S,), full scale is `sound_peak`
     latents   float16 (T, C), the 1D-VAE's, of the whole window, padding included
-    high, high_sizes   JPEG pictures at `high.fps`, one after another, and the bytes of each
+    high, high_sizes   JPEG frames at `high.fps`, one after another, and the bytes of each
     events    float64 (E,) seconds, where exact times are known
 """
 
@@ -35,20 +35,20 @@ from avlink_jax.errors import MediaError, UserError
 
 VERSION = 1
 ABOUT = 'records.json'
-FIELDS = {'layout', 'audio', 'video', 'high', 'codec', 'text'}  # that it must have
-HIGH = (24.0, 288, 512)  # frames a second, height, width of the larger pictures
+FIELDS = {'layout', 'audio', 'video', 'high', 'codec', 'text'}  # required in records.json
+HIGH = (24.0, 288, 512)  # frames a second, height, width of the high-resolution frames
 OPEN_SHARDS = 256  # files kept open at a time; a process may have some thousand
 WRITING = 'group_size:1,zstd:1'  # a record by itself; denser settings take longer for 1 %
 READING = 'readahead_buffer_size:0,max_parallelism:0'  # one record at a time, from anywhere
 
 
 def is_records(folder) -> bool:
-  """Whether a folder holds prepared records."""
+  """Tells whether a folder holds prepared records."""
   return (Path(folder) / ABOUT).is_file()
 
 
 def read_about(folder) -> dict:
-  """What `records.json` says. UserError: it is not there, no JSON, or of another version."""
+  """Content of `records.json`. Raises UserError: missing, no JSON, or of another version."""
   path = Path(folder) / ABOUT
   try:
     about = json.loads(path.read_text(encoding='utf-8'))
@@ -71,15 +71,15 @@ def shard_name(split, shard, shards) -> str:
 
 
 def encode(about: dict, arrays: dict) -> bytes:
-  """One record of JSON values and arrays."""
-  told = json.dumps({'version': VERSION, **about}).encode()
+  """Encodes JSON values and arrays as one record."""
+  header = json.dumps({'version': VERSION, **about}).encode()
   return safetensors.numpy.save({
-      'about': np.frombuffer(told, np.uint8),
+      'about': np.frombuffer(header, np.uint8),
       **{name: np.ascontiguousarray(array) for name, array in arrays.items()}})
 
 
 def decode(blob: bytes):
-  """(about, arrays) of a record. ValueError: it is none, or of another version."""
+  """Decodes a record into (about, arrays). Raises ValueError: no record, or another version."""
   try:
     arrays = safetensors.numpy.load(blob)
     about = json.loads(arrays.pop('about').tobytes())
@@ -92,9 +92,9 @@ def decode(blob: bytes):
 
 
 def of_clip(clip: Clip, **more) -> bytes:
-  """A clip, at most a window long and its frames on the layout's grid, as a record.
+  """Encodes a clip, at most a window long and its frames on the layout's grid, as a record.
 
-  `more` are further arrays; sound is kept to 16 bits of its own loudest sample.
+  `more` are further arrays; audio is stored in 16 bits, scaled to its peak.
   """
   arrays, peak = dict(more), float(np.abs(clip.audio).max(initial=0.0))
   if len(clip.frames):
@@ -112,26 +112,26 @@ def of_clip(clip: Clip, **more) -> bytes:
 
 
 def to_clip(blob: bytes, about: dict) -> Clip:
-  """The Clip of a record in a folder that `about` describes. ValueError: not as it says."""
-  told, arrays = decode(blob)
+  """Clip of a record; `about` is its folder's records.json. Raises ValueError: not as it says."""
+  own, arrays = decode(blob)
   layout = about['layout']
   frames = arrays.get('frames', np.zeros((0, 0, 0, 3), np.uint8))
-  sound, latents = arrays.get('sound', np.zeros(0, np.int16)), arrays.get('latents')
+  audio, latents = arrays.get('sound', np.zeros(0, np.int16)), arrays.get('latents')
   if about['video'] and frames.shape[1:] != (layout['height'], layout['width'], 3):
     raise ValueError(f'its frames are {frames.shape}')
   return Clip(
-      id=told['id'], duration=told['duration'], frames=frames,
+      id=own['id'], duration=own['duration'], frames=frames,
       frame_times=np.arange(len(frames)) / layout['fps'],
-      audio=sound.astype(np.float32) * np.float32(told['sound_peak'] / 32767),
-      sample_rate=layout['sample_rate'], audio_caption=told['audio_caption'],
-      video_caption=told['video_caption'], events=arrays.get('events'), source=told['source'],
-      latents={} if latents is None else {'audio': latents.astype(np.float32)},
-      latents_rate=about['codec']['rate'] if about['codec'] else 0.0, start=told['start'],
-      source_fps=told['source_fps'], source_rate=told['source_rate'], licence=told['licence'])
+      audio=audio.astype(np.float32) * np.float32(own['sound_peak'] / 32767),
+      sample_rate=layout['sample_rate'], audio_caption=own['audio_caption'],
+      video_caption=own['video_caption'], events=arrays.get('events'), source=own['source'],
+      latents=None if latents is None else latents.astype(np.float32),
+      latents_rate=about['codec']['rate'] if about['codec'] else 0.0, start=own['start'],
+      source_fps=own['source_fps'], source_rate=own['source_rate'], licence=own['licence'])
 
 
-def pictures(arrays, shown=slice(None)) -> np.ndarray:
-  """The larger pictures of a record's arrays, or some of them: uint8 (N, H, W, 3)."""
+def decode_high(arrays, shown=slice(None)) -> np.ndarray:
+  """High-resolution frames of a record's arrays, or some of them: uint8 (N, H, W, 3)."""
   sizes = arrays['high_sizes']
   ends = np.cumsum(sizes)
   return np.stack([np.asarray(Image.open(io.BytesIO(arrays['high'][end - size:end].tobytes())))
@@ -142,28 +142,28 @@ class Records:
   """A folder of prepared records as a data source (data/clip.py), one split of it.
 
   Attributes:
-    about: what records.json says.
-    holds_sound: whether every example has its sound, not latents alone.
-    large: whether its larger pictures (prepare's --high) are the frames of its clips, as the
-      layout says.
+    about: content of records.json.
+    has_audio: whether every example has its audio, not latents alone.
+    uses_high: whether the layout asks for the high-resolution frames (prepare's --high).
   """
 
   def __init__(self, folder, split, layout, reads=('audio', 'video')):
-    """Looks at the list of shards and at each one's size; no record is read yet.
+    """Checks the list of shards and each one's size; no record is read yet.
 
     Args:
-      folder, split: where, and train, validation or test.
-      layout: data/batch.py's, which must be what the records were prepared for.
-      reads: what is needed of an example, names as in data/batch.py.
+      folder: of the records.
+      split: 'train', 'validation' or 'test'.
+      layout: data/batch.py's; the records must be prepared for it.
+      reads: what the task needs of an example, names as in data/batch.py.
 
-    Raises UserError: none there, not finished, a shard is missing or cut short, prepared for
+    Raises UserError: no records, unfinished, a shard is missing or cut short, or prepared for
     another layout or without what is needed.
     """
     self.folder, self.split = Path(folder), split
     self.about = read_about(folder)
     if 'counts' not in self.about:
       raise UserError(f'{folder}: preparing is not finished: run the same command again')
-    self.large = is_high(self.about, layout)
+    self.uses_high = is_high(self.about, layout)
     check_layout(self.about, layout, folder)
     counts = _counts(self.about, split, folder)
     self._shards = [(self.folder / f'{name}.array_record', size) for name, size, _ in counts]
@@ -174,7 +174,7 @@ class Records:
       if not path.is_file() or path.stat().st_size != size:
         state = 'is cut short' if path.is_file() else 'is missing'
         raise UserError(f'{path} {state}: remove it and run the same prepare command again')
-    self.holds_sound = self.about['codec'] is None or split != 'train'
+    self.has_audio = self.about['codec'] is None or split != 'train'
     self._check_reads(reads, in_parts=bool(layout.crop))
     self._readers, self._lock = collections.OrderedDict(), threading.Lock()
 
@@ -182,63 +182,64 @@ class Records:
     return int(self._firsts[-1])
 
   def name(self, i: int) -> str:
-    """The example's id; where it cannot be read, its place."""
+    """Id of the example; where it cannot be read, its number."""
     try:
       return self.load(i).id
     except MediaError:
       return f'{self.split} {i}'
 
   def load(self, i: int) -> Clip:
-    """Example i. Raises MediaError where its record is damaged."""
-    return self._at(i, lambda blob: self._clip(blob, 0.0, np.inf))
+    """Reads example i. Raises MediaError where its record is damaged."""
+    return self._apply(i, lambda blob: self._clip(blob, 0.0, np.inf))
 
   def seconds(self, i: int) -> float:
-    """How long example i is. Raises MediaError where its record is damaged."""
-    return self._at(i, lambda blob: decode(blob)[0]['duration'])
+    """Length of example i in seconds. Raises MediaError where its record is damaged."""
+    return self._apply(i, lambda blob: decode(blob)[0]['duration'])
 
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
-    """What `clip.part` cuts out of example i, whose record is read whole. Raises MediaError."""
-    cut = self._at(i, lambda blob: self._clip(blob, start, seconds))
+    """Reads example i and cuts it as `clip.part` does. Raises MediaError."""
+    cut = self._apply(i, lambda blob: self._clip(blob, start, seconds))
     rows, columns = pixels_of(window)
     return dataclasses.replace(cut, frames=cut.frames[:, rows, columns])
 
   def high(self, i: int) -> np.ndarray:
-    """The larger pictures of example i, uint8 (N, H, W, 3) at `about['high']['fps']`.
+    """High-resolution frames of example i, uint8 (N, H, W, 3) at `about['high']['fps']`.
 
-    Raises MediaError where its record is damaged, UserError where none were kept."""
+    Raises MediaError where its record is damaged, UserError where none were stored.
+    """
     if not self.about['high']:
       raise UserError(f'{self.folder} holds no large pictures: prepare with --high')
-    return self._at(i, lambda blob: pictures(decode(blob)[1]))
+    return self._apply(i, lambda blob: decode_high(decode(blob)[1]))
 
   def _clip(self, blob, start, seconds):
-    """[start, start + seconds) of a record's clip, whole where `seconds` are infinite."""
+    """Clip of [start, start + seconds) of a record; all of it where `seconds` is infinite."""
     clip = to_clip(blob, self.about)
-    if self.large:
+    if self.uses_high:
       _, arrays = decode(blob)
       times = np.arange(len(arrays['high_sizes'])) / self.about['high']['fps']
       shown = frames_of(times, start, seconds)
-      clip = dataclasses.replace(clip, frames=pictures(arrays, shown), frame_times=times[shown])
+      clip = dataclasses.replace(clip, frames=decode_high(arrays, shown), frame_times=times[shown])
     if seconds == np.inf:
       return clip
     return part(dataclasses.replace(clip, latents={}), start, seconds)
 
-  def _at(self, i, read):
-    """What `read` makes of record i."""
+  def _apply(self, i, read):
+    """Result of `read` for record i. Raises MediaError where it is damaged."""
     shard = int(np.searchsorted(self._firsts, i, side='right')) - 1
-    place = i - int(self._firsts[shard])
+    position = i - int(self._firsts[shard])
     path = self._shards[shard][0]
     try:
-      return read(self._read(path, place))
+      return read(self._read(path, position))
     except (ValueError, KeyError, TypeError, RuntimeError, IndexError, OSError) as error:
-      raise MediaError(f'{path.name}:{place}', f'damaged record ({error})'[:200]) from None
+      raise MediaError(f'{path.name}:{position}', f'damaged record ({error})'[:200]) from None
 
-  def _read(self, path, place):
+  def _read(self, path, position):
     with self._lock:
       reader = self._readers.pop(path, None) or open_shard(path)
       self._readers[path] = reader
       if len(self._readers) > OPEN_SHARDS:
         self._readers.popitem(last=False)[1].close()
-      blob, = reader.read([place])
+      blob, = reader.read([position])
     return blob
 
   def _check_reads(self, reads, in_parts):
@@ -251,19 +252,19 @@ class Records:
       raise UserError(f'{self.folder}: records of pictures alone; this task needs sound')
     # Latents are of whole windows.
     if ({'mel', 'wave'} | ({'audio'} if in_parts else set())) & set(
-        reads) and not self.holds_sound:
+        reads) and not self.has_audio:
       raise UserError(f'{self.folder}: the training records hold latents and no sound, which this '
                       'task needs: prepare without --codec')
 
 
 def _counts(about, split, folder):
-  """[(shard, bytes, records)] of a split by records.json; UserError where that is damaged."""
+  """[(shard, bytes, records)] of a split by records.json. Raises UserError: damaged."""
   try:
-    found = [(name, int(told['bytes']), int(told['records']))
-             for name, told in sorted(about['counts'].get(split, {}).items())]
+    found = [(name, int(of_shard['bytes']), int(of_shard['records']))
+             for name, of_shard in sorted(about['counts'].get(split, {}).items())]
   except (AttributeError, KeyError, TypeError, ValueError):
     found = [('', 0, 0)]
-  # A name is part of a path: one of ours, or none.
+  # A name becomes part of a path: only ours are accepted.
   if all(re.fullmatch(rf'{split}-\d{{5,}}-of-\d{{5,}}', name) and min(size, count) >= 0
          for name, size, count in found):
     return found
@@ -272,7 +273,7 @@ def _counts(about, split, folder):
 
 
 def open_shard(path):
-  """A reader of one shard. OSError where it cannot be opened."""
+  """Opens a reader of one shard. Raises OSError."""
   reader = array_record_module.ArrayRecordReader(str(path), READING)
   if not reader.ok():
     raise OSError(f'{path}: not an ArrayRecord file, or cut short')
@@ -280,7 +281,7 @@ def open_shard(path):
 
 
 def write_shard(path, blobs):
-  """Writes an ArrayRecord file; `path` is a temporary name. OSError: the disk does not take it."""
+  """Writes an ArrayRecord file under a temporary name. Raises OSError, as for a full disk."""
   writer = array_record_module.ArrayRecordWriter(str(path), WRITING)
   try:
     for blob in blobs:
@@ -292,29 +293,29 @@ def write_shard(path, blobs):
 
 def check_layout(about, layout, folder):
   """Raises UserError where records were prepared for another layout (data/batch.py)."""
-  made, wanted = about['layout'], layout_of(layout.clip)
+  prepared, needed = about['layout'], layout_of(layout.clip)
   if is_high(about, layout):
-    made = {**made, **about['high']}
-  differing = [name for name in made if made[name] != wanted[name]]
+    prepared = {**prepared, **about['high']}
+  differing = [name for name in prepared if prepared[name] != needed[name]]
   if differing:
-    told = ', '.join(f'{name} {made[name]:g} (the config says {wanted[name]:g})'
-                     for name in differing)
-    raise UserError(f'{folder}: records of another layout: {told}: change --config.data, or '
-                    f'prepare them anew{with_high(wanted)}')
+    values = ', '.join(f'{name} {prepared[name]:g} (the config says {needed[name]:g})'
+                       for name in differing)
+    raise UserError(f'{folder}: records of another layout: {values}: change --config.data, or '
+                    f'prepare them anew{high_hint(needed)}')
 
 
 def is_high(about, layout) -> bool:
-  """Whether a layout's pictures are those that records keep beside the small ones."""
-  wanted = layout_of(layout)
-  return about['high'] == {name: wanted[name] for name in ('fps', 'height', 'width')}
+  """Tells whether a layout's frames are the high-resolution ones that the records hold."""
+  needed = layout_of(layout)
+  return about['high'] == {name: needed[name] for name in ('fps', 'height', 'width')}
 
 
-def with_high(wanted):
-  """' with --high' where these are the pictures that it keeps (convert.High)."""
-  return ' with --high' if (wanted['fps'], wanted['height'], wanted['width']) == HIGH else ''
+def high_hint(needed):
+  """' with --high' where the layout needs the high-resolution frames, else ''."""
+  return ' with --high' if (needed['fps'], needed['height'], needed['width']) == HIGH else ''
 
 
 def layout_of(layout) -> dict:
-  """The numbers of a Layout as records.json holds them."""
+  """Sizes of a Layout as records.json stores them."""
   return {'seconds': layout.seconds, 'fps': layout.fps, 'height': layout.height,
           'width': layout.width, 'sample_rate': layout.sample_rate}

@@ -1,8 +1,8 @@
-"""A shard in the making: what is done of it survives a kill, and nothing is done twice.
+"""Unfinished shards: what is done of one survives a kill, and nothing is done twice.
 
-Each clip's records are appended to a journal as soon as they are made. When all clips of a shard
-are through, the journal becomes the shard, which gets its name last of all. What a kill has torn
-off the journal's end is cut, and the clip that it belonged to is made again.
+Each clip's records are appended to a journal as soon as they are encoded. When all clips of a shard
+are done, the journal becomes the shard, which gets its name last. An incomplete entry at the
+journal's end, which a kill leaves, is dropped, and its clip is prepared again.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ DEADLY = 'ended the process that decoded it'
 
 
 def paths(folder, name):
-  """(shard, its report, its journal)."""
+  """Paths of a shard, its report and its journal."""
   folder = Path(folder)
   return folder / f'{name}.array_record', folder / f'{name}.json', folder / f'.{name}.journal'
 
@@ -33,7 +33,7 @@ def is_finished(folder, name) -> bool:
 
 
 def read_report(folder, name) -> dict:
-  """What a finished shard's report says; UserError where it is damaged."""
+  """Report of a finished shard. Raises UserError where it is damaged."""
   path = paths(folder, name)[1]
   try:
     report = json.loads(path.read_text())
@@ -44,9 +44,12 @@ def read_report(folder, name) -> dict:
 
 
 class Journal:
-  """The finished clips of one shard, in the order in which they were made.
+  """Finished clips of one shard, in the order in which they were prepared.
 
-  Raises UserError where another process is at the same shard, or the disk takes no more.
+  Attributes:
+    done: {clip: its entry}.
+
+  Raises UserError where another process writes the same shard, or the disk is full.
   """
 
   def __init__(self, folder, name):
@@ -58,17 +61,17 @@ class Journal:
     except BlockingIOError:
       raise UserError(f'{self._path}: another process is making this shard: give each host its '
                       'own --host') from None
-    self._begun, self.done = {}, {}  # how often each clip was begun; what is told of those done
+    self._attempts, self.done = {}, {}
     end = 0
-    for told, _, end in self._entries():  # noqa: B007
-      if 'begin' in told:
-        self._begun[told['begin']] = self._begun.get(told['begin'], 0) + 1
+    for entry, _, end in self._entries():  # noqa: B007
+      if 'begin' in entry:
+        self._attempts[entry['begin']] = self._attempts.get(entry['begin'], 0) + 1
       else:
-        self.done[told['clip']] = told
+        self.done[entry['clip']] = entry
     self._file.truncate(end)
 
   def _entries(self):
-    """Yields (told, [record], where it ends) of each whole entry."""
+    """Yields (entry, [record], its end in bytes) of each complete entry."""
     self._file.seek(0)
     end = 0
     while len(header := self._file.read(HEADER)) == HEADER:
@@ -78,14 +81,14 @@ class Journal:
         return
       end += HEADER + length
       head, _, body = content.partition(b'\n')
-      told, blobs = json.loads(head), []
-      for size in told.get('sizes', ()):
+      entry, blobs = json.loads(head), []
+      for size in entry.get('sizes', ()):
         blobs.append(body[:size])
         body = body[size:]
-      yield told, blobs, end
+      yield entry, blobs, end
 
-  def _append(self, told, blobs=()):
-    content = json.dumps(told).encode() + b'\n' + b''.join(blobs)
+  def _append(self, entry, blobs=()):
+    content = json.dumps(entry).encode() + b'\n' + b''.join(blobs)
     head = len(content).to_bytes(4, 'big') + zlib.crc32(content).to_bytes(4, 'big')
     try:
       self._file.write(head + content)
@@ -95,37 +98,37 @@ class Journal:
                       'same command again; what is done is kept') from None
 
   def begin(self, clip) -> bool:
-    """Notes that a clip is begun; False where that has ended this process often enough."""
-    if self._begun.get(clip, 0) >= ATTEMPTS:
+    """Records that a clip is begun; False where it has ended the process ATTEMPTS times."""
+    if self._attempts.get(clip, 0) >= ATTEMPTS:
       return False
     self._append({'begin': clip})
     return True
 
-  def put(self, clip, blobs, told):
-    """Notes what came of a clip: its records, and what convert.py tells of them."""
-    told = {'clip': clip, 'sizes': [len(blob) for blob in blobs], **told}
-    self._append(told, blobs)
-    self.done[clip] = told
+  def put(self, clip, blobs, outcome):
+    """Appends a clip's records, and the outcome that convert.Converter gives with them."""
+    entry = {'clip': clip, 'sizes': [len(blob) for blob in blobs], **outcome}
+    self._append(entry, blobs)
+    self.done[clip] = entry
 
   def finish(self):
-    """The journal becomes the shard. Returns its report."""
+    """Turns the journal into the shard; returns its report."""
     shard, report, _ = paths(self._folder, self._name)
-    told = {'clips': len(self.done),
-            'records': sum(len(clip['sizes']) for clip in self.done.values()),
-            'seconds': round(sum(clip['seconds'] for clip in self.done.values()), 3),
-            'left': round(sum(clip['left'] for clip in self.done.values()), 3),
-            'skipped': [row for clip in self.done.values() for row in clip['skipped']],
-            'ids': [id for clip in self.done.values() for id in clip['ids']],
-            'captions': sorted({text for clip in self.done.values() for text in clip['captions']})}
+    about = {'clips': len(self.done),
+             'records': sum(len(clip['sizes']) for clip in self.done.values()),
+             'seconds': round(sum(clip['seconds'] for clip in self.done.values()), 3),
+             'left': round(sum(clip['left'] for clip in self.done.values()), 3),
+             'skipped': [row for clip in self.done.values() for row in clip['skipped']],
+             'ids': [id for clip in self.done.values() for id in clip['ids']],
+             'captions': sorted({text for clip in self.done.values() for text in clip['captions']})}
     with replacing(shard) as partial:
       records.write_shard(partial, (blob for _, blobs, _ in self._entries() for blob in blobs))
       os.chmod(partial, 0o644)
-      told['bytes'] = partial.stat().st_size
-      write_text(report, json.dumps(told))
+      about['bytes'] = partial.stat().st_size
+      write_text(report, json.dumps(about))
     self._path.unlink()
-    return told
+    return about
 
   def close(self):
-    """Lets go of the journal; what was noted stays."""
-    with contextlib.suppress(OSError):  # a full disk has been told already
+    """Closes the journal and releases its lock; its entries stay."""
+    with contextlib.suppress(OSError):  # a full disk has been reported already
       self._file.close()

@@ -1,4 +1,4 @@
-"""A built data set as a data source (`data/clip.py` says what one is)."""
+"""Built tfds data sets as a data source (`data/clip.py` defines one)."""
 
 import dataclasses
 import json
@@ -7,17 +7,17 @@ import re
 import tensorflow_datasets as tfds
 
 from avlink_jax.data.clip import Clip, part
-from avlink_jax.data.datasets import features
+from avlink_jax.data.datasets import schema
 from avlink_jax.data.media import decode as media
-from avlink_jax.data.media.container import Held
+from avlink_jax.data.media.container import InMemory
 from avlink_jax.data.media.limits import DECODE_SECONDS
 from avlink_jax.data.sources.folder import LONGEST_CAPTION, SPLITS, clean_caption
 from avlink_jax.errors import MediaError, UserError
 
 BLOCK = 1 << 16  # bytes; an ArrayRecord file is a whole number of blocks, its index in the last
 INFO = 'dataset_info.json'  # tfds writes it last, so where it is the data are whole
-HELD_OUT = {'validation': 0, 'test': 10}  # of every TWENTY clips: which one
-TWENTY = 20
+HOLD_OUT = {'validation': 0, 'test': 10}  # index within every HOLD_OUT_EVERY clips
+HOLD_OUT_EVERY = 20
 
 
 class TfdsSource:
@@ -31,7 +31,7 @@ class TfdsSource:
 
   Attributes:
     notes: lines for the user about what is odd but not wrong.
-    folder: where the data set's files are.
+    folder: of the data set's files.
   """
 
   def __init__(self, name, split, data_dir=None, *, height: int, width: int, sample_rate: int,
@@ -56,9 +56,9 @@ class TfdsSource:
                          decode_seconds=decode_seconds)
     self.folder = find(name, data_dir or tfds.core.constants.DATA_DIR)
     builder = tfds.builder_from_directory(self.folder)
-    lacking = set(features.features()) - set(builder.info.features)
-    if lacking:
-      raise UserError(f'{self.folder}: its examples lack {", ".join(sorted(lacking))}; build it '
+    missing = set(schema.features()) - set(builder.info.features)
+    if missing:
+      raise UserError(f'{self.folder}: its examples lack {", ".join(sorted(missing))}; build it '
                       f'with python -m avlink_jax.data.build')
     sizes = {key: info.num_examples for key, info in builder.info.splits.items()
              if sum(info.shard_lengths)}
@@ -78,17 +78,17 @@ class TfdsSource:
       return error.path
 
   def caption(self, i: int) -> str:
-    """What clip i sounds like, or else looks like; '' where neither is told."""
+    """Audio caption of clip i, or else its video caption; '' where it has neither."""
     example = self.example(i)
     return _caption(example['audio_caption'] or example['video_caption'])
 
   def example(self, i: int) -> dict:
-    """All that is kept of clip i (features.py), undecoded, with str for its texts.
+    """Stored example of clip i (datasets/schema.py), undecoded, with str for its texts.
 
     Raises MediaError: its record is damaged (records carry checksums).
     """
     try:
-      return features.read(self._data[self._indices[i]])
+      return schema.read(self._data[self._indices[i]])
     except RuntimeError:  # what ArrayRecord raises
       raise MediaError(f'{self._name}-{self._split}-{i:08d}', 'damaged record') from None
 
@@ -98,26 +98,26 @@ class TfdsSource:
     return self._decode(example, example['start'], example['end'] - example['start'])
 
   def seconds(self, i: int) -> float:
-    """How long clip i is, without decoding its picture. Raises MediaError."""
+    """Length of clip i in seconds, without decoding its video. Raises MediaError."""
     example = self.example(i)
     return media.decode(
-      Held(example['id'], example['media']), start=example['start'],
+      InMemory(example['id'], example['media']), start=example['start'],
       duration=example['end'] - example['start'], need_video=False, need_audio=False,
       decode_seconds=self._options['decode_seconds']).duration
 
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
-    """Decodes [start, start + seconds) of clip i alone, and keeps of its pictures the window."""
+    """Decodes [start, start + seconds) of clip i alone, and crops its frames to the window."""
     example = self.example(i)
     begin = example['start'] + start
     return part(self._decode(example, begin, min(seconds, example['end'] - begin)), 0.0, seconds,
                 window)
 
   def _decode(self, example, start, seconds) -> Clip:
-    held, options = Held(example['id'], example['media']), self._options
+    media_file, options = InMemory(example['id'], example['media']), self._options
     generated = example['metadata'].get('sound') == 'generated'
     if generated and options['need_audio']:
-      raise MediaError(held, 'has no reference sound')
-    clip = media.decode(held, start=start, duration=seconds, **options)
+      raise MediaError(media_file, 'has no reference sound')
+    clip = media.decode(media_file, start=start, duration=seconds, **options)
     if generated:
       clip = dataclasses.replace(clip, audio=clip.audio[:0])
     return dataclasses.replace(clip, id=example['id'], source=f'tfds:{self._name}/{example["id"]}',
@@ -126,7 +126,7 @@ class TfdsSource:
                                licence=_caption(example['licence']))
 
   def _choose(self, split, sizes):
-    """(the tfds split to read, indices of its clips)."""
+    """Chooses the tfds split to read, and the indices of its clips."""
     if split not in SPLITS:
       raise UserError(f'unknown split {split!r}: one of {", ".join(SPLITS)}')
     if split in sizes and split != 'train':
@@ -134,21 +134,22 @@ class TfdsSource:
     if 'train' not in sizes:
       raise UserError(f'{self._name} has no {split} split, only {", ".join(sizes) or "empty ones"}')
     count = sizes['train']
-    lacking = {key: place for key, place in HELD_OUT.items() if key not in sizes}
-    if split == 'train' and lacking:
-      self.notes.append(f'{self._name} has no {" and no ".join(lacking)} split of its own: '
-                        + (f'one in {TWENTY} of its train clips is held out for each'
-                           if count > TWENTY else 'train is too small to hold clips out for it'))
-    if not lacking or count <= TWENTY:
+    missing = {key: place for key, place in HOLD_OUT.items() if key not in sizes}
+    if split == 'train' and missing:
+      self.notes.append(f'{self._name} has no {" and no ".join(missing)} split of its own: '
+                        + (f'one in {HOLD_OUT_EVERY} of its train clips is held out for each'
+                           if count > HOLD_OUT_EVERY else
+                           'train is too small to hold clips out for it'))
+    if not missing or count <= HOLD_OUT_EVERY:
       return 'train', range(count)
     if split == 'train':
-      taken = set(lacking.values())
-      return 'train', [i for i in range(count) if i % TWENTY not in taken]
-    return 'train', range(lacking[split], count, TWENTY)
+      taken = set(missing.values())
+      return 'train', [i for i in range(count) if i % HOLD_OUT_EVERY not in taken]
+    return 'train', range(missing[split], count, HOLD_OUT_EVERY)
 
 
 def find(name: str, data_dir) -> tfds.core.Path:
-  """The folder of a built data set: DATA_DIR/NAME[/CONFIG]/VERSION, the newest version.
+  """Folder of a built data set: DATA_DIR/NAME[/CONFIG]/VERSION, the newest version.
 
   Raises UserError: there is none.
   """
@@ -172,7 +173,7 @@ def find(name: str, data_dir) -> tfds.core.Path:
 
 
 def _check_shards(paths):
-  """UserError where a shard is not there or was cut."""
+  """Raises UserError where a shard is missing or truncated."""
   for path in map(tfds.core.Path, paths):
     size = path.stat().length if path.exists() else 0
     if not size or size % BLOCK:
@@ -181,7 +182,7 @@ def _check_shards(paths):
 
 
 def _default_config(root, built):
-  """Of several configs the one asked for first: tfds notes which is the default."""
+  """Folders of the default config, which tfds records. Raises UserError: there is none."""
   names = sorted({folder.parent.name for folder in built})
   note = root / '.config' / 'metadata.json'
   default = json.loads(note.read_text()).get('default_config_name') if note.exists() else None

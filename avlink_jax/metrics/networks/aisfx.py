@@ -1,4 +1,4 @@
-"""aiSFX: a network for sound effects; 512 numbers for each 100 frames, 2.3 s, of a sound.
+"""aiSFX: a network for sound effects; 512 dimensions, a row for each 100 frames, 2.3 s.
 
 Four blocks of two convolutions on log-mels at 44.1 kHz, mean over bands, maximum over time.
 Source: Ma et al., ISMIR 2022, the package `aisfx` (models/cnn2d.py, preprocessing.py), whose names
@@ -17,11 +17,11 @@ LOUDEST = 9.457798957824707  # of the log-mels it was trained on
 BLOCK, BLOCK_HOP = 100, 50  # frames
 NORM_EPS = 1e-5
 BLOCKS = 4
-INSIDE = '0.embedding_net.'  # where the checkpoint holds it
+INSIDE = '0.embedding_net.'  # prefix in the checkpoint
 
 
 def prepare(wave):
-  """float (S,) at 44.1 kHz -> float32 (P, 100, 96), P >= 1, relative to the sound's peak."""
+  """Log-mel blocks float32 (P, 100, 96), P >= 1, of audio (S,) at 44.1 kHz, peak-normalised."""
   wave = np.asarray(wave, np.float32)
   wave = np.pad(wave, (0, max(0, WINDOW - len(wave))))
   mel = librosa.feature.melspectrogram(
@@ -33,13 +33,13 @@ def prepare(wave):
 
 
 def rename(arrays):
-  """The embedding's part of the checkpoint; its classifiers are left out."""
+  """Selects the embedding network of the checkpoint, without its classifiers."""
   return {name.removeprefix(INSIDE): array for name, array in arrays.items()
           if name.startswith(INSIDE)}
 
 
 def forward(weights, x):
-  """Log-mel blocks (B, 100, 96) -> {'embedding': (B, 512)}."""
+  """Embeds log-mel blocks (B, 100, 96): {'embedding': (B, 512)}."""
   x = x[..., None]
   for block in range(1, BLOCKS + 1):
     for k in (1, 2):

@@ -1,9 +1,9 @@
-"""CLAP: sound and words in one space of 512 numbers. Any Hugging Face folder of LAION's.
+"""CLAP: audio and text in one space of 512 dimensions, from a Hugging Face folder of LAION's.
 
-Run by `transformers`, with PyTorch: its HTSAT is a Swin transformer with ways of its own to fold a
-spectrogram, and is well kept there. Weights are taken from `model.safetensors` alone, so that
-nothing is unpickled. Sounds longer than the 10 s that it takes are heard in pieces, one after the
-other (the library would choose pieces at random); shorter ones are repeated, as in training.
+Run by `transformers`, with PyTorch: its HTSAT is a Swin transformer that folds a spectrogram in its
+own way, and is maintained there. Weights are read from `model.safetensors` alone, so that nothing
+is unpickled. Audio longer than the 10 s that it takes is split into pieces (the library would
+choose pieces at random); shorter audio is repeated, as in training.
 Source: Wu et al. 2023; `transformers.ClapModel`.
 """
 
@@ -12,18 +12,18 @@ import safetensors
 
 from avlink_jax.errors import UserError
 from avlink_jax.metrics.networks import loading
-from avlink_jax.metrics.networks.embedding import sound
+from avlink_jax.metrics.networks.embedding import read_audio
 
 BATCH = 16  # prompts at a time
-# What the library raises where a folder is not what it should be.
+# What the library raises for a folder of something else.
 MISTAKES = (OSError, ValueError, KeyError, RuntimeError, AttributeError,
             safetensors.SafetensorError)
 
 
 class Clap:
-  """A folder's model; as embedding.Embedder, and `words` besides.
+  """CLAP of a folder; embedding.Embedder's interface, and `texts`.
 
-  Raises (at once): UserError where there are no weights, or no library to run them.
+  Raises UserError where there are no weights, or no library to run them.
   """
 
   def __init__(self, network, folder=None):
@@ -36,42 +36,43 @@ class Clap:
     except ImportError:
       raise UserError('clap needs two libraries: pip install transformers torch') from None
     transformers.logging.disable_progress_bar()
-    self._torch, where = torch, str(self.path.parent)
+    self._torch, directory = torch, str(self.path.parent)
     try:
       self._model = transformers.ClapModel.from_pretrained(
-          where, local_files_only=True, use_safetensors=True).eval()
-      self._processor = transformers.ClapProcessor.from_pretrained(where, local_files_only=True)
+          directory, local_files_only=True, use_safetensors=True).eval()
+      self._processor = transformers.ClapProcessor.from_pretrained(directory, local_files_only=True)
     except MISTAKES as error:
-      told = (str(error).split('\n')[0] or type(error).__name__)[:150]
-      raise UserError(f'{where}: not a Hugging Face folder of CLAP ({told})') from None
+      reason = (str(error).split('\n')[0] or type(error).__name__)[:150]
+      raise UserError(f'{directory}: not a Hugging Face folder of CLAP ({reason})') from None
 
   def clip(self, path, seconds) -> dict:
-    """{'embedding': float32 (R, 512)}, a row of length 1 for each 10 s of a clip's first seconds.
+    """Embeds a clip's first seconds: {'embedding': float32 (R, 512)}, a unit row for each 10 s.
 
     Raises:
-      MediaError: it cannot be read, or has no sound.
+      MediaError: it cannot be read, or has no audio.
     """
-    wave, ear = sound(path, seconds, self.network.rate), self._processor.feature_extractor
-    size, rows = ear.nb_max_samples, []
+    wave = read_audio(path, seconds, self.network.rate)
+    extractor = self._processor.feature_extractor
+    size, rows = extractor.nb_max_samples, []
     for first in range(0, max(len(wave), 1), size):
       piece = wave[first:first + size] if len(wave) else np.zeros(size, np.float32)
       # One at a time: of several, the fused model would take one at random for a long one.
-      given = ear(piece, sampling_rate=self.network.rate, return_tensors='pt')
-      rows.append(self._embedded('audio', given))
+      inputs = extractor(piece, sampling_rate=self.network.rate, return_tensors='pt')
+      rows.append(self._embedded('audio', inputs))
     return {'embedding': np.concatenate(rows)}
 
-  def words(self, prompts) -> np.ndarray:
-    """[str] -> float32 (P, 512), rows of length 1."""
+  def texts(self, prompts) -> np.ndarray:
+    """Embeds prompts: float32 (P, 512), rows of length 1."""
     rows = []
     for first in range(0, len(prompts), BATCH):
-      given = self._processor.tokenizer(prompts[first:first + BATCH], padding=True,
+      inputs = self._processor.tokenizer(prompts[first:first + BATCH], padding=True,
                                         truncation=True, return_tensors='pt')
-      rows.append(self._embedded('text', given))
+      rows.append(self._embedded('text', inputs))
     return np.concatenate(rows)
 
-  def _embedded(self, kind, given):
+  def _embedded(self, kind, inputs):
     model = self._model
     with self._torch.no_grad():
-      seen = getattr(model, f'{kind}_model')(**given).pooler_output
-      row = getattr(model, f'{kind}_projection')(seen)
+      pooled = getattr(model, f'{kind}_model')(**inputs).pooler_output
+      row = getattr(model, f'{kind}_projection')(pooled)
       return (row / row.norm(dim=-1, keepdim=True)).numpy()

@@ -1,4 +1,4 @@
-"""PANNs' CNN14 at 16 kHz: what is heard in a whole clip, of AudioSet's 527 classes.
+"""PANNs' CNN14 at 16 kHz: classifies a clip's audio into AudioSet's 527 classes.
 
 Log-mels of power (window 512, hop 160, 64 bands 50–8000 Hz, Slaney's, in dB), six blocks of two
 convolutions, mean over bands, mean plus maximum over time. The embedding (2048) is `fc1`; the
@@ -20,7 +20,7 @@ SHORTEST = 2 ** 5 * HOP  # samples: five poolings leave one frame
 
 
 def prepare(wave):
-  """float (S,) at 16 kHz -> float32 (1, T, 64), dB: the clip as a whole."""
+  """Log-mel float32 (1, T, 64), dB, of all of a clip's audio (S,) at 16 kHz."""
   wave = np.pad(np.asarray(wave, np.float32), (0, max(0, SHORTEST - len(wave))))
   mel = librosa.feature.melspectrogram(
       y=wave, sr=SAMPLE_RATE, n_fft=WINDOW, hop_length=HOP, center=True, pad_mode='reflect',
@@ -29,12 +29,12 @@ def prepare(wave):
 
 
 def rename(arrays):
-  """The checkpoint holds the network under `model`."""
+  """Removes the prefix `model` of the checkpoint."""
   return {name.removeprefix('model.'): array for name, array in arrays.items()}
 
 
 def forward(weights, x):
-  """Log-mels (B, T, 64) -> {'embedding': (B, 2048), 'logits': (B, 527)}."""
+  """Embeds log-mels (B, T, 64): {'embedding': (B, 2048), 'logits': (B, 527)}."""
   x = batch_norm(weights, 'bn0', x, NORM_EPS)[..., None]
   for block in range(1, BLOCKS + 1):
     for k in (1, 2):

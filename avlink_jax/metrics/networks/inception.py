@@ -1,4 +1,4 @@
-"""Inception v3 as FID knows it: TensorFlow's of December 2015, 2048 numbers a picture.
+"""Inception v3 as FID knows it: TensorFlow's of December 2015, 2048 dimensions.
 
 It differs from torchvision's: average pooling does not count its padding, the last block pools by
 maximum, and there are 1008 classes. Source: Szegedy et al. 2015 and `pytorch-fid` (inception.py);
@@ -15,13 +15,13 @@ WIDE, TALL = [(0, 0), (3, 3)], [(3, 3), (0, 0)]  # padding of 1×7 and 7×1
 
 
 def forward(weights, x):
-  """Pictures (B, 299, 299, 3) in [-1, 1] -> {'embedding': (B, 2048), 'logits': (B, 1008)}."""
+  """Embeds images (B, 299, 299, 3) in [-1, 1]: {'embedding': (B, 2048), 'logits': (B, 1008)}."""
   def unit(name, x, stride=1, padding=0):
     x = conv(weights, f'{name}.conv', x, stride, padding)
     return relu(batch_norm(weights, f'{name}.bn', x, NORM_EPS))
 
   def chain(name, x, *paddings):
-    """`NAME_1`, `NAME_2`, ..., one a padding; without padding it is a 1×1."""
+    """Convolutions `NAME_1`, `NAME_2`, ..., one for each padding, in a row."""
     for k, padding in enumerate(paddings):
       x = unit(f'{name}_{k + 1}', x, 1, padding)
     return x
@@ -41,7 +41,7 @@ def forward(weights, x):
         unit(f'{name}.branch_pool', mean3(x))], -1)
 
   def forked(name, number, x):
-    """Two convolutions beside each other, 1×3 and 3×1."""
+    """Two parallel convolutions, 1×3 and 3×1."""
     return [unit(f'{name}_{number}a', x, 1, [(0, 0), (1, 1)]),
             unit(f'{name}_{number}b', x, 1, [(1, 1), (0, 0)])]
 

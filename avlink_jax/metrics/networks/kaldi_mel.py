@@ -1,8 +1,7 @@
-"""Log-mels as Kaldi makes them, and with it torchaudio's `compliance.kaldi.fbank`.
+"""Log-mels as of Kaldi and of torchaudio's `compliance.kaldi.fbank`.
 
-16 kHz, 25 ms every 10 ms without centring; of each frame the mean is taken off and what was a
-sample before, by 0.97; symmetric Hann, FFT of 512, power, triangles straight on the mel scale from
-20 to 8000 Hz, log. No dither.
+16 kHz, 25 ms every 10 ms without centring; each frame minus its mean, then pre-emphasis of 0.97;
+symmetric Hann, FFT of 512, power, triangles linear in mel from 20 to 8000 Hz, log. No dither.
 """
 
 import numpy as np
@@ -17,7 +16,7 @@ FLOOR = np.finfo(np.float32).eps  # of power
 
 
 def log_mel(wave, bands):
-  """float (S,) at 16 kHz -> float64 (T, bands), T >= 1; the wave's mean is taken off before."""
+  """Log-mel float64 (T, bands), T >= 1, of audio (S,) at 16 kHz, minus its mean."""
   wave = wave - wave.mean() if len(wave) else wave
   wave = np.pad(wave, (0, max(0, WINDOW - len(wave))))
   frames = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP]

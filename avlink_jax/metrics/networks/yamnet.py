@@ -1,4 +1,4 @@
-"""YAMNet: what is heard, of AudioSet's 521 classes, by a MobileNet v1 on log-mels.
+"""YAMNet: classifies audio into AudioSet's 521 classes, by a MobileNet v1 on log-mels.
 
 Patches of 0.96 s (96 frames of 10 ms, 64 bins) every 0.48 s; the embedding is the mean of the last
 layer over the patch (1024), the classes its linear image. Source: TensorFlow's `models/research/
@@ -17,7 +17,7 @@ FIRST = 241  # the export numbers its folded convolutions 241, 244, 247, ...
 
 
 def rename(arrays):
-  """The export's names -> names of layers: `0` the first convolution, then `N.depthwise` and
+  """Converts the export's names: `0` is the first convolution, then `N.depthwise` and
   `N.pointwise`; batch normalisation is folded into them. Raises KeyError: other weights."""
   names = ['0', *(f'{n + 1}.{part}' for n in range(len(STRIDES))
                   for part in ('depthwise', 'pointwise'))]
@@ -29,12 +29,12 @@ def rename(arrays):
 
 
 def prepare(wave):
-  """float (S,) at 16 kHz -> float32 (P, 96, 64)."""
+  """Log-mel patches float32 (P, 96, 64) of audio (S,) at 16 kHz."""
   return patches(wave, LOG_OFFSET, HOP)
 
 
 def forward(weights, x):
-  """Log-mel patches (B, 96, 64) -> {'embedding': (B, 1024), 'logits': (B, 521)}."""
+  """Embeds log-mel patches (B, 96, 64): {'embedding': (B, 1024), 'logits': (B, 521)}."""
   x = relu(conv(weights, '0', x[..., None], 2, [(0, 1), (0, 1)]))
   for n, stride in enumerate(STRIDES):
     pads = [(1, 1)] * 2 if stride == 1 else [(0, 1)] * 2

@@ -1,4 +1,4 @@
-"""A scene as sound: modal synthesis of its contacts in a quiet room."""
+"""Audio of a scene: modal synthesis of its contacts in a quiet room."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ LOUD = 6.9       # e^-6.9 is -60 dB
 
 
 def synthesise(scene, rng, duration: float, sample_rate: int) -> np.ndarray:
-  """The sound of a scene's contacts, and of nothing else but faint room noise.
+  """Synthesises a scene's contacts, and nothing else but faint room noise.
 
   Args:
     scene: a `scenes.Scene`.
@@ -40,7 +40,7 @@ def synthesise(scene, rng, duration: float, sample_rate: int) -> np.ndarray:
 
 
 def response(rng, mover: str, struck: str, room, sample_rate: int):
-  """What one contact of two materials sounds like.
+  """Impulse response of a contact between two materials.
 
   Args:
     rng: numpy Generator; draws pitch and the small differences from one object to the next.
@@ -81,7 +81,7 @@ def response(rng, mover: str, struck: str, room, sample_rate: int):
 
 
 def _partial(time, frequency, decay, glide):
-  """A decaying sine that starts at 0, as long as it is above -60 dB; glide is its rise a second."""
+  """Decaying sine that starts at 0, cut at -60 dB; `glide` is its relative rise a second."""
   time = time[:int(np.searchsorted(time, min(decay, time[-1])))]
   turns = np.float32(2 * np.pi * frequency) * (time + np.float32(.5 * glide) * time * time)
   return np.sin(turns) * np.exp(np.float32(-LOUD / decay) * time)

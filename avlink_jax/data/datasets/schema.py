@@ -1,8 +1,8 @@
-"""What an example of every built data set holds.
+"""Schema of the examples of every built data set.
 
     id              Text      unique in the data set
     media           Text      the clip's encoded file, byte for byte as it was on disk (a recording
-                              of which several clips are taken comes with each)
+                              that several clips are cut from is stored with each)
     suffix          Text      '.mp4', '.flac', ...: the file's kind, lower case
     start, end      float64   seconds on the clock of `media.decode`: the clip is [start, end) of
                               the file; 0 and its length where the file is the clip
@@ -12,10 +12,10 @@
     licence         Text      '' where the data set gives none
     metadata        Text      JSON object: more of the clip's own columns, as they were
 
-Text is bytes to tfds without TensorFlow, and a protocol buffer keeps bytes as they are: `media` is
-read back exactly and takes no more room than the file. (A uint8 tensor would be eight times as
-large, or pass through NumPy for nothing.) Numbers are float32 in a protocol buffer unless encoded,
-which would move a span's edge by a millisecond within a few hours: hence `bytes`.
+Text is bytes to tfds without TensorFlow, and a protocol buffer stores bytes as they are: `media` is
+read back exactly and takes no more space than the file. (A uint8 tensor would be eight times as
+large, or pass through NumPy needlessly.) Numbers are float32 in a protocol buffer unless encoded,
+which is off by a millisecond after a few hours: hence `bytes`.
 """
 
 import json
@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 
 
 def features() -> tfds.features.FeaturesDict:
-  """The features of all builders: Text and Tensor alone, which need no TensorFlow."""
+  """Features of all builders: Text and Tensor alone, which need no TensorFlow."""
   text = tfds.features.Text
   seconds = {'shape': (), 'dtype': np.float64, 'encoding': 'bytes'}
   return tfds.features.FeaturesDict({
@@ -36,7 +36,7 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def read(example: dict) -> dict:
-  """An example as tfds gives it, with str for its texts (`media` stays bytes) and plain floats."""
+  """Converts an example of tfds: str for its texts (`media` stays bytes) and plain floats."""
   plain = {name: value.decode() for name, value in example.items()
            if isinstance(value, bytes) and name != 'media'}
   return {**plain, 'media': example['media'], 'start': float(example['start']),
