@@ -7,15 +7,16 @@ import sys
 import textwrap
 
 import pytest
+import runs
 
 EIGHT = '''
 import functools, sys
 import jax, numpy as np
 from micro import batch_of, build, frozen_of, micro_config, noise_of, quick_options, random_params
-from avlink_jax import sampler, windows
-from avlink_jax.models import example_shapes
+from avlink_jax.build import example_shapes
+from avlink_jax.sampling import sampler, windows
 from avlink_jax.training import sharding, step as training
-from avlink_jax.training.placed import place
+from avlink_jax.training.programs import place
 
 config = micro_config('v2a')
 config.train.update(warmup_steps=0, learning_rate=1e-3, batch_size=8)
@@ -68,7 +69,7 @@ def test_eight_devices_train_and_sample_as_one_does_however_they_are_meshed():
   done = subprocess.run(
       [sys.executable, '-c', textwrap.dedent(EIGHT), str(meshes)], cwd=root, capture_output=True,
       text=True, timeout=900, env=os.environ | {
-          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': runs.xla_flags(8),
           'PYTHONPATH': os.pathsep.join([str(root), str(root / 'tests')])})
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines() == list(map(str, meshes))

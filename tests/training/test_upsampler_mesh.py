@@ -6,15 +6,16 @@ import subprocess
 import sys
 
 import pytest
+import runs
 
 ON_MESHES = '''
 import functools
 import jax, numpy as np
 from micro import batch_of, build, frozen_of, micro_config, noise_of, quick_options, state_of
-from avlink_jax import sampler, windows
-from avlink_jax.models import example_shapes
+from avlink_jax.build import example_shapes
+from avlink_jax.sampling import sampler, windows
 from avlink_jax.training import sharding
-from avlink_jax.training.placed import place
+from avlink_jax.training.programs import place
 
 # Adam's first step is as long for a gradient of nearly nothing, whose rounding it shows. So a step
 # is ten times what is compared to; the gradients themselves are in the moments of the state.
@@ -61,7 +62,7 @@ def test_four_devices_train_and_sample_as_one_does():
   done = subprocess.run(
       [sys.executable, '-c', ON_MESHES], cwd=root, capture_output=True, text=True, timeout=900,
       env=os.environ | {
-          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': runs.xla_flags(4),
           'PYTHONPATH': os.pathsep.join([str(root), str(root / 'tests')])})
   assert done.returncode == 0, done.stderr
   assert done.stdout == 'the same\n'
