@@ -29,6 +29,13 @@ def environment(cache, **more):
       'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))} | more
 
 
+def xla_flags(devices=1):
+  """XLA_FLAGS of a process with so many simulated devices, and else as they are here."""
+  count = '--xla_force_host_platform_device_count'
+  kept = [flag for flag in os.environ.get('XLA_FLAGS', '').split() if not flag.startswith(count)]
+  return ' '.join([*kept, f'{count}={devices}'])
+
+
 @contextlib.contextmanager
 def quickly_compiled():
   """As micro.plain_jit, for whatever is compiled inside: half of a small run's time is LLVM's."""

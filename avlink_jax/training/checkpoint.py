@@ -27,7 +27,7 @@ from jax.experimental import multihost_utils
 
 from avlink_jax.errors import UserError
 from avlink_jax.storage import bucket as storage
-from avlink_jax.training.resilience import manifest
+from avlink_jax.training.resilience import manifest, patient_loop
 
 
 class Checkpoints:
@@ -39,8 +39,10 @@ class Checkpoints:
     self._in_bucket = storage.is_bucket(workdir)
     self._keep, self._keep_every = max(keep, 1), keep_every
     self._first = jax.process_index() == 0
+    patient_loop.install()  # a refused save ends with all of its writers, not with the first
     self._orbax = ocp.StandardCheckpointer()
-    logging.getLogger('absl').addFilter(untold)  # a second time changes nothing
+    for name in ('absl', 'asyncio'):
+      logging.getLogger(name).addFilter(untold)  # a second time changes nothing
     self._thread, self._failure = None, None
     if create and self._first and not self._in_bucket:  # which has no folders to make
       self._folder.mkdir(parents=True, exist_ok=True)
@@ -140,8 +142,10 @@ class Checkpoints:
         return
     partial = self._folder / (str(step) if self._in_bucket else f'{step}.unfinished')
     with told(partial):
-      if self._first and not self._in_bucket:
-        partial.mkdir(exist_ok=True)
+      if self._first:
+        storage.remove(partial, missing_ok=True)  # else its files would be vouched for
+        if not self._in_bucket:
+          partial.mkdir()
       self._orbax.save(partial / 'state', state, force=True)
     if self._first:
       self._thread = threading.Thread(target=self._finish, args=(step, partial, about or {}),
@@ -219,5 +223,5 @@ def told(partial):
 
 
 def untold(record):
-  """A filter of Orbax's log: `told` says it better than a traceback."""
+  """A filter of Orbax's log and its tasks': `told` says it better than a traceback."""
   return not (record.exc_info and refusal(record.exc_info[1]))

@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+import runs
 
 from avlink_jax.hardware import collectives
 
@@ -67,7 +68,7 @@ def counted():
   result = subprocess.run(
       [sys.executable, '-c', textwrap.dedent(PROGRAMS)], capture_output=True, text=True,
       timeout=300, cwd=ROOT, env=os.environ | {
-          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': runs.xla_flags(8)})
   assert result.returncode == 0, result.stderr
   return json.loads(result.stdout)
 

@@ -39,7 +39,7 @@ sys.addaudithook(once)
 
 
 def environment(folder, **more):
-  return runs.environment(folder / 'cache', XLA_FLAGS='', **more)
+  return runs.environment(folder / 'cache', XLA_FLAGS=runs.xla_flags(), **more)
 
 
 def flags(**changes):

@@ -94,7 +94,7 @@ def leg(workdir, last, *, devices=1, processes=1, fsdp=1, sequence=1, poisoned=0
     started.append(subprocess.Popen(
         [sys.executable, '-c', LEG, *map(str, (workdir, last, fsdp, sequence, poisoned))],
         cwd=runs.ROOT, env=runs.environment(workdir / 'cache', **several,
-                             XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}'),
+                             XLA_FLAGS=runs.xla_flags(devices)),
         stderr=subprocess.PIPE, text=True))
   for process in started:
     _, said = process.communicate(timeout=400)

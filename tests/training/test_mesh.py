@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+import runs
 
 EIGHT = '''
 import functools, sys
@@ -68,7 +69,7 @@ def test_eight_devices_train_and_sample_as_one_does_however_they_are_meshed():
   done = subprocess.run(
       [sys.executable, '-c', textwrap.dedent(EIGHT), str(meshes)], cwd=root, capture_output=True,
       text=True, timeout=900, env=os.environ | {
-          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': runs.xla_flags(8),
           'PYTHONPATH': os.pathsep.join([str(root), str(root / 'tests')])})
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines() == list(map(str, meshes))

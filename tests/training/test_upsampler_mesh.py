@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import runs
 
 ON_MESHES = '''
 import functools
@@ -61,7 +62,7 @@ def test_four_devices_train_and_sample_as_one_does():
   done = subprocess.run(
       [sys.executable, '-c', ON_MESHES], cwd=root, capture_output=True, text=True, timeout=900,
       env=os.environ | {
-          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': runs.xla_flags(4),
           'PYTHONPATH': os.pathsep.join([str(root), str(root / 'tests')])})
   assert done.returncode == 0, done.stderr
   assert done.stdout == 'the same\n'
