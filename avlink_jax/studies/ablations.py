@@ -25,7 +25,7 @@ import sys
 
 from avlink_jax.errors import MISTAKE, PREEMPTED, UserError
 from avlink_jax.storage.atomic import write_text
-from avlink_jax.studies import ablation_report, ablation_scores
+from avlink_jax.studies import ablation_report, ablation_scores, line_plot
 from avlink_jax.studies.ablation_rows import generated, scored, the_same
 from avlink_jax.studies.jobs import Job, Queue
 from avlink_jax.training.resilience.lock import only_run
@@ -197,6 +197,7 @@ def networks_of(told, folder):
 def run(argv):
   """The exit status: 0 all done, 1 some of it failed, 75 interrupted."""
   given, flags = read_flags(argv)
+  line_plot.library()  # rather missing now than at the end
   jobs, left_out = plan(given, flags)
   pathlib.Path(given.output).mkdir(parents=True, exist_ok=True)
   with only_run(given.output):
