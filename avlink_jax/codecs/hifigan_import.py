@@ -16,11 +16,10 @@ import pathlib
 import flax
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from avlink_jax.codecs.hifigan import HiFiGAN
 from avlink_jax.errors import UserError
+from avlink_jax.storage import foreign
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt', '.tar')
 # torch's names of a normalised kernel's length and direction, old and new.
@@ -35,8 +34,8 @@ def load(path):
 
   `about` is {'layout': 'original' or 'speecht5', 'n_mels', 'hop', and as far as config.json says
   them 'sample_rate', 'n_fft', 'window', 'f_min', 'f_max'}: what mels the weights are for.
-  Raises UserError: no such file, not one of the layouts, torch missing for a file of its own
-  format, or tensors that are missing, left over or of another shape than config.json says.
+  Raises UserError: no such file, one that cannot be read (storage/foreign.py), not one of the
+  layouts, or tensors that are missing, left over or of another shape than config.json says.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -96,6 +95,8 @@ def _weights_file(folder):
       return folder / name
   found = sorted(p for p in folder.iterdir()
                  if p.suffix in SUFFIXES or (p.name.startswith('g_') and not p.suffix))
+  # Of FILE and FILE.safetensors, which is made of it (storage/foreign.py), the latter counts.
+  found = [p for p in found if p.with_name(f'{p.name}.safetensors') not in found]
   if len(found) != 1:
     names = ', '.join(p.name for p in found) or 'none'
     raise UserError(f'{folder}: one weights file is expected beside config.json, found {names}'
@@ -104,37 +105,13 @@ def _weights_file(folder):
 
 
 def _read(path):
-  """{torch name: float32 array} of a file of tensors."""
-  if path.suffix == '.safetensors':
-    try:
-      tensors = safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-      raise UserError(f'{path}: not a safetensors file ({error})') from None
-  else:
-    tensors = _unpickle(path)
+  """{torch name: float32 array} of a file of tensors, which may lie one level down."""
+  tensors = foreign.read(path)
+  for part in ('generator.', 'state_dict.'):
+    tensors = {name.removeprefix(part): value for name, value in tensors.items()
+               if name.startswith(part)} or tensors
   return {name.removeprefix('module.'): np.asarray(value, np.float32)
           for name, value in tensors.items()}
-
-
-def _unpickle(path):
-  """{name: array} of a torch checkpoint, of which nothing but tensors is unpacked."""
-  try:
-    import torch  # by nobody else needed, and heavy
-  except ImportError:
-    raise UserError(f'{path}: needs torch to be read (pip install torch), or convert it to '
-                    '.safetensors') from None
-  try:
-    tensors = torch.load(path, map_location='cpu', weights_only=True)
-  except Exception as error:  # bytes that are no pickle raise whatever they happen to run into
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise UserError(f'{path}: not a torch checkpoint of tensors alone ({said})') from None
-  for key in ('generator', 'state_dict'):
-    if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
-      tensors = tensors[key]
-  if not isinstance(tensors, dict):
-    raise UserError(f'{path}: holds no dict of tensors')
-  return {name: value.detach().float().numpy() for name, value in tensors.items()
-          if isinstance(value, torch.Tensor)}
 
 
 def _fold(tensors):

@@ -18,11 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from avlink_jax.errors import UserError
-from avlink_jax.storage import weights
+from avlink_jax.storage import foreign, weights
 
 BUNDLED = weights.BUNDLED / 'nano' / 'mel_features.safetensors'
 
@@ -103,8 +101,8 @@ class LPIPS:
 def load(given):
   """The network that `codec_loss.perceptual` names; None for 'none'.
 
-  'bundled' is MelFeatures. Else one or two paths, comma between: .safetensors or torch files that
-  hold torchvision's VGG16 `features.N.weight`, `.bias` and lpips's `linK.model.1.weight`.
+  'bundled' is MelFeatures. Else one or two paths, comma between, to what storage/foreign.py reads:
+  torchvision's VGG16 `features.N.weight`, `.bias` and lpips's `linK.model.1.weight`.
   Raises UserError for files that are not there, cannot be read or hold something else.
   """
   if given == 'none':
@@ -115,31 +113,11 @@ def load(given):
     return Bundled(weights.fit(tree, like, BUNDLED)['params'])
   found = {}
   for path in given.split(','):
-    found |= _tensors(path)
+    if not pathlib.Path(path).is_file():
+      raise UserError(f"codec_loss.perceptual: {path!r} is no file: give 'bundled', 'none', or the "
+                      'weights of VGG16 and of the LPIPS heads')
+    found |= foreign.read(path)
   return LPIPS(_checked(found, given))
-
-
-def _tensors(path):
-  """{name: array} of a .safetensors or torch file."""
-  if not pathlib.Path(path).is_file():
-    raise UserError(f"codec_loss.perceptual: {path!r} is no file: give 'bundled', 'none', or the "
-                    'weights of VGG16 and of the LPIPS heads')
-  if path.endswith('.safetensors'):
-    try:
-      return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-      raise UserError(f'{path}: not a safetensors file ({error})') from None
-  try:
-    import torch  # only for files in its own format
-  except ImportError:
-    raise UserError(f'{path}: reading this file needs torch: install it, or convert the file to '
-                    '.safetensors') from None
-  try:
-    state = torch.load(path, map_location='cpu', weights_only=True)
-    return {name: value.float().numpy() for name, value in state.items()}
-  except Exception as error:  # torch raises whatever the broken file makes its readers raise
-    reason = str(error).strip().splitlines() or ['']
-    raise UserError(f'{path}: not a torch file of weights ({reason[0]})') from None
 
 
 def _checked(found, given):

@@ -21,11 +21,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from einops import rearrange
 
 from avlink_jax.errors import UserError
-from avlink_jax.storage import weights
+from avlink_jax.storage import foreign, weights
 
 EOS = '</s>'
 TOKENIZERS = {'tokenizer.json': 'tokenizers', 'spiece.model': 'sentencepiece'}  # and what reads it
@@ -168,22 +167,14 @@ def _hf_name(ours):
               part, f'encoder.block.{{}}.layer.{layer}') + '.weight'
 
 
-def _weight_files(folder):
-  """Paths of the safetensors files of a folder: the only one, or those that its index names."""
-  single, index = (folder / name for name in WEIGHTS)
-  if single.exists():
-    return [single]
-  if index.exists():
-    with told(index, 'fetch it again', ValueError, LookupError, TypeError, AttributeError,
-              RecursionError):
-      names = set(json.loads(index.read_text())['weight_map'].values())
-      if outside := [name for name in names if pathlib.PurePath(name).name != name]:
-        raise ValueError(f'{outside[0]!r} is not a file of this folder')
-      return sorted(folder / name for name in names)
+def _weights_file(folder):
+  """Path of a folder's safetensors file, or of the index of several."""
+  for name in WEIGHTS:
+    if (folder / name).exists():
+      return folder / name
   if any(folder.glob('pytorch_model*.bin')):
-    raise UserError(f'{folder}: pickled weights (.bin) can run any code and are not read: if you '
-                    'trust them, convert them: python -c "from transformers import T5EncoderModel '
-                    f"as T; T.from_pretrained('{folder}').save_pretrained('{folder}')\"")
+    raise UserError(f'{folder}: pickled weights (.bin) are not read: convert them once: python -m '
+                    f'avlink_jax.storage.foreign {folder}/pytorch_model*.bin {folder}/{WEIGHTS[0]}')
   raise UserError(f'{folder}: neither {" nor ".join(WEIGHTS)} in it: {FOLDER}')
 
 
@@ -194,24 +185,20 @@ def read_weights(folder, config, dtype=jnp.float32):
   Raises UserError: no file, a damaged one, encoder tensors missing, too many, of wrong shape.
   """
   shapes = jax.eval_shape(T5(config).init, jax.random.key(0))
-  wanted, tree, files, digest = {}, {}, {}, hashlib.sha256()
+  wanted, tree, digest = {}, {}, hashlib.sha256()
   for ours, leaf in flax.traverse_util.flatten_dict(shapes, sep='/').items():
     matrix = ours.endswith('kernel')
     tree[ours] = np.empty(leaf.shape, dtype if matrix or ours == 'embedding' else jnp.float32)
     for layer in range(config.num_layers) if ours.startswith('layers/') else [...]:
       place = tree[ours][layer]  # a view, laid out as in the file: matrices are (out, in) there
       wanted[_hf_name(ours).format(layer)] = place.T if matrix else place
-  for path in _weight_files(folder):
-    with told(path, 'fetch it again', OSError, safetensors.SafetensorError):
-      file = safetensors.safe_open(path, framework='numpy')
-      files |= {name: (file, name) for name in file.keys()}
+  files = foreign.scan(_weights_file(folder))
   alias = files.pop('encoder.embed_tokens.weight', None)  # the same table again, or its only name
   files = ({'shared.weight': alias} if alias else {}) | files
-  weights.fit({name: jax.ShapeDtypeStruct(file.get_slice(its).get_shape(), dtype) for name, (
-      file, its) in files.items() if name in wanted or name.startswith('encoder.')}, wanted, folder)
+  weights.fit({name: jax.ShapeDtypeStruct(stored.shape, dtype) for name, stored in files.items()
+               if name in wanted or name.startswith('encoder.')}, wanted, folder)
   for name, place in sorted(wanted.items()):
-    file, its = files[name]
-    place[...] = tensor = file.get_tensor(its)
+    place[...] = tensor = files[name].load()
     if tensor.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
       raise UserError(f'{folder}: {name} is {tensor.dtype}: give weights that are not quantised')
     digest.update(f'{name} {tensor.dtype} {tensor.shape}'.encode())

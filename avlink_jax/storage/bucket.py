@@ -1,5 +1,8 @@
 """A workdir that is a bucket (gs://bucket/run): what an object store does not do, done here.
 
+For who cannot mount one, which takes FUSE and its rights: a notebook, a plain container. The launch
+scripts mount their bucket, and none of this is used.
+
 An object appears whole when it is written; it cannot be appended to, renamed or locked. So a run
 writes as ever, into a folder of this machine, and a Mirror sends up what changed there: rows of
 metrics.jsonl and TensorBoard's events at least once a minute and with each checkpoint, samples

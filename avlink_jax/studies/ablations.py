@@ -27,7 +27,7 @@ from avlink_jax.configs import ablations, common
 from avlink_jax.errors import MISTAKE, PREEMPTED, UserError
 from avlink_jax.storage.atomic import write_text
 from avlink_jax.storage.console import say
-from avlink_jax.studies import ablation_report, ablation_scores
+from avlink_jax.studies import ablation_report, ablation_scores, line_plot
 from avlink_jax.studies.ablation_rows import generated, scored, the_same
 from avlink_jax.studies.jobs import Job, Queue
 from avlink_jax.training.resilience.lock import only_run
@@ -200,6 +200,7 @@ def parse_metrics(text, folder):
 def run(argv):
   """Runs the ablations; exit status 0 all done, 1 some of it failed, 75 interrupted."""
   options, flags = read_flags(argv)
+  line_plot.library()  # rather missing now than at the end
   jobs, left_out = plan(options, flags)
   pathlib.Path(options.output).mkdir(parents=True, exist_ok=True)
   with only_run(options.output):

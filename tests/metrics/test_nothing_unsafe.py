@@ -16,10 +16,9 @@ import zipfile
 
 import numpy as np
 import pytest
-import safetensors.numpy
 from made_clips import make_clip, steady
 
-from avlink_jax.codecs import hifigan_import, t5
+from avlink_jax.codecs import hifigan_import
 from avlink_jax.codecs.t5_text import EmbeddingCache
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.media import decode as media
@@ -33,6 +32,7 @@ from avlink_jax.samples.gallery import write_gallery
 from avlink_jax.storage import weights
 
 PACKAGE = pathlib.Path(weights.__file__).parents[1]
+READER = PACKAGE / 'storage' / 'foreign.py'  # its Unpickler knows nothing but NumPy's arrays
 
 
 class Bomb:
@@ -66,8 +66,9 @@ def test_no_module_unpickles_or_runs_what_it_reads():
       if isinstance(node, ast.Import | ast.ImportFrom):
         names = [node.module or ''] if isinstance(node, ast.ImportFrom) else [
             name.name for name in node.names]
-        assert not {name.split('.')[0] for name in names} & {
-            'pickle', 'dill', 'joblib', 'shelve', 'marshal', 'yaml', 'tarfile'}, path
+        unsafe = {name.split('.')[0] for name in names} & {
+            'pickle', 'dill', 'joblib', 'shelve', 'marshal', 'yaml', 'tarfile'}
+        assert unsafe <= ({'pickle'} if path == READER else set()), path
       if not isinstance(node, ast.Call):
         continue
       called = ast.unparse(node.func)
@@ -76,6 +77,7 @@ def test_no_module_unpickles_or_runs_what_it_reads():
       assert not called.endswith('extractall'), path
       if called == 'np.load':
         assert told.get('allow_pickle') == 'False', path
+      assert not called.startswith('pickle.') or called == 'pickle.UnpicklingError', path
       if called == 'torch.load':
         assert told.get('weights_only') == 'True', path
 
@@ -116,12 +118,6 @@ def test_a_torch_checkpoint_gives_its_tensors_and_runs_nothing(bomb, tmp_path, k
     torch.save({'generator': {'w': torch.zeros(2), 'bomb': Bomb(tmp_path / 'went_off')}}, path)
   with pytest.raises(UserError, match='not a torch checkpoint of tensors alone'):
     hifigan_import.load(path)
-
-
-def test_pickled_t5_weights_are_not_read(bomb, tmp_path):
-  (tmp_path / 'pytorch_model.bin').write_bytes(bomb)
-  with pytest.raises(UserError, match='can run any code and are not read'):
-    t5._weight_files(tmp_path)
 
 
 def test_a_pickle_in_the_text_cache_counts_as_nothing(bomb, tmp_path):
@@ -231,16 +227,6 @@ def test_a_clip_whatever_it_is_called_is_written_inside_its_folder(outside, id):
   assert {path: path.read_bytes() for path in outside.parent.iterdir() if path.is_file()} == before
   assert sorted(path.name for path in outside.iterdir()) == sorted(
       ['manifest.jsonl', row['files']['video']])
-
-
-@pytest.mark.parametrize('name', ['../secret.safetensors', '/etc/passwd', 'deep/er.safetensors'])
-def test_an_index_of_weights_names_no_file_outside_its_folder(outside, name):
-  safetensors.numpy.save_file({'shared.weight': np.zeros((2, 2), np.float32)},
-                              outside.parent / 'secret.safetensors')
-  (outside / 'model.safetensors.index.json').write_text(
-      json.dumps({'weight_map': {'shared.weight': name}}))
-  with pytest.raises(UserError, match='is not a file of this folder'):
-    t5._weight_files(outside)
 
 
 def test_an_archive_of_features_writes_nothing(outside):

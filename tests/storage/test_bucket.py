@@ -23,7 +23,7 @@ from avlink_jax.errors import UserError
 from avlink_jax.storage import bucket as storage
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.resilience import manifest
-from avlink_jax.training.resilience.lock import BucketLock
+from avlink_jax.training.resilience.lock import Lock
 
 RUN = 'gs://bucket/run'
 
@@ -125,13 +125,13 @@ def test_a_mirror_leaves_nothing_on_this_machine(objects):
 
 
 def test_a_bucket_s_lock_refuses_while_it_beats_and_is_taken_over_when_it_does_not(objects):
-  lock = BucketLock(RUN, heartbeat=0.1)
+  lock = Lock(RUN, heartbeat=0.1)
   with pytest.raises(UserError, match=f'process {os.getpid()} on {socket.gethostname()}'):
-    BucketLock(RUN, heartbeat=0.5)
+    Lock(RUN, heartbeat=0.5)
   lock.release()
   assert not objects
   objects['bucket/run/lock'] = json.dumps({'host': 'elsewhere', 'process': 7, 'time': 0}).encode()
-  BucketLock(RUN, heartbeat=0.05).release()
+  Lock(RUN, heartbeat=0.05).release()
   assert not objects
 
 
@@ -140,8 +140,8 @@ def test_a_lock_of_a_dead_process_of_this_host_is_taken_over_at_once(objects, mo
   gone.wait()
   objects['bucket/run/lock'] = json.dumps(
       {'host': socket.gethostname(), 'process': gone.pid}).encode()
-  monkeypatch.setattr(BucketLock, '_beats', lambda *_: pytest.fail('it was watched'))
-  BucketLock(RUN).release()
+  monkeypatch.setattr(Lock, '_beats', lambda *_: pytest.fail('it was watched'))
+  Lock(RUN).release()
 
 
 def run(config, server, cache, *flags, workdir=RUN):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import runs
@@ -16,7 +17,7 @@ from avlink_jax.training.resilience.lock import Lock, only_run
 
 HOLDER = '''
 import sys, time
-from avlink_jax.training.lock import Lock
+from avlink_jax.training.resilience.lock import Lock
 lock = Lock(sys.argv[1])
 print('held', flush=True)
 time.sleep(600)
@@ -55,16 +56,19 @@ def test_a_run_that_ended_leaves_the_workdir_free(tmp_path):
 
 
 @pytest.mark.parametrize('alive', [True, False])
-def test_another_hosts_lock_counts_while_that_host_keeps_touching_it(tmp_path, alive):
+def test_another_hosts_lock_counts_while_that_host_keeps_writing_it(tmp_path, alive):
   """Where the file system carries no locks from host to host."""
   path, over = tmp_path / 'lock', threading.Event()
-  path.write_text(json.dumps({'host': 'elsewhere', 'process': 7}))
 
-  def touch():
+  def write(time):
+    path.write_text(json.dumps({'host': 'elsewhere', 'process': 7, 'time': time}))
+
+  def beat():
     while alive and not over.wait(0.05):
-      os.utime(path)
+      write(time.time())
 
-  thread = threading.Thread(target=touch)
+  write(0)
+  thread = threading.Thread(target=beat)
   thread.start()
   try:
     if alive:

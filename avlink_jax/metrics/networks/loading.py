@@ -1,19 +1,17 @@
 """A network's weights: found in the user's folder or in an installed package, checked, read."""
 
-import hashlib
 import importlib.util
 import os
 import pathlib
-import zipfile
 
 import jax
 import numpy as np
 
 from avlink_jax.errors import UserError
-from avlink_jax.storage import onnx_file
-from avlink_jax.storage import safe_pickle as unpickled
+from avlink_jax.storage import foreign
 
 VARIABLE = 'AVLINK_WEIGHTS'
+SHA256 = 64  # digits
 
 
 def folder_of(told):
@@ -31,6 +29,8 @@ def folder_of(told):
 def find(network, folder=None):
   """Path of the file with a network's weights: in `folder`, else in the package that carries it.
 
+  Its copy FILE.safetensors, which foreign.py makes, comes first: no other library reads it.
+
   Raises:
     UserError: it is in neither; says how to get it.
   """
@@ -41,8 +41,9 @@ def find(network, folder=None):
     places += [pathlib.Path(place, inside)
                for place in (spec.submodule_search_locations or () if spec else ())]
   for place in places:
-    if (place / network.file).is_file():
-      return place / network.file
+    for path in (place / f'{network.file}.safetensors', place / network.file):
+      if path.is_file():
+        return path
   there = f' into {folder}' if folder else ' into a folder and name that by --networks'
   or_put = f', or put {network.file}{there}' if network.package else ''
   how = network.source if network.package else f'put {network.file}{there}; from {network.source}'
@@ -59,33 +60,20 @@ def load(network, path):
     raise UserError(f'{path}: not the public weights of {network.name}: sha256 {found[:16]}…, '
                     f'not {network.sha256[:16]}…; get it anew: {network.source}')
   try:
-    with pathlib.Path(path).open('rb') as file:
-      weights = network.rename(_read(file, network))
+    weights = network.rename(foreign.read(path, lambda name: network.part in name,
+                                          known=len(network.sha256) == SHA256))
     weights = {name: np.asarray(array, np.float32) for name, array in weights.items()
                if not name.endswith('num_batches_tracked')}
     _require_fitting(network, weights)
-  except (unpickled.Damaged, KeyError, ValueError, TypeError) as error:
+  except (foreign.Unreadable, KeyError, ValueError, TypeError) as error:
     raise UserError(f'{path}: not the weights of {network.name} '
-                    f'({" ".join(str(error).split())[:120]})') from None
+                    f'({" ".join(str(error).removeprefix(f"{path}: ").split())[:120]})') from None
   return weights
 
 
 def checksum(path) -> str:
-  """A file's sha256, in hexadecimal."""
-  with pathlib.Path(path).open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _read(file, network):
-  if not network.file.endswith('.onnx.zip'):
-    return unpickled.read(file, network.part)
-  try:
-    with zipfile.ZipFile(file) as archive:
-      model, data = (next(archive.read(inside) for inside in archive.namelist()
-                          if inside.endswith(suffix)) for suffix in ('.onnx', '.data'))
-  except unpickled.MALFORMED as error:
-    raise unpickled.Damaged(f'{error or "no model in it"}') from None
-  return onnx_file.read(model, data)
+  """sha256 of a public file, in hexadecimal; of a converted copy that of what it was made of."""
+  return foreign.origin(path) or foreign.checksum(path)
 
 
 def _require_fitting(network, weights):

@@ -14,10 +14,10 @@
     inception            2 frames a s       a frame                   2048     1008 (ImageNet)
     efficientnet_lite0   2 frames a s       a frame                   1280     1000 (ImageNet)
 
-A checksum of 8 digits is the one that the public file carries in its name. No file is unpickled
-(unpickled.py). Verified with real weights: yamnet, aisfx, i3d, efficientnet_lite0, and soundnet
-against its layers written anew in torch; the others only with random ones against public code, as
-their weights could not be had where this was written.
+A checksum of 8 digits is the one that the public file carries in its name. Files are read by
+storage/foreign.py, which runs nothing in them. Verified with real weights: yamnet, aisfx, i3d,
+efficientnet_lite0, and soundnet against its layers written anew in torch; the others only with
+random ones against public code, as their weights could not be had where this was written.
 """
 
 import typing
