@@ -8,13 +8,12 @@ rates they came and how long their captions are.
 import argparse
 import collections
 import html
-import importlib.util
-import pathlib
 import sys
 
 import numpy as np
 
 from avlink_jax import build as model_builder
+from avlink_jax.cli import config_files
 from avlink_jax.codecs.griffin_lim import griffin_lim
 from avlink_jax.codecs.mel import normalise
 from avlink_jax.data import batch as batches
@@ -49,26 +48,12 @@ def parser():
   return p
 
 
-def read_config(given):
-  """The ConfigDict that FILE[:SCALE] names. Raises UserError where there is none."""
-  path, _, scale = given.partition(':')
-  spec = importlib.util.spec_from_file_location('inspected_config', path)
-  if not path.endswith('.py') or not pathlib.Path(path).is_file():
-    raise UserError(f'--config={given}: no such config; give configs/TASK.py:SCALE')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  try:
-    return module.get_config(*([scale] if scale else []))
-  except ValueError as error:
-    raise UserError(f'--config={given}: {error}') from None
-
-
 def inspect(argv=None):
   """Writes the page; returns its path."""
   given = parser().parse_args(argv)
   if given.count < 1:
     raise UserError(f'--count={given.count}: at least one example is shown')
-  config, reads = read_config(given.config), tuple(filter(None, given.reads.split(',')))
+  config, reads = config_files.load(given.config), tuple(filter(None, given.reads.split(',')))
   config.data.source = given.source
   layout = model_builder.build(config).layout
   source = pipeline.open_source(config, layout, given.split, reads)
