@@ -4,6 +4,7 @@ Flags -> config -> mode. A mistake of the user ends here, in one line and exit s
 statuses stand in errors.py.
 """
 
+import difflib
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ import traceback
 from absl import flags
 from ml_collections import config_flags
 
+from avlink_jax.cli import config_files, help
 from avlink_jax.errors import LOST, MISTAKE, PREEMPTED, Lost, MediaError, Preempted, UserError
 from avlink_jax.hardware import huge_pages
 from avlink_jax.training.resilience import cluster
@@ -59,6 +61,12 @@ def check_folders():
                       'as launch/tpu_pod.sh does) and give its folder')
 
 
+def workdir_of(config):
+  """Where a run of `config` goes that names no folder. (An ablation is another run than its task:
+  configs/ablations.py.)"""
+  return f'runs/{config.name}-{config.scale}'
+
+
 def meet():
   """Meets the other processes of the run, as far as there are any; gives the RollCall or None."""
   if DISTRIBUTED.value is False or MODE.value not in ('train', 'sample'):
@@ -88,8 +96,7 @@ def run():
     from avlink_jax.compile import compile_ahead
     print(json.dumps(compile_ahead(config, need(TOPOLOGY, 'compile'), PART.value)))
     return
-  # An ablation is of a task and another run than it (configs/ablations.py).
-  workdir = WORKDIR.value or f'runs/{config.name}-{config.scale}'
+  workdir = WORKDIR.value or workdir_of(config)
   if MODE.value == 'train':
     from avlink_jax.train import train
     train(config, workdir)
@@ -101,34 +108,78 @@ def run():
     hosts.wait_for_all('sampled', config.hosts.patience_seconds)
 
 
+class Usage(UserError):
+  """A mistake in the command line itself: the page of help comes before its line."""
+
+
+def config_given(argv):
+  """(index in argv, FILE[:SCALE]) of --config=FILE[:SCALE], '=' or not; (None, '') without it."""
+  for i, (flag, after) in enumerate(zip(argv, [*argv[1:], ''], strict=True)):
+    name, equals, value = flag.partition('=')
+    if name in ('--config', '-config'):
+      return (i, value) if equals else (i + 1, after)
+  return None, ''
+
+
 def parse(argv):
   """absl's flags, with what goes wrong in a config told as a user's mistake."""
+  if len(argv) < 2:
+    raise Usage('nothing to do: give --config=configs/TASK.py:SCALE, or --mode=evaluate')
+  at, given = config_given(argv)
+  read = list(argv)
+  if given:
+    read[at] = argv[at].replace(given, config_files.find(given))
   try:
-    left = flags.FLAGS(argv)
+    left = flags.FLAGS(read)
     if len(left) > 1:
-      raise UserError(f'{left[1]!r} is not a flag: write --NAME=VALUE')
+      raise Usage(f'{left[1]!r} is not a flag: write --NAME=VALUE')
     if CONFIG.value is not None:
       CONFIG.value.to_dict()  # what went wrong in a config file is raised when it is looked at
+  except flags.UnrecognizedFlagError as error:
+    if error.flagname.startswith('config.'):
+      raise UserError(f'--{error.flagname}: give --config=configs/TASK.py:SCALE before') from None
+    close = difflib.get_close_matches(error.flagname, help.own_flags(), 2)
+    near = ' or '.join(f'--{name}' for name in close)
+    raise Usage(f'--{error.flagname}: no such flag' + (f': did you mean {near}?' if near else '')
+                ) from None
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    if isinstance(error, AttributeError | KeyError):
+      check_keys(given, argv)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # A failure inside a config file arrives with its traceback as text: its end says what it was.
     text = lines[-1] if 'Failed loading' in lines[0] or 'Traceback' in str(error) else str(error)
-    text = f'unknown config key {error.args[0]}' if isinstance(error, KeyError) else text
     raise UserError(' '.join(text.split()).removeprefix('ValueError: ')) from None
+
+
+def check_keys(given, argv):
+  """Raises UserError for the first --config.KEY that the config FILE[:SCALE] does not have."""
+  config = config_files.load(given)
+  for flag in argv:
+    key = re.match(r'--?(?:no)?config\.([^=]+)', flag)
+    if key and not config_files.has(config, key[1]):
+      near = ' or '.join(f'--config.{other}' for other in config_files.near(key[1], config))
+      raise UserError(f'--config.{key[1]}: {given} has no such key: ' + (
+          f'did you mean {near}?' if near else f'--help --config={given} lists what it has'))
 
 
 def main(argv=None):
   """Exit status: 0 done, 2 a mistake of the user's, 70 others are gone or never came, 75 preempted
   and saved; told in one line on stderr. (70 also a hang: training/resilience/watchdog.py.)"""
-  roll_call, status = None, 1
+  argv, roll_call, status = argv or sys.argv, None, 1
   try:
-    parse(argv or sys.argv)
+    if {'-h', '-help', '--help'} & set(argv):
+      _, given = config_given(argv)
+      help.show(help.of_config(given) if given else help.page())
+      return 0
+    parse(argv)
     check_folders()
     roll_call = meet()
     run()
     status = 0
   except (UserError, MediaError, Lost, Preempted) as error:
     status = {Lost: LOST, Preempted: PREEMPTED}.get(type(error), MISTAKE)
+    if isinstance(error, Usage):
+      print(help.page(), end='\n\n', file=sys.stderr)
     print(f'avlink_jax: {error}', file=sys.stderr)
   except BaseException:
     if roll_call is None:

@@ -7,13 +7,12 @@ spectrogram, caption, span), and histograms of clips' lengths, rates, captions a
 import argparse
 import collections
 import html
-import importlib.util
-import pathlib
 import sys
 
 import numpy as np
 
 from avlink_jax import build as model_builder
+from avlink_jax.cli import config_files
 from avlink_jax.codecs.griffin_lim import griffin_lim
 from avlink_jax.codecs.mel import normalise
 from avlink_jax.data import batch as batches
@@ -47,26 +46,12 @@ def parser():
   return p
 
 
-def read_config(given):
-  """The ConfigDict that FILE[:SCALE] names. Raises UserError where there is none."""
-  path, _, scale = given.partition(':')
-  spec = importlib.util.spec_from_file_location('inspected_config', path)
-  if not path.endswith('.py') or not pathlib.Path(path).is_file():
-    raise UserError(f'--config={given}: no such config; give configs/TASK.py:SCALE')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  try:
-    return module.get_config(*([scale] if scale else []))
-  except ValueError as error:
-    raise UserError(f'--config={given}: {error}') from None
-
-
 def inspect(argv=None):
   """Writes the page; returns its path. Raises UserError."""
   flags = parser().parse_args(argv)
   if flags.count < 1:
     raise UserError(f'--count={flags.count}: at least one example is shown')
-  config, reads = read_config(flags.config), tuple(filter(None, flags.reads.split(',')))
+  config, reads = config_files.load(flags.config), tuple(filter(None, flags.reads.split(',')))
   config.data.source = flags.source
   layout = model_builder.build(config).layout
   source = pipeline.open_source(config, layout, flags.split, reads)

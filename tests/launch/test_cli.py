@@ -1,12 +1,17 @@
 """A mistake of the user's ends in one clear line and exit status 2, never in a traceback."""
 
 import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from cli import avlink, complaint
+from cli import ROOT, avlink, complaint
 from PIL import Image
 
+from avlink_jax import main
+from avlink_jax.cli import config_files
+from avlink_jax.configs import common
 from avlink_jax.data.media import mux
 
 
@@ -19,12 +24,51 @@ def clip(tmp_path_factory):
   return path
 
 
-def test_no_config_is_told():
-  assert '--config' in complaint(avlink())
+def test_nothing_given_is_told_after_the_page():
+  result = avlink()
+  assert '--config' in complaint(result)
+  assert 'Modes:' in result.stderr and not result.stdout
 
 
-def test_a_config_that_is_not_there_is_told():
-  assert 'configs/v2b.py' in complaint(avlink('--config=configs/v2b.py'))
+def test_a_mode_without_a_config_names_the_flag():
+  assert '--mode=train needs --config' in complaint(avlink('--mode=train'))
+
+
+@pytest.mark.parametrize('flag', ['-h', '--help'])
+def test_help_is_a_page_with_modes_tasks_scales_and_flags(flag):
+  result = avlink(flag)
+  assert result.returncode == 0 and not result.stderr
+  for word in (*main.MODES, *common.SCALES, *config_files.TASKS, '--workdir', '--prompt',
+               '--config=configs/v2a.py:nano'):
+    assert word in result.stdout, word
+  assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_help_with_a_config_lists_its_keys_with_values_and_comments():
+  result = avlink('--help', '--config=configs/v2a.py:nano')
+  assert result.returncode == 0 and not result.stderr
+  row = next(line for line in result.stdout.splitlines() if 'train.batch_size=' in line)
+  key, meaning = row.split(maxsplit=1)
+  assert key == 'train.batch_size=16' and meaning == 'examples a step, on all devices together'
+
+
+def test_help_that_is_not_read_to_its_end_ends_well():
+  """As of `--help | head`."""
+  command = [sys.executable, '-m', 'avlink_jax.main', '--help', '--config=configs/v2a.py']
+  with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                        cwd=ROOT) as process:
+    process.stdout.close()
+    assert not process.stderr.read()
+  assert process.returncode == 0
+
+
+def test_help_for_a_config_that_is_not_there_is_a_mistake():
+  assert 'configs/v2b.py' in complaint(avlink('--help', '--config=configs/v2b.py'))
+
+
+def test_a_config_that_is_not_there_is_told_with_the_tasks():
+  line = complaint(avlink('--config=configs/v2b.py'))
+  assert 'configs/v2b.py' in line and 'v2a, a2v' in line
 
 
 def test_an_unknown_scale_names_the_scales():
@@ -32,8 +76,22 @@ def test_an_unknown_scale_names_the_scales():
   assert 'huge' in line and 'nano' in line
 
 
-def test_an_unknown_config_key_is_named():
-  assert 'stepz' in complaint(avlink('--config=configs/v2a.py:nano', '--config.train.stepz=3'))
+@pytest.mark.parametrize('typo, meant', [
+    ('train.stpes', 'train.steps'), ('trian.batch_size', 'train.batch_size'),
+    ('sample.guidence', 'sample.guidance'), ('batchsize', 'train.batch_size')])
+def test_an_unknown_config_key_is_told_with_those_near_it(typo, meant):
+  line = complaint(avlink('--config=configs/v2a.py:nano', f'--config.{typo}=3'))
+  assert line.startswith(f'avlink_jax: --config.{typo}: configs/v2a.py:nano has no such key: '
+                         f'did you mean --config.{meant}')
+
+
+def test_a_config_key_that_is_near_none_is_told_where_they_stand():
+  line = complaint(avlink('--config', 'configs/v2a.py:nano', '--config.zzz=3'))
+  assert 'zzz' in line and '--help --config=configs/v2a.py:nano' in line
+
+
+def test_a_config_key_without_a_config_is_told():
+  assert 'give --config=' in complaint(avlink('--config.train.steps=3'))
 
 
 def test_a_config_value_of_the_wrong_type_is_named():
@@ -57,8 +115,10 @@ def test_a_bucket_without_gcsfs_says_what_to_install():
   assert 'gs://bucket/run' in line and 'pip install gcsfs' in line
 
 
-def test_an_unknown_flag_is_named():
-  assert 'workdri' in complaint(avlink('--config=configs/v2a.py:nano', '--workdri=x'))
+def test_an_unknown_flag_is_told_after_the_page_with_those_near_it():
+  result = avlink('--config=configs/v2a.py:nano', '--workdri=x')
+  assert '--workdri: no such flag: did you mean --workdir?' in complaint(result)
+  assert 'Modes:' in result.stderr
 
 
 def test_paper_scale_on_a_cpu_names_the_nano_command(tmp_path):

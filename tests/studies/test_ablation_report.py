@@ -14,7 +14,6 @@ from avlink_jax.studies import ablation_report, paper
 from avlink_jax.studies import ablation_scores as scores
 from avlink_jax.studies.ablation_rows import changes, scored, the_same
 from avlink_jax.studies.line_plot import Line, svg
-from configs import ablations
 
 CLIPS = 40
 
