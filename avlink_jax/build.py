@@ -126,7 +126,7 @@ def build_towers(config, made, text, dtype, platform):
         depth=tower.depth, heads=tower.heads, mlp=tower.mlp, text_width=text.width,
         rope_base=tower.rope_base, prediction=tower.prediction, hidden=tower.hidden,
         detail=tower.detail, guide=guide, local=tower.get('local', 0),
-        remat=remat, split=name == 'video', attention=kernel, dtype=dtype)
+        remat=remat, split=len(tower.patch) > 1, attention=kernel, dtype=dtype)
 
 
 def build_link(config, towers, dtype, platform):
