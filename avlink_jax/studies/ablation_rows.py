@@ -40,6 +40,6 @@ def generated(name, scale):
 def changes(name, scale):
   """Differences from the row it is compared with: {key: (value there, own value)}."""
   own = settings(name, scale)
-  base = settings('ours_a2v' if generated(name, scale) == 'video' else 'ours', scale)
+  base = settings({'video': 'ours_a2v'}.get(generated(name, scale), 'ours'), scale)
   return {key: (base.get(key), own.get(key)) for key in sorted(base.keys() | own.keys())
           if base.get(key) != own.get(key)}

@@ -11,6 +11,7 @@ their metadata (`"sound": "generated"`), and source.py gives them without.
 """
 
 import json
+from pathlib import Path
 
 import tensorflow_datasets as tfds
 
@@ -18,8 +19,8 @@ from avlink_jax.data.datasets import rows
 from avlink_jax.data.datasets.builder import MediaDataset
 from avlink_jax.errors import UserError
 
-LISTS = {'audio': 'MovieGenAudioBenchSfx', 'audio_music': 'MovieGenAudioBenchSfxMusic',
-         'video': 'MovieGenVideoBench'}
+LISTS = {'audio': 'MovieGenAudioBenchSfx.jsonl', 'audio_music': 'MovieGenAudioBenchSfxMusic.jsonl',
+         'video': 'MovieGenVideoBench.txt'}
 LICENCE = 'CC BY-NC 4.0'
 
 
@@ -30,16 +31,16 @@ class MovieGenBench(MediaDataset):
   (audio_music) or MovieGenVideoBench.txt (video), and the unpacked archive of its videos, in a
   folder of the list's name: MovieGenAudioBenchSfx/video_with_audio/0.mp4, …
   """
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, description=text)
-                     for name, text in LISTS.items()]
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, description=Path(file).stem)
+                     for name, file in LISTS.items()]
   NEEDS_VIDEO, NEEDS_AUDIO = True, False
   HOMEPAGE = 'https://github.com/facebookresearch/MovieGenBench'
 
   def rows(self, folder):
     bench = self.builder_config.name
-    name = LISTS[bench] + ('.txt' if bench == 'video' else '.jsonl')
-    path = rows.find_list(folder, name, f'benchmark/{name}')
-    for record in _lines(path) if bench == 'video' else _json_lines(path, bench):
+    name = LISTS[bench]
+    path, videos = rows.find_list(folder, name, f'benchmark/{name}'), Path(name).stem
+    for record in _lines(path) if name.endswith('.txt') else _json_lines(path, bench):
       if isinstance(record, rows.Malformed):
         yield record
         continue
@@ -47,7 +48,7 @@ class MovieGenBench(MediaDataset):
       prompts = (record.get('audio_prompt', ''), record.get('music_prompt', ''))
       yield rows.Row(
         id=number, split='test', audio_caption=' '.join(filter(None, prompts)),
-        cut=(f'{LISTS[bench]}/video_with_audio/{number}', f'{LISTS[bench]}/{number}'),
+        cut=(f'{videos}/video_with_audio/{number}', f'{videos}/{number}'),
         video_caption=record['video_prompt'], licence=LICENCE,
         metadata={**record, 'sound': 'generated'})
 
