@@ -13,9 +13,9 @@ cores. A step is the whole one, from uint8 pictures, mels and words: 1D-VAE and 
 included (T5's embeddings are given), AdamW, clipping, moving average. Inputs lie on the device.
 All of them have the huge pages that avlink_jax.main asks for.
 
-Model FLOPs are counted from shapes (avlink_jax/flops.py), nothing computed twice counted twice; the
-share is of the best rate that a large matrix product reached here, of either library. Memory is the
-device's peak on a GPU, and what the process grew by since its imports on a CPU.
+Model FLOPs are counted from shapes (avlink_jax/hardware/flops.py), nothing computed twice counted
+twice; the share is of the best rate that a large matrix product reached here, of either library.
+Memory is the device's peak on a GPU, and what the process grew by since its imports on a CPU.
 """
 
 import argparse

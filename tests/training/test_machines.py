@@ -16,8 +16,9 @@ import jax, jax.numpy as jnp, numpy as np
 from micro import micro_config
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Meta
-from avlink_jax.training import cluster, hosts, sharding, step as training
+from avlink_jax.training import hosts, sharding, step as training
 from avlink_jax.training.checkpoint import Checkpoints
+from avlink_jax.training.resilience import cluster
 
 where, last, fsdp, sequence, poisoned = sys.argv[1], *map(int, sys.argv[2:])
 if place := cluster.detect():

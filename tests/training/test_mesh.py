@@ -13,6 +13,7 @@ EIGHT = '''
 import functools, sys
 import jax, numpy as np
 from micro import batch_of, build, frozen_of, micro_config, noise_of, quick_options, random_params
+from tolerance import assert_same_first_step
 from avlink_jax.build import example_shapes
 from avlink_jax.sampling import sampler, windows
 from avlink_jax.training import sharding, step as training
@@ -53,9 +54,12 @@ alone = on(1, 1, 1, devices=jax.devices()[:1])
 moved = [abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (alone[0].params, params)))]
 assert min(moved) > 1e-4  # all of it was trained
 assert abs(alone[2]['audio'] - noise['audio']).max() > 1  # and something made
+tokens = 8 * (24 + 13)
 for shape in eval(sys.argv[1]):
-  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(on(*shape)), jax.tree.leaves(alone),
-                          strict=True):
+  meshed = on(*shape)
+  assert_same_first_step(meshed[0], alone[0], config.train, tokens)
+  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(meshed[1:]),
+                          jax.tree.leaves(alone[1:]), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=jax.tree_util.keystr(path))
   print(shape)
 '''
