@@ -72,7 +72,7 @@ def test_each_distinct_caption_is_embedded_once(tmp_path, t5, monkeypatch):
 
 
 def test_captions_are_found_across_many_files(tmp_path, t5, monkeypatch):
-  monkeypatch.setattr(embeddings, 'CAPTIONS', 3)
+  monkeypatch.setattr(embeddings, 'CAPTIONS_PER_FILE', 3)
   folder = prepared(tmp_path / 'r', t5)
   files = records.read_about(folder)['text']['files']
   assert files >= 3

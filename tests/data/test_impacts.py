@@ -58,7 +58,7 @@ def test_a_clip_has_the_shapes_and_types_of_the_contract(source):
 
 
 def test_a_clip_is_the_same_in_another_process_and_in_any_order(source):
-  code = ('import sys; sys.path.insert(0, "tests"); import test_impacts as t;'
+  code = ('import sys; sys.path.insert(0, "tests/data"); import test_impacts as t;'
           's = t.Impacts("test"); print(*[t.fingerprint(s.load(i)) for i in (7, 3, 4095)])')
   other = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
   assert other.stdout.split() == [fingerprint(source.load(i)) for i in (7, 3, 4095)]

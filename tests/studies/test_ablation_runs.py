@@ -235,7 +235,7 @@ def test_results_of_other_settings_are_not_mixed(tmp_path):
 def fake(monkeypatch):
   """Jobs are Python programs of one line, given as their arguments."""
   monkeypatch.setattr(jobs, 'COMMAND', (sys.executable, '-c'))
-  monkeypatch.setattr(jobs, 'SAID_EVERY', 0.0)
+  monkeypatch.setattr(jobs, 'PROGRESS_EVERY', 0.0)
 
 
 def test_what_fails_stops_only_what_waits_for_it(fake, tmp_path, capsys):
