@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+from clicks import RATE, TIMES, clicks, moves, write
 
 from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
@@ -15,28 +15,7 @@ from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.metrics import onset
 from avlink_jax.samples.folder import write_sample
 
-RATE = 16000
 REAL_CLIPS = Path(__file__).resolve().parents[3] / 'shared' / 'clips'
-TIMES = {'a': [0.5, 1.3, 2.2], 'b': [0.9, 1.8], 'c': [0.3, 0.75, 1.6, 2.5], 'd': [1.05, 2.0]}
-
-
-def clicks(times, duration=3.0, late=0.0):
-  rng = np.random.default_rng(0)
-  wave = np.zeros(int(duration * RATE), np.float32)
-  burst = 0.7 * np.exp(-np.arange(1600) / RATE * 60) * rng.uniform(-1, 1, 1600)
-  for time in times:
-    at = int((time + late) * RATE)
-    wave[at:at + 1600] += burst[:max(0, len(wave) - at)]
-  return wave
-
-
-def write(folder, sounds, manifest=None):
-  folder.mkdir(parents=True, exist_ok=True)
-  for name, wave in sounds.items():
-    soundfile.write(folder / f'{name}.wav', wave, RATE, subtype='FLOAT')
-  if manifest is not None:
-    (folder / 'manifest.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in manifest))
-  return folder
 
 
 def means(result, prefix='onset_'):
@@ -234,15 +213,6 @@ def test_real_clips_score_exactly_one_against_themselves(tmp_path):
 
 
 # -- pictures
-
-def moves(times, duration=3.0, fps=12):
-  """Frames that stand still, and leap between the two frames around each time."""
-  y, x = np.mgrid[:72, :200]
-  scene = np.stack([128 + 100 * np.sin(x / a) * np.sin(y / b)
-                    for a, b in ((5, 7), (6, 4), (9, 5))], -1).astype(np.uint8)
-  leaps = [sum(time * fps < n for time in times) for n in range(int(duration * fps))]
-  return np.stack([scene[:, 3 * n:3 * n + 128] for n in leaps])
-
 
 def write_moving(folder, times_of, sounds=None, events=False, **options):
   for name, times in times_of.items():

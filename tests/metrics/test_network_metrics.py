@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from test_evaluate import clicks, moves
+from clicks import clicks, moves
 
 from avlink_jax import evaluate as evaluation
 from avlink_jax.data.media import mux
