@@ -145,7 +145,7 @@ def test_reading_needs_no_tensorflow(tmp_path, clip_bytes):
   build(tmp_path, {'train': [example_of('a', clip_bytes)]})
   code = f'''
     import sys
-    from avlink_jax.data.datasets.source import TfdsSource
+    from avlink_jax.data.sources.tfds import TfdsSource
     source = TfdsSource('made', 'train', {str(tmp_path)!r}, height=36, width=64, sample_rate=16000)
     assert source.load(0).audio.any()
     assert 'tensorflow' not in sys.modules
