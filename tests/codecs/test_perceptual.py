@@ -6,27 +6,13 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from vgg import tensors
 
 from avlink_jax.codecs import perceptual
 from avlink_jax.codecs.mel import MelSpec, log_mel, normalise
 from avlink_jax.codecs.perceptual import TAPS, VGG
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.errors import UserError
-
-
-@functools.cache
-def tensors():
-  """Weights of VGG16 and of LPIPS's heads under their torch names, random."""
-  rng, found, before = np.random.default_rng(0), {}, 3
-  for index, channels in VGG:
-    scale = (2 / (9 * before)) ** 0.5
-    found[f'features.{index}.weight'] = scale * rng.standard_normal(
-        (channels, before, 3, 3), np.float32)
-    found[f'features.{index}.bias'] = 0.1 * rng.standard_normal(channels, np.float32)
-    before = channels
-  for k, tap in enumerate(TAPS):
-    found[f'lin{k}.model.1.weight'] = rng.random((1, dict(VGG)[tap], 1, 1), np.float32)
-  return found
 
 
 def images(seed=0, size=(2, 36, 32, 1)):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from made_clips import make_avi, make_clip, steady
 from micro import build, micro_config
 
+from avlink_jax.codecs.pixels import Pixels
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
@@ -26,7 +27,7 @@ from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import limits, mux
 from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder
 from avlink_jax.errors import MediaError, UserError
-from avlink_jax.sample import own_clips
+from avlink_jax.sampling.inputs import own_clips, read_prompts
 from tests.benchmarks import damaged as benchmark
 
 RATE = 16000
@@ -216,13 +217,13 @@ class Source:
 
 
 def examples_of(source, max_broken=0.5):
-  return pipeline.Examples(source, Layout(0.5, 6.0, 4, 8), ('video',), 1 << 20, 0.1, max_broken)
+  return pipeline.Examples(source, Layout(0.5, 6.0, 4, 8), (Pixels('video', 6.0),), 1 << 20,
+                           0.1, max_broken)
 
 
 def drawn(examples, steps, batch_size=2):
   return list(pipeline.train_batches(
-      examples, lambda prompts: np.zeros(len(prompts)), seed=0, batch_size=batch_size,
-      first_step=0, last_step=steps))
+      examples, {}, seed=0, batch_size=batch_size, first_step=0, last_step=steps))
 
 
 def test_above_the_share_of_broken_clips_the_run_stops_and_says_which():
@@ -307,13 +308,12 @@ def test_features_that_claim_to_be_huge_are_refused(tmp_path, monkeypatch):
 
 
 def test_prompts_of_megabytes_are_told(tmp_path):
-  from avlink_jax.codecs.text import WordEncoder
-  from avlink_jax.sample import read_prompts
+  task = build(micro_config('t2a'))[1]
   with pytest.raises(UserError, match='10,485,760 signs'):
-    read_prompts('x' * (10 << 20), WordEncoder())
+    read_prompts('x' * (10 << 20), task)
   (tmp_path / 'said.txt').write_text(json.dumps(['y' * 20_000]))
   with pytest.raises(UserError, match='give at most 10,000'):
-    read_prompts(str(tmp_path / 'said.txt'), WordEncoder())
+    read_prompts(str(tmp_path / 'said.txt'), task)
 
 
 def test_a_given_file_of_a_clip_that_cannot_be_decoded_leaves_no_output(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from made_clips import make_clip, steady
 from micro import build, micro_config
 
+from avlink_jax.codecs.pixels import Pixels
 from avlink_jax.data import batch as batches
 from avlink_jax.data import clip as clips
 from avlink_jax.data import pipeline
@@ -20,6 +21,7 @@ from avlink_jax.data.sources.tfds import TfdsSource
 from avlink_jax.errors import UserError
 from configs import common
 
+READERS = (Pixels('video', 24.0),)
 LAYOUT = Layout(9 / 24, 24.0, 36, 64, crop=(12, 24), clip_seconds=3.0)
 
 
@@ -34,17 +36,13 @@ def config_of(source='impacts', **changes):
   return config
 
 
-def prepare(prompts):
-  return np.array([len(prompt) for prompt in prompts])
-
-
 def examples_of(source, layout=LAYOUT, cache=1 << 24):
-  return pipeline.Examples(source, layout, ('video',), cache, 0.3, 0.5)
+  return pipeline.Examples(source, layout, READERS, cache, 0.3, 0.5)
 
 
 def drawn(source, steps=4, first=0, rows=None, layout=LAYOUT, cache=1 << 24):
-  return list(pipeline.train_batches(examples_of(source, layout, cache), prepare, seed=2,
-                                     batch_size=4, first_step=first, last_step=steps, rows=rows))
+  return list(pipeline.train_batches(examples_of(source, layout, cache), {}, seed=2, batch_size=4,
+                                     first_step=first, last_step=steps, rows=rows))
 
 
 def small_world():
@@ -71,7 +69,8 @@ def test_an_example_is_cut_out_of_the_whole_clip_at_a_place_of_its_own():
       rng = np.random.default_rng(seed)
       start = rng.uniform(0, 3.0 - 9 / 24)
       top, left = rng.integers(36 - 12 + 1), rng.integers(64 - 24 + 1)
-      whole = batches.example(source.load(index), start, Layout(9 / 24, 24.0, 36, 64), ('video',))
+      whole = batches.example(
+          source.load(index), start, Layout(9 / 24, 24.0, 36, 64), READERS)
       np.testing.assert_array_equal(batch['video'][slot],
                                     whole['video'][:, top:top + 12, left:left + 24])
       np.testing.assert_allclose(meta.events[slot], source.scene(index).events - start)
@@ -113,7 +112,7 @@ def test_without_a_crop_batches_are_what_they_were():
       index, seed = order[4 * step + slot]
       start = np.random.default_rng(seed).uniform(0.0, 1.5)
       np.testing.assert_array_equal(
-          batch['video'][slot], batches.picture(source.load(index), start, layout)[0])
+          batch['video'][slot], batches.video(source.load(index), start, layout)[0])
 
 
 def test_whole_pictures_may_come_in_parts_of_time_alone():
@@ -141,7 +140,7 @@ def test_a_batch_has_the_shapes_that_programs_are_compiled_for():
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   (batch, _), = pipeline.train_batches(examples, models.prepare, seed=0, batch_size=4,
                                        first_step=0, last_step=1)
-  shapes = batches.shapes(4, task.reads, models.layout.example, models.modalities['audio'].text)
+  shapes = batches.shapes(4, task.readers, models.layout.example, models.texts)
   assert batch.keys() == shapes.keys()
   for name in ('video', 'video_mask'):
     assert (batch[name].shape, batch[name].dtype) == (shapes[name].shape, shapes[name].dtype)
@@ -178,7 +177,7 @@ def test_a_file_that_is_too_short_is_replaced_and_told(folder):
 def test_a_file_shorter_than_an_example_is_padded_and_masked(folder):
   layout = Layout(0.5, 24.0, 36, 64, crop=(12, 24), clip_seconds=3.0)
   source = Folder(folder, height=36, width=64, sample_rate=16000)
-  made, *_ = pipeline.Examples(source, layout, ('video',), 1 << 20, 0.1, 0.5)(
+  made, *_ = pipeline.Examples(source, layout, READERS, 1 << 20, 0.1, 0.5)(
       3, np.random.default_rng(0))
   np.testing.assert_array_equal(made['video_mask'], np.arange(12) / 24 < 0.25)
   np.testing.assert_array_equal(made['video'][6:], np.repeat(made['video'][5:6], 6, 0))

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 from micro import build, frozen_of, micro_config, quick_jit
 
+from avlink_jax.codecs.pixels import Pixels
 from avlink_jax.data import batch as batches
 from avlink_jax.data import pipeline
 from avlink_jax.data.clip import Clip
@@ -59,6 +60,7 @@ def test_records_give_the_examples_of_their_source(folder):
   prepared, layout = opened(folder)
   raw, _ = opened('impacts')
   assert len(prepared) == len(raw) == 6
+  readers = build(config_of())[1].readers
   by_id = {raw.load(i).id: raw.load(i) for i in range(6)}
   for i in range(6):
     clip = prepared.load(i)
@@ -66,7 +68,7 @@ def test_records_give_the_examples_of_their_source(folder):
     assert prepared.name(i) == clip.id
     assert (clip.audio_caption, clip.video_caption) == (truth.audio_caption, truth.video_caption)
     np.testing.assert_array_equal(clip.events, truth.events)
-    ours, theirs = (batches.example(c, 0.0, layout, ('audio', 'video')) for c in (clip, truth))
+    ours, theirs = (batches.example(c, 0.0, layout, readers) for c in (clip, truth))
     np.testing.assert_array_equal(ours['video'], theirs['video'])
     np.testing.assert_array_equal(ours['video_mask'], theirs['video_mask'])
     np.testing.assert_array_equal(ours['audio_mask'], theirs['audio_mask'])
@@ -77,13 +79,13 @@ def test_the_step_sees_one_layout_either_way_and_the_same_latents(tmp_path, code
   """Latents made beforehand are those that the step would have made of the sound."""
   config = config_of('v2a')
   models, task = build(config)
-  tree = convert.load_codec(codec, models.layout).tree
+  tree = convert.load_codec(codec).weights
   made(tmp_path / 'r', f'--codec={codec}', '--splits=train,test', limit=2)
   batch = {}
   for source in ('impacts', str(tmp_path / 'r')):
     config.data.update(source=source, impacts_clips=2)
     opened = pipeline.open_source(config, models.layout, 'train', task.reads)
-    pipeline.check_codec(opened, models.modalities['audio'].codec.vae, tree)
+    pipeline.check_codec(opened, models.modalities['audio'].codec, tree)
     examples = pipeline.make_examples(opened, models.layout, task.readers, config.data)
     batch[source], _ = pipeline.first_batch(examples, models.prepare, 2)
   raw, prepared = batch.values()
@@ -100,13 +102,14 @@ def test_the_step_sees_one_layout_either_way_and_the_same_latents(tmp_path, code
 def test_training_on_latents_of_another_codec_is_refused_in_one_line(tmp_path, codec):
   made(tmp_path / 'r', f'--codec={codec}', '--splits=train', limit=2)
   source, layout = opened(tmp_path / 'r')
-  codec = convert.load_codec(codec, layout)
-  pipeline.check_codec(source, codec.model, codec.tree)
-  other = {**codec.tree, 'std': codec.tree['std'] * 1.001}
+  codec = convert.load_codec(codec)
+  pipeline.check_codec(source, codec.codec, codec.weights)
+  other = {**codec.weights, 'std': codec.weights['std'] * 1.001}
   with pytest.raises(UserError, match='of another codec .*safetensors, [0-9a-f]{8}.*prepare'):
-    pipeline.check_codec(source, codec.model, other)
+    pipeline.check_codec(source, codec.codec, other)
   with pytest.raises(UserError, match='latents of another codec'):
-    pipeline.check_codec(source, dataclasses.replace(codec.model, centre=-7.0), codec.tree)
+    vae = dataclasses.replace(codec.codec.vae, centre=-7.0)
+    pipeline.check_codec(source, dataclasses.replace(codec.codec, vae=vae), codec.weights)
 
 
 def test_what_needs_sound_does_not_take_latents(tmp_path, codec):
@@ -187,7 +190,7 @@ def test_a_damaged_record_is_replaced_and_counted(folder, tmp_path):
   source, layout = opened(there)
   with pytest.raises(MediaError, match='damaged record'):
     source.load(0)
-  examples = pipeline.make_examples(source, layout, ('video',), config_of().data)
+  examples = pipeline.make_examples(source, layout, (Pixels('video', 6.0),), config_of().data)
   _, id, _, skipped = examples(0)
   assert id == source.load(1).id and len(skipped) == 1 and 'damaged' in skipped[0][1]
 

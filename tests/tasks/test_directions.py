@@ -1,5 +1,6 @@
 """Which way each example goes, what that means for the flow times, and both ways in one model."""
 
+import dataclasses
 import functools
 import types
 
@@ -31,7 +32,7 @@ class Drawing(tasks.FlowTask):
     return jnp.ones((SIZE, 1), bool)
 
   def encode(self, towers, name, prepared):
-    return prepared, None
+    return dict(text=prepared, text_mask=None)
 
   def velocity(self, params, frozen, inputs, features=None):
     self.models.seen.append({name: (i.t, i.text) for name, i in inputs.items()})
@@ -50,7 +51,9 @@ def drawn(task, *changes):
   """{name: (t (SIZE,), whether its prompt was kept (SIZE,))} of one training step."""
   config = micro_config(task, **(LAW | dict(changes)))
   stage = types.SimpleNamespace(  # what of models.Models drawing needs
-      towers=build(config)[0].towers, link='a link', text=Words(), seen=[])
+      modalities={name: dataclasses.replace(modality, text=Words())
+                  for name, modality in build(config)[0].modalities.items()},
+      link='a link', seen=[])
   drawing = Drawing(stage, config)
   said = Words().prepare(['words'] * SIZE)
   batch = {'audio_mask': np.ones((SIZE, 1)), 'audio_text': said, 'video_text': said}

@@ -94,7 +94,7 @@ def test_its_grid_is_that_of_the_base_model():
   config.text.encoder = 'words'  # whose weights nobody needs
   paper = model_builder.build(config)
   assert example_shapes(paper)['video'] == (31, 36, 64, config.video_codec.latent_channels)
-  assert example_shapes(paper)['low'] == (31, 36, 64, 3)
+  assert tasks.make(config, paper).guide.shape == (31, 36, 64, 3)
   tower, base_tower = (model_builder.build(c).towers['video'] for c in (config, t2v_paper()))
   assert (tower.rate, tower.patch, tower.guide) == (base_tower.rate, base_tower.patch, 3)
 
@@ -112,7 +112,7 @@ def test_at_first_it_is_the_base_model_that_looks_at_the_small_video(tmp_path, c
   wide, params = task.models.towers['video'], begun(tmp_path).params
   assert 'widened by inputs of zero weight: dit/embed/patch/kernel' in capsys.readouterr().err
   rng = np.random.default_rng(0)
-  low = rng.standard_normal((2, *example_shapes(task.models)['low']), np.float32)
+  low = rng.standard_normal((2, *task.guide.shape), np.float32)
   text = task.models.modalities['audio'].text.encode(given['text'], batch['video_text'])
   seen = np.array([0.3, 0.9], np.float32)
   mask = task.mask(batch, 'video')

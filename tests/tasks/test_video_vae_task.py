@@ -12,7 +12,7 @@ import safetensors.numpy
 from absl.testing import flagsaver
 from micro import build, micro_config, plain_jit, random_like, random_params
 from runs import quickly_compiled
-from test_perceptual import tensors
+from vgg import tensors
 
 from avlink_jax.codecs import lfq
 from avlink_jax.codecs.patchgan import PatchGAN3D

@@ -29,7 +29,8 @@ def micro_task(**changes):
   config.vocoder.update(changes)
   config.train.update(warmup_steps=1, decay_steps=0, learning_rate=5e-3)
   # All that the task asks of the models is which mels they are.
-  return vocoder.VocoderTask(types.SimpleNamespace(layout=types.SimpleNamespace(mel=SPEC)), config)
+  audio = types.SimpleNamespace(codec=types.SimpleNamespace(spec=SPEC))
+  return vocoder.VocoderTask(types.SimpleNamespace(modalities={'audio': audio}), config)
 
 
 def waves(size=3, samples=4000, seed=0):
