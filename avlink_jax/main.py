@@ -60,7 +60,7 @@ def check_folders():
 
 
 def meet():
-  """Meets the other processes of the run, as far as there are any; gives the RollCall or None."""
+  """Meets the other processes of the run, as far as there are any; gives the Rendezvous or None."""
   if DISTRIBUTED.value is False or MODE.value not in ('train', 'sample'):
     return None
   place = cluster.detect()
@@ -120,24 +120,24 @@ def parse(argv):
 def main(argv=None):
   """Exit status: 0 done, 2 a mistake of the user's, 70 others are gone or never came, 75 preempted
   and saved; told in one line on stderr. (70 also a hang: training/resilience/watchdog.py.)"""
-  roll_call, status = None, 1
+  rendezvous, status = None, 1
   try:
     parse(argv or sys.argv)
     check_folders()
-    roll_call = meet()
+    rendezvous = meet()
     run()
     status = 0
   except (UserError, MediaError, Lost, Preempted) as error:
     status = {Lost: LOST, Preempted: PREEMPTED}.get(type(error), MISTAKE)
     print(f'avlink_jax: {error}', file=sys.stderr)
   except BaseException:
-    if roll_call is None:
+    if rendezvous is None:
       raise
-    roll_call.listen()
+    rendezvous.wait_for_cause()
     traceback.print_exc()
   finally:  # whatever it was, such as a terminal that is gone, the others are not left waiting
-    if roll_call is not None:
-      roll_call.leave(status)
+    if rendezvous is not None:
+      rendezvous.leave(status)
   return status
 
 
