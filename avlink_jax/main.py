@@ -68,7 +68,7 @@ def workdir_of(config):
 
 
 def meet():
-  """Meets the other processes of the run, as far as there are any; gives the RollCall or None."""
+  """Meets the other processes of the run, as far as there are any; gives the Rendezvous or None."""
   if DISTRIBUTED.value is False or MODE.value not in ('train', 'sample'):
     return None
   place = cluster.detect()
@@ -165,7 +165,7 @@ def check_keys(given, argv):
 def main(argv=None):
   """Exit status: 0 done, 2 a mistake of the user's, 70 others are gone or never came, 75 preempted
   and saved; told in one line on stderr. (70 also a hang: training/resilience/watchdog.py.)"""
-  argv, roll_call, status = argv or sys.argv, None, 1
+  argv, rendezvous, status = argv or sys.argv, None, 1
   try:
     if {'-h', '-help', '--help'} & set(argv):
       _, given = config_given(argv)
@@ -173,7 +173,7 @@ def main(argv=None):
       return 0
     parse(argv)
     check_folders()
-    roll_call = meet()
+    rendezvous = meet()
     run()
     status = 0
   except (UserError, MediaError, Lost, Preempted) as error:
@@ -182,13 +182,13 @@ def main(argv=None):
       print(help.page(), end='\n\n', file=sys.stderr)
     print(f'avlink_jax: {error}', file=sys.stderr)
   except BaseException:
-    if roll_call is None:
+    if rendezvous is None:
       raise
-    roll_call.listen()
+    rendezvous.wait_for_cause()
     traceback.print_exc()
   finally:  # whatever it was, such as a terminal that is gone, the others are not left waiting
-    if roll_call is not None:
-      roll_call.leave(status)
+    if rendezvous is not None:
+      rendezvous.leave(status)
   return status
 
 

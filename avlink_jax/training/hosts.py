@@ -7,18 +7,18 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from avlink_jax.errors import UserError
-from avlink_jax.training.resilience.rendezvous import RollCall
+from avlink_jax.training.resilience.rendezvous import Rendezvous
 
 
 def connect(config, place=None):
   """Makes this process one of several: the one that `place` says (cluster.detect), or where nothing
   was detected the one that JAX makes of what it knows of clusters (Kubernetes' interface, …).
 
-  To be called before anything is computed. Gives the RollCall, None without a place. Raises
+  To be called before anything is computed. Gives the Rendezvous, None without a place. Raises
   UserError where nothing says who the others are, and Lost where one of them does not come within
   `config.join_seconds`.
   """
-  roll_call = place and RollCall(place, config.join_seconds, config.heartbeat_seconds)
+  rendezvous = place and Rendezvous(place, config.join_seconds, config.heartbeat_seconds)
   told = {} if place is None else dict(
       coordinator_address=place.address, num_processes=place.count, process_id=place.process,
       local_device_ids=place.devices, cluster_detection_method='deactivate')
@@ -34,7 +34,7 @@ def connect(config, place=None):
     raise UserError(f'--distributed: {error} Outside of a known cluster set '
                     'JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and '
                     'JAX_PROCESS_ID') from None
-  return roll_call
+  return rendezvous
 
 
 def gather(tree):

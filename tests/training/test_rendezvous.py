@@ -16,17 +16,17 @@ import json, os, signal, sys, time
 from avlink_jax.errors import LOST, MISTAKE, Lost, UserError
 from avlink_jax.training.resilience import cluster, rendezvous
 rendezvous.socket.gethostname = lambda: 'host' + sys.argv[1]
-place = cluster.Place('by hand', sys.argv[2], int(sys.argv[3]), int(sys.argv[1]),
+place = cluster.Place(sys.argv[2], int(sys.argv[3]), int(sys.argv[1]),
                       tuple(json.loads(sys.argv[5])))
 try:
-  call = rendezvous.RollCall(place, float(sys.argv[4]), 100)
+  met = rendezvous.Rendezvous(place, float(sys.argv[4]), 100)
 except (Lost, UserError) as error:
   sys.exit(print('refused:', error) or (LOST if isinstance(error, Lost) else MISTAKE))
 print('all here', flush=True)
 for line in sys.stdin:
   if line == 'die\\n':
     os.kill(os.getpid(), signal.SIGKILL)
-  call.leave(int(line))
+  met.leave(int(line))
   sys.exit()
 time.sleep(600)
 '''

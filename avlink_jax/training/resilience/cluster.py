@@ -1,30 +1,30 @@
-"""Which of several processes this one is, by what launchers write into the environment.
+"""Which of several processes this one is, before they meet (rendezvous.py).
 
-The variables are those that jax.distributed goes by as well. They are read here since who is
-missing has to be told before that has begun, and since its reading of two of them is not ours: on
-Slurm it takes the tasks of the allocation for those of the step, so that a shell in an allocation
-of eight waits for seven others; and it gives each task the GPU of its number, even where the task
-is alone on its host or was given one GPU of its own.
+JAX detects clusters by itself, and of TPU machines it is JAX that is asked. Two others are read
+here, for who trains on several GPUs:
+
+Slurm. JAX takes the tasks of the allocation for those of the step, so that a shell in an allocation
+of eight waits for seven others.
+Open MPI. From release 5 on JAX needs mpi4py, though the variables say all but the address.
+
+And with both JAX gives each process the GPU of its number, even where the process is alone on its
+host or was given one GPU of its own.
 """
 
-import importlib.util
 import os
-import pathlib
 import re
 import typing
-import urllib.error
-import urllib.request
 
-from avlink_jax.errors import UserError
+from avlink_jax.errors import Lost, UserError
 
-TPU_PORT, METADATA = 8482, 'http://metadata.google.internal/computeMetadata/v1/instance/attributes/'
+DNS_SECONDS = 300  # that the first process's host may take to have a name
+BY_HAND = 'JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID'
 
 
 class Place(typing.NamedTuple):
-  """Process `process` of `count`. `address`: HOST:PORT at which process 0 awaits the others. `by`:
-  what said so. `names`: of each process's host, as far as known. `devices`: which of the host's
-  GPUs are this process's; None: all that it sees."""
-  by: str
+  """Process `process` of `count`. `address`: HOST:PORT at which process 0 awaits the others.
+  `names`: of each process's host, as far as known. `devices`: which of the host's GPUs are this
+  process's; None: all that it sees."""
   address: str
   count: int
   process: int
@@ -37,128 +37,91 @@ class Place(typing.NamedTuple):
     return f'process {process}' + (f' ({host})' if host else '')
 
 
-def detect(environ=os.environ, metadata=None):
+def detect():
   """The Place of this process, None where it is alone.
 
-  JAX_NUM_PROCESSES comes first, then Open MPI (which may run inside of Slurm), Slurm, GKE and
-  Cloud TPU. `metadata`: key -> text, of a Cloud TPU machine (default: asked over HTTP where this is
-  one). Raises UserError where something says that there are several and not how to meet.
+  JAX_NUM_PROCESSES comes first, then Open MPI (which may run inside of Slurm), Slurm and TPUs.
+  Raises UserError where something says that there are several and not how to meet, and Lost where
+  a name of the first host is not known in time.
   """
-  for find in (by_hand, open_mpi, slurm, gke):
-    if place := find(environ):
-      return place
-  metadata = metadata or (ask if is_tpu_machine(environ) else None)
-  return metadata and cloud_tpu(environ, metadata)
+  return by_hand() or open_mpi() or slurm() or tpu()
 
 
-def by_hand(environ):
-  """JAX's own three variables."""
-  count = number(environ, 'JAX_NUM_PROCESSES')
+def by_hand():
+  """JAX's own three variables; JAX_LOCAL_DEVICE_IDS it reads itself."""
+  count = number('JAX_NUM_PROCESSES')
   if not count or count == 1:
     return None
-  address, process = environ.get('JAX_COORDINATOR_ADDRESS'), number(environ, 'JAX_PROCESS_ID')
+  address, process = os.environ.get('JAX_COORDINATOR_ADDRESS'), number('JAX_PROCESS_ID')
   if process is None or not re.fullmatch(r'.+:\d+', address or '') or process >= count:
     raise UserError(f'JAX_NUM_PROCESSES={count}: JAX_COORDINATOR_ADDRESS=HOST:PORT and '
                     f'JAX_PROCESS_ID, below {count}, are needed as well')
-  # JAX reads JAX_LOCAL_DEVICE_IDS itself
-  return Place('JAX_NUM_PROCESSES', address, count, process)
+  return Place(address, count, process)
 
 
-def open_mpi(environ):
-  """What mpirun says. Releases from 5 on do not tell where the launcher is."""
-  count = number(environ, 'OMPI_COMM_WORLD_SIZE')
+def open_mpi():
+  """What mpirun says."""
+  count = number('OMPI_COMM_WORLD_SIZE')
   if not count or count == 1:
     return None
-  process, local = (number(environ, f'OMPI_COMM_WORLD_{name}') for name in ('RANK', 'LOCAL_RANK'))
-  here = number(environ, 'OMPI_COMM_WORLD_LOCAL_SIZE') or 1
-  uri = environ.get('OMPI_MCA_orte_hnp_uri', '')
-  job = number(environ, 'SLURM_JOB_ID') or int(re.match(r'\d*', uri)[0] or 0) >> 12
-  launcher = re.search(r'tcp6?://\[?([^,\]]+?)[],]|tcp://([^:,]+)', uri)
-  nodes = environ.get('SLURM_JOB_NODELIST', '')
-  if address := environ.get('JAX_COORDINATOR_ADDRESS'):
-    pass
-  elif here == count:
-    address = f'localhost:{port(environ, job)}'
-  elif nodes:
-    address = f'{expand(nodes)[0]}:{port(environ, job)}'
-  elif launcher:
-    host = next(filter(None, launcher.groups()))
-    address = f'{f"[{host}]" if ":" in host else host}:{port(environ, job)}'
-  else:
+  process, local, here = (
+      number(f'OMPI_COMM_WORLD_{name}') for name in ('RANK', 'LOCAL_RANK', 'LOCAL_SIZE'))
+  address = os.environ.get('JAX_COORDINATOR_ADDRESS')
+  if not address and 'OMPI_MCA_orte_hnp_uri' in os.environ:  # releases before 5
+    from jax._src.clusters import OmpiCluster
+    address = OmpiCluster.get_coordinator_address(
+        timeout_secs=DNS_SECONDS, override_coordinator_port=os.environ.get('JAX_COORDINATOR_PORT'))
+  if not address:
     raise UserError('Open MPI does not say where process 0 is: give mpirun '
                     '-x JAX_COORDINATOR_ADDRESS=HOST:PORT, of the host of rank 0')
-  return Place('Open MPI', address, count, process, (), own_device(environ, local, here))
+  return Place(address, count, process, (), own_device(local, here))
 
 
-def slurm(environ):
+def slurm():
   """What srun says of its step (not of the allocation it stands in)."""
-  count, process = (number(environ, f'SLURM_{name}') for name in ('STEP_NUM_TASKS', 'PROCID'))
+  count, process = number('SLURM_STEP_NUM_TASKS'), number('SLURM_PROCID')
   if not count or count == 1 or process is None:
     return None
-  nodes = expand(environ['SLURM_STEP_NODELIST'])
+  nodes = expand(os.environ['SLURM_STEP_NODELIST'])
   tasks = [int(tasks) for tasks, times in re.findall(
-      r'(\d+)(?:\(x(\d+)\))?', environ.get('SLURM_STEP_TASKS_PER_NODE', '')) for _ in
+      r'(\d+)(?:\(x(\d+)\))?', os.environ.get('SLURM_STEP_TASKS_PER_NODE', '')) for _ in
       range(int(times or 1))]
-  in_blocks = environ.get('SLURM_DISTRIBUTION', 'block').startswith('block')
+  in_blocks = os.environ.get('SLURM_DISTRIBUTION', 'block').startswith('block')
   names = [node for node, each in zip(nodes, tasks, strict=False) for _ in range(each)]
-  here = tasks[number(environ, 'SLURM_NODEID') or 0] if tasks else 1
-  address = environ.get('JAX_COORDINATOR_ADDRESS') or (
-      f'{nodes[0]}:{port(environ, number(environ, "SLURM_JOB_ID") or 0)}')
-  return Place('Slurm', address, count, process, tuple(names) if in_blocks else (),
-               own_device(environ, number(environ, 'SLURM_LOCALID') or 0, here))
+  # The same port on all hosts, another one for the next job.
+  port = (os.environ.get('JAX_COORDINATOR_PORT')
+          or 65535 - 2**12 + 1 + (number('SLURM_JOB_ID') or 0) % 2**12)
+  return Place(os.environ.get('JAX_COORDINATOR_ADDRESS') or f'{nodes[0]}:{port}', count, process,
+               tuple(names) if in_blocks else (),
+               own_device(number('SLURM_LOCALID') or 0,
+                          tasks[number('SLURM_NODEID') or 0] if tasks else 1))
 
 
-def gke(environ):
-  """What GKE says in the pods of a TPU slice, or of several."""
-  hosts = environ.get('TPU_PROCESS_ADDRESSES') or environ.get('TPU_WORKER_HOSTNAMES')
-  worker = number(environ, 'TPU_WORKER_ID')
-  return None if not hosts or worker is None else slices('GKE', environ, hosts.split(','), worker)
-
-
-def cloud_tpu(environ, metadata):
-  """What the metadata server of a Cloud TPU machine says."""
-  worker, hosts = metadata('agent-worker-number'), metadata('worker-network-endpoints')
-  if not worker or not hosts:
+def tpu():
+  """What JAX knows of the hosts of a TPU slice, or of several: on GKE, or a Cloud TPU machine."""
+  if 'tpu' not in (os.environ.get('JAX_PLATFORMS') or 'tpu'):
     return None
-  hosts = [host.split(':')[-1] for host in hosts.split(',')]  # HOST, or NAME:ID:IP
-  told = dict(re.findall(r"^\s*(MEGASCALE_\w+)\s*:\s*'?([^'\n]*)'?\s*$", metadata('tpu-env') or '',
-                         re.MULTILINE))
-  return slices('Cloud TPU', {**told, **environ}, hosts, int(worker))
-
-
-def slices(by, environ, hosts, worker):
-  """Place of a `worker` of a slice that has `hosts`, of perhaps several slices of that size."""
-  many, which = (number(environ, f'MEGASCALE_{name}') for name in ('NUM_SLICES', 'SLICE_ID'))
-  many, which = many or 1, which or 0
-  if many * len(hosts) == 1:
-    return None
-  first = environ.get('MEGASCALE_COORDINATOR_ADDRESS', hosts[0]).split(':')[0]
-  names = [''] * (which * len(hosts)) + list(hosts)  # of the other slices none are known
-  return Place(by, f'{first}:{environ.get("JAX_COORDINATOR_PORT", TPU_PORT)}', many * len(hosts),
-               which * len(hosts) + worker, tuple(names))
-
-
-def is_tpu_machine(environ):
-  """Whether it is worth asking a metadata server: nobody else waits for one."""
-  return ('tpu' in environ.get('JAX_PLATFORMS', 'tpu') and 'TPU_SKIP_MDS_QUERY' not in environ
-          and importlib.util.find_spec('libtpu') is not None
-          and (any(pathlib.Path('/dev').glob('accel*'))
-               or any(pathlib.Path('/dev/vfio').glob('[0-9]*'))))
-
-
-def ask(key):
-  """An attribute of this Google Cloud machine, None where it has none."""
-  request = urllib.request.Request(METADATA + key, headers={'Metadata-Flavor': 'Google'})
+  from jax._src.clusters import GceTpuCluster, GkeTpuCluster
   try:
-    with urllib.request.urlopen(request, timeout=5) as answer:
-      return answer.read().decode()
-  except (urllib.error.URLError, TimeoutError):
+    found = next((one for one in (GkeTpuCluster, GceTpuCluster) if one.is_env_present()), None)
+    if found is None or found.get_process_count() == 1:
+      return None
+    address = os.environ.get('JAX_COORDINATOR_ADDRESS') or found.get_coordinator_address(
+        timeout_secs=DNS_SECONDS, override_coordinator_port=os.environ.get('JAX_COORDINATOR_PORT'))
+    count, hosts = found.get_process_count(), found._get_worker_list_in_slice()
+    names = tuple(hosts) if len(hosts) == count else ()  # of other slices none are known
+    return Place(address, count, found.get_process_id(), names)
+  except OSError:  # a TPU without the server that would know of others
     return None
+  except RuntimeError as error:
+    raise Lost(f'process 0 of this TPU slice: {error}') from None
+  except ValueError as error:
+    raise UserError(f'the hosts of this TPU slice: {error}: set {BY_HAND}') from None
 
 
-def number(environ, name):
+def number(name):
   """An integer of the environment, None where it is not set; UserError where it is none."""
-  value = environ.get(name)
+  value = os.environ.get(name)
   if not value:
     return None
   if not value.isdecimal():
@@ -166,15 +129,10 @@ def number(environ, name):
   return int(value)
 
 
-def port(environ, job):
-  """Where process 0 awaits the others: the same on all hosts, another one for the next job."""
-  return environ.get('JAX_COORDINATOR_PORT') or 65535 - 2**12 + 1 + job % 2**12
-
-
-def own_device(environ, local, here):
+def own_device(local, here):
   """The GPU of the `local`-th of `here` processes on a host, as (number,); None: all it sees."""
-  seen = environ.get('CUDA_VISIBLE_DEVICES', '')
-  return None if here == 1 or (seen and ',' not in seen) else (local,)
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+  return None if (here or 1) == 1 or (visible and ',' not in visible) else (local,)
 
 
 def expand(nodes):

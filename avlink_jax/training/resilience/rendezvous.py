@@ -1,11 +1,14 @@
-"""Who is there, before the processes of a run begin, and who is gone, while it goes on.
+"""Where the processes of a run meet before it begins, and notice afterwards that one is gone.
 
-jax.distributed watches as well, but ends a process by abort(), with a page of C++, and does not say
-who never came. So process 0 first listens by itself at the coordinator's address. Each of the
-others says its number and host there and keeps the connection, on which nothing is sent until its
-end: a process that is killed closes it, and a host that vanishes stops answering the kernel's
-probes (which are answered whatever a process is busy with, as a thread of it would not). Once all
-have come the port is free for JAX.
+For who trains on several hosts under a scheduler. jax.distributed watches as well, but ends a
+process by abort(): a page of C++, no exception, status 134 whatever happened. It says of the
+dead one only its number, after the heartbeat's time, and of one that never came nothing at all.
+
+So process 0 first listens by itself at the coordinator's address. Each of the others says its
+number and host there and keeps the connection, on which nothing is sent until its end: a process
+that is killed closes it, and a host that vanishes stops answering the kernel's probes (which are
+answered whatever a process is busy with, as a thread of it would not). Once all have come the port
+is free for JAX.
 """
 
 import contextlib
@@ -19,10 +22,11 @@ import time
 from avlink_jax.errors import LOST, MISTAKE, PREEMPTED, Lost, UserError
 
 FINE = (0, PREEMPTED)  # statuses with which processes end because all of them do
-LINE = 4096  # bytes, at most
+MESSAGE = 4096  # bytes, at most
+GREETING_SECONDS = 5  # in which whoever calls says who it is
 
 
-class RollCall:
+class Rendezvous:
   """All of `place.count` processes (cluster.Place), from the moment on that all have come.
 
   Raises Lost, on those that came, where not all did within `join_seconds`, and UserError where one
@@ -31,138 +35,124 @@ class RollCall:
 
   def __init__(self, place, join_seconds, heartbeat_seconds):
     self._place, self._host, self._leaving = place, socket.gethostname(), threading.Event()
-    self._alive, self._telling = heartbeat_seconds, threading.Lock()
+    self._heartbeat, self._ending = heartbeat_seconds, threading.Lock()
     deadline = time.monotonic() + join_seconds
     if place.process == 0:
-      self._others = self._call(deadline, join_seconds)
+      self._others = self._await_others(deadline, join_seconds)
     else:
-      self._others = {0: self._answer(deadline, join_seconds)}
-    for process, (line, _) in self._others.items():
-      line.settimeout(None)
-      threading.Thread(target=self._listen, args=(process,), daemon=True,
-                       name=f'roll call {process}').start()
+      self._others = {0: self._join_first(deadline, join_seconds)}
+    for process, peer in self._others.items():
+      peer.wait(None)
+      threading.Thread(target=self._watch, args=(process,), daemon=True,
+                       name=f'rendezvous {process}').start()
 
-  def _call(self, deadline, seconds):
-    """Process 0's part: {process: (connection, host)} once all have come."""
+  def _await_others(self, deadline, seconds):
+    """Process 0's part: {process: Peer} once all have come."""
     place, came = self._place, {}
-    port = int(place.address.rpartition(':')[2])
     try:
       both = socket.has_dualstack_ipv6()
-      server = socket.create_server(('', port), backlog=place.count, dualstack_ipv6=both,
-                                    family=socket.AF_INET6 if both else socket.AF_INET)
+      server = socket.create_server(
+          ('', int(place.address.rpartition(':')[2])), backlog=place.count, dualstack_ipv6=both,
+          family=socket.AF_INET6 if both else socket.AF_INET)
     except OSError as error:
       raise Lost(f'process 0 cannot listen at {place.address} ({error.strerror})') from None
     with server:
       # One that died while it waited is none of those that came: it may come again.
-      while len(came := {n: (line, host) for n, (line, host) in came.items()
-                         if not closed(line)}) < place.count - 1:
+      while len(came := {n: peer for n, peer in came.items() if peer.alive()}) < place.count - 1:
         server.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
-          line, _ = server.accept()
+          peer = Peer(server.accept()[0], self._heartbeat)
         except TimeoutError:
-          missing = sorted(set(range(1, place.count)) - set(came))
-          said = ', '.join(place.name(process) for process in missing[:8])
-          more = f' and {len(missing) - 8} more' if len(missing) > 8 else ''
-          self._end(came, Lost(f'{said}{more} of {place.count} did not come within '
-                               f'{seconds:g} s'))
-        came = self._admit(line, came)
-    for line, _ in came.values():
-      send(line, {'go': self._host})
+          self._call_off(came.values(), Lost(
+              f'{self._missing(came)} of {place.count} did not come within {seconds:g} s'))
+        self._admit(peer, came)
+    for peer in came.values():
+      peer.send(go=self._host)
     return came
 
-  def _admit(self, line, came):
-    """`came`, with the process that has just called; strangers are not listened to."""
-    self._keep(line, 5)
-    said = receive(line)
-    if said is None or not isinstance(said.get('process'), int):
-      line.close()
-      return came
-    process, host = said['process'], str(said.get('host'))[:253]
-    if said.get('count') != self._place.count or not 0 < process < self._place.count:
-      self._end({**came, process: (line, host)}, UserError(
-          f'process {process} of {said.get("count")} on {host} came to a run of '
-          f'{self._place.count}: start all with the same count'))
-    if process in came and not closed(came[process][0]):
-      self._end({**came, -1: (line, host)}, UserError(
-          f'two processes say that they are number {process}, on {came[process][1]} and on {host}: '
-          'give each another number'))
-    return {**came, process: (line, host)}
+  def _missing(self, came):
+    missing = [self._place.name(n) for n in range(1, self._place.count) if n not in came]
+    more = f' and {len(missing) - 8} more' if len(missing) > 8 else ''
+    return ', '.join(missing[:8]) + more
 
-  def _end(self, came, error):
+  def _admit(self, peer, came):
+    """Adds the process that has just called to `came`; strangers are not listened to."""
+    peer.wait(GREETING_SECONDS)
+    greeting, count = peer.receive(), self._place.count
+    if greeting is None or not isinstance(process := greeting.get('process'), int):
+      peer.close()
+      return
+    peer.host = str(greeting.get('host'))[:253]
+    if greeting.get('count') != count or not 0 < process < count:
+      self._call_off([*came.values(), peer], UserError(
+          f'process {process} of {greeting.get("count")} on {peer.host} came to a run of {count}: '
+          'start all with the same count'))
+    if process in came and came[process].alive():
+      self._call_off([*came.values(), peer], UserError(
+          f'two processes say that they are number {process}, on {came[process].host} and on '
+          f'{peer.host}: give each another number'))
+    came[process] = peer
+
+  def _call_off(self, peers, error):
     """Tells those that came why there is no run, and raises it."""
-    status = MISTAKE if isinstance(error, UserError) else LOST
-    for line, _ in came.values():
-      send(line, {'end': str(error), 'status': status})
+    for peer in peers:
+      peer.send(end=str(error), status=MISTAKE if isinstance(error, UserError) else LOST)
     raise error
 
-  def _answer(self, deadline, seconds):
-    """Every other process's part: (connection, host) of process 0, once all have come."""
-    host, _, port = self._place.address.rpartition(':')
-    said = None
-    while said is None:
-      left = deadline - time.monotonic()
-      if left <= 0:
-        raise Lost(f'{self._place.name(0)} of {self._place.count} did not answer at '
-                   f'{self._place.address} within {seconds:g} s')
-      try:
-        line = socket.create_connection((host.strip('[]'), int(port)), timeout=min(left, 5))
-        self._keep(line, seconds + 10)  # process 0 speaks at its own deadline, if not before
-        send(line, {'process': self._place.process, 'count': self._place.count,
-                    'host': self._host})
-        said = receive(line)
-      except OSError:
-        pass
-      if said is None:
-        time.sleep(min(0.2, left))
-    if 'end' in said:
-      raise (UserError if said.get('status') == MISTAKE else Lost)(str(said['end']))
-    return line, str(said.get('go'))[:253]
+  def _join_first(self, deadline, seconds):
+    """Every other process's part: process 0 as a Peer, once all have come."""
+    place = self._place
+    host, _, port = place.address.rpartition(':')
+    while (left := deadline - time.monotonic()) > 0:
+      with contextlib.suppress(OSError):
+        peer = Peer(socket.create_connection((host.strip('[]'), int(port)), min(left, 5)),
+                    self._heartbeat)
+        peer.wait(seconds + 10)  # process 0 speaks at its own deadline, if not before
+        peer.send(process=place.process, count=place.count, host=self._host)
+        if answer := peer.receive():
+          if 'end' in answer:
+            raise (UserError if answer.get('status') == MISTAKE else Lost)(str(answer['end']))
+          peer.host = str(answer.get('go'))[:253]
+          return peer
+      time.sleep(min(0.2, left))
+    raise Lost(f'{place.name(0)} of {place.count} did not answer at {place.address} within '
+               f'{seconds:g} s')
 
-  def _keep(self, line, seconds):
-    """Time-outs of a connection: `seconds` for what is said, `heartbeat_seconds` for a sign of
-    life of the other host."""
-    line.settimeout(seconds)
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    every = max(int(self._alive) // 4, 1)
-    for name, value in (('TCP_KEEPIDLE', every), ('TCP_KEEPINTVL', every), ('TCP_KEEPCNT', 3)):
-      if hasattr(socket, name):
-        line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-  def _listen(self, process):
-    """Waits for the other side's end, and ends this process where it was not to be."""
-    line, host = self._others[process]
-    said = receive(line)
+  def _watch(self, process):
+    """Waits for another process's end, and ends this one where it was not to be."""
+    peer = self._others[process]
+    last = peer.receive()
     if self._leaving.is_set():
       return
-    if said is None:
-      self._fail(LOST, f'process {process} on {host} is gone: this run ends')
-    elif 'lost' in said:
-      self._fail(int(said['status']), str(said['lost']))
-    elif said.get('status') not in FINE:
-      self._fail(int(said['status']), f'process {process} on {host} has ended with exit status '
-                                      f'{said["status"]}: this run ends')
+    if last is None:
+      self._end(LOST, f'process {process} on {peer.host} is gone: this run ends')
+    elif 'lost' in last:
+      self._end(int(last['status']), str(last['lost']))
+    elif last.get('status') not in FINE:
+      self._end(int(last['status']), f'process {process} on {peer.host} has ended with exit status '
+                                     f'{last["status"]}: this run ends')
 
-  def _fail(self, status, why):
+  def _end(self, status, why):
     """Ends this process; the first, who alone knows all, tells the others first."""
-    with self._telling:  # held for good
+    with self._ending:  # held for good
       if self._place.process == 0:
-        for line, _ in self._others.values():
-          send(line, {'lost': why, 'status': status})
+        for peer in self._others.values():
+          peer.send(lost=why, status=status)
       with contextlib.suppress(OSError):  # the terminal may be gone as well
         print(f'avlink_jax: {why}', file=sys.stderr, flush=True)
       os._exit(status)  # the main thread may wait, outside of Python, for who is gone
 
-  def listen(self, seconds=10):
-    """Before an error is told: where it comes of another's end, this process ends here, with a
-    line on that, rather than with what a collective made of it."""
+  def wait_for_cause(self, seconds=10):
+    """Before an error is printed: where it comes of another's end, this process ends in here with
+    a line on that, rather than with what a collective made of it."""
     time.sleep(seconds)
 
   def leave(self, status):
     """Tells the others with what status this process ends. Where that is no common end it ends
     here: the way out through JAX waits for all of them."""
     self._leaving.set()
-    for line, _ in self._others.values():
-      send(line, {'status': status})
+    for peer in self._others.values():
+      peer.send(status=status)
     if status not in FINE:
       with contextlib.suppress(OSError):
         sys.stdout.flush()
@@ -170,35 +160,48 @@ class RollCall:
       os._exit(status)
 
 
-def send(line, said):
-  """A JSON object as a line; who does not hear it is gone already."""
-  with contextlib.suppress(OSError):
-    line.sendall(json.dumps(said).encode() + b'\n')
+class Peer:
+  """A connection to another process, on `host`; a message is a JSON object in a line."""
 
+  def __init__(self, connection, heartbeat_seconds):
+    self.host, self._connection = '', connection
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    every = max(int(heartbeat_seconds) // 4, 1)
+    for name, value in (('TCP_KEEPIDLE', every), ('TCP_KEEPINTVL', every), ('TCP_KEEPCNT', 3)):
+      if hasattr(socket, name):
+        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    self._lines = connection.makefile('rb')
 
-def closed(line):
-  """Whether the other side of a connection, on which it has nothing more to say, is gone."""
-  patience = line.gettimeout()
-  line.setblocking(False)
-  try:
-    return not line.recv(1, socket.MSG_PEEK)
-  except BlockingIOError:
-    return False
-  except OSError:
-    return True
-  finally:
-    line.settimeout(patience)
+  def wait(self, seconds):
+    """Sets for how long a message is waited for; None: until it comes."""
+    self._connection.settimeout(seconds)
 
+  def send(self, **message):
+    """Sends a message; who does not hear it is gone already."""
+    with contextlib.suppress(OSError):
+      self._connection.sendall(json.dumps(message).encode() + b'\n')
 
-def receive(line):
-  """The next JSON object; None where the connection ends, or what comes is none."""
-  heard = b''
-  try:
-    while not heard.endswith(b'\n') and len(heard) < LINE:
-      if not (more := line.recv(1)):  # not what comes after the line
-        return None
-      heard += more
-    said = json.loads(heard)
-  except (OSError, ValueError):
-    return None
-  return said if isinstance(said, dict) else None
+  def receive(self):
+    """The next message; None where the connection ends, or what comes is none."""
+    try:
+      message = json.loads(self._lines.readline(MESSAGE))
+    except (OSError, ValueError):
+      return None
+    return message if isinstance(message, dict) else None
+
+  def alive(self):
+    """Whether the other side, which has nothing to say now, is still there."""
+    patience = self._connection.gettimeout()
+    self._connection.setblocking(False)
+    try:
+      return bool(self._connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+      return True
+    except OSError:
+      return False
+    finally:
+      self._connection.settimeout(patience)
+
+  def close(self):
+    self._lines.close()
+    self._connection.close()
