@@ -19,7 +19,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from avlink_jax.model import rope
+from avlink_jax.model.aided_fusion import AidedFusion
 from avlink_jax.model.avlink import segment_lengths
+from avlink_jax.model.patches import grid
+from avlink_jax.model.prediction import DataPrediction
+from avlink_jax.model.wide import Wide
 
 
 def state_dict(tree, prefix=''):
@@ -151,10 +155,10 @@ class Stream(NamedTuple):
 
 
 class Embed(nn.Module):
-  def __init__(self, dit, patch):
+  def __init__(self, dit, hidden, patch):
     super().__init__()
     self.patch = Linear(patch, dit.width)
-    self.wide = MLP(patch, dit.hidden, dit.width) if dit.hidden else None
+    self.wide = MLP(patch, hidden, dit.width) if hidden else None
     self.time = MLP(256, dit.width, dit.width)
     self.text = MLP(dit.text_width, dit.width, dit.width)
 
@@ -166,13 +170,13 @@ class Embed(nn.Module):
 
 
 class Head(nn.Module):
-  def __init__(self, dit, patch):
+  def __init__(self, dit, hidden, patch):
     super().__init__()
     self.modulation, self.out = Linear(dit.width, 2 * dit.width), Linear(dit.width, patch)
-    self.hidden = dit.hidden
-    if dit.hidden:
-      self.seen, self.gate = Linear(patch, dit.hidden), Linear(dit.width, dit.hidden)
-      self.wide, self.wide_out = Linear(dit.width, dit.hidden), Linear(dit.hidden, patch)
+    self.hidden = hidden
+    if hidden:
+      self.seen, self.gate = Linear(patch, hidden), Linear(dit.width, hidden)
+      self.wide, self.wide_out = Linear(dit.width, hidden), Linear(hidden, patch)
 
   def forward(self, tokens, time, patches):
     time = F.silu(time)
@@ -197,13 +201,18 @@ class Rotation(nn.Module):
 
 
 class Tower(nn.Module):
-  """`dit` says what it is made of (avlink_jax.model.dit.DiT), for data of `shape` (T, [H, W])."""
+  """`tower` says what it is made of (avlink_jax.model.dit.DiT, in what wraps it), for data of
+  `shape` (T, [H, W])."""
 
-  def __init__(self, dit, shape):
+  def __init__(self, tower, shape):
     super().__init__()
-    self.dit, self.shape, self.grid = dit, shape, dit.grid(shape)
+    self.predicts_data = isinstance(tower, DataPrediction)
+    if self.predicts_data:
+      self.detail, tower = tower.detail, tower.tower
+    self.hidden, dit = (tower.hidden, tower.tower) if isinstance(tower, Wide) else (0, tower)
+    self.dit, self.shape, self.grid = dit, shape, grid(shape, dit.patch)
     patch = math.prod(dit.patch) * dit.channels
-    self.embed, self.head = Embed(dit, patch), Head(dit, patch)
+    self.embed, self.head = Embed(dit, self.hidden, patch), Head(dit, self.hidden, patch)
     self.blocks = nn.ModuleList(Block(dit.width, dit.heads, dit.mlp) for _ in range(dit.depth))
     positions = np.stack([a.ravel() for a in np.meshgrid(
         *map(np.arange, self.grid), indexing='ij')], axis=-1)
@@ -226,12 +235,12 @@ class Tower(nn.Module):
 
   def end(self, tokens, stream, given):
     """Velocity, shaped as the data."""
-    dit, t = self.dit, given.t.reshape(-1, *[1] * (given.x.ndim - 1))
-    patches = self.patches(given.x.to(tokens.dtype)) if dit.hidden else None
+    t = given.t.reshape(-1, *[1] * (given.x.ndim - 1))
+    patches = self.patches(given.x.to(tokens.dtype)) if self.hidden else None
     out = self.unpatchify(self.head(tokens, stream.time, patches))
-    if dit.prediction == 'velocity':
+    if not self.predicts_data:
       return out
-    gain = t * dit.detail**2 / ((t * dit.detail) ** 2 + (1 - t) ** 2 + 1e-12)
+    gain = t * self.detail**2 / ((t * self.detail) ** 2 + (1 - t) ** 2 + 1e-12)
     x1 = out + gain * (given.x - t * out)
     return (x1 - given.x) / (1 - t.clamp(max=0.95))
 
@@ -259,11 +268,14 @@ class Tower(nn.Module):
 
 
 class FusionBlock(nn.Module):
-  """One of `fusion` (avlink_jax.model.fusion.Fusion) for towers of `widths`."""
+  """One of `fusion` (avlink_jax.model.fusion.Fusion, aided or not) for towers of `widths`."""
 
   def __init__(self, fusion, widths):
     super().__init__()
-    self.width, self.contrast = fusion.width, fusion.contrast
+    self.contrast = 0
+    if isinstance(fusion, AidedFusion):
+      self.contrast, fusion = fusion.contrast, fusion.fusion
+    self.width = fusion.width
     for m, width in enumerate(widths):
       self.add_module(f'modulation_in_{m}', Linear(256 * len(widths), fusion.rank))
       self.add_module(f'modulation_out_{m}', Linear(fusion.rank, 4 * fusion.width + width))
@@ -314,7 +326,7 @@ class Link(nn.Module):
     self.lengths = {n: segment_lengths(towers[n].dit.depth, fusion.blocks, link.placement)
                     for n in names}
     self.places = [math.prod(towers[n].grid[1:]) for n in names]
-    seconds = np.concatenate([towers[n].dit.seconds(towers[n].shape) for n in names])
+    seconds = np.concatenate([towers[n].dit.token_seconds(towers[n].shape) for n in names])
     self.rotation = Rotation(fusion.angles(seconds))
     self.remat = link.remat
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from micro import plain_jit, random_params
-from test_avlink import BOTH, FUSION, LINK, WIDTHS, bare, frozen, inputs, trained
+from test_avlink import BOTH, FUSION, LINK, WIDTHS, bare, frozen, inputs, trained, velocity
 
 from avlink_jax.model.aided_fusion import AidedFusion, raise_changes
 
@@ -50,10 +50,10 @@ def test_nearness_is_where_biases_of_queries_and_keys_begin_and_nothing_else(cro
 def test_the_blocks_hear_changes_louder_and_put_back_what_they_would():
   """At initialisation the gates are shut, whatever the views are; trained, contrast is heard."""
   aided = dataclasses.replace(LINK, fusion=AidedFusion(FUSION, contrast=3.0))
-  run = plain_jit(lambda fusion: aided.velocity(fusion, frozen(), inputs(), BOTH))
+  run = plain_jit(lambda fusion, trees, inputs: aided.velocity(fusion, trees, inputs, BOTH))
   fresh = plain_jit(aided.init)(jax.random.key(0, impl='unsafe_rbg'))
-  begun, made = run(fresh), run(trained())
-  plain = plain_jit(lambda: LINK.velocity(trained(), frozen(), inputs(), BOTH))()
+  begun, made = (run(fusion, frozen(), inputs()) for fusion in (fresh, trained()))
+  plain = velocity()(trained(), inputs())
   for name in BOTH:
     np.testing.assert_array_equal(begun[name], bare(name))
     assert not np.allclose(made[name], plain[name], atol=1e-2)
