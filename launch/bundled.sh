@@ -47,6 +47,7 @@ call() {  # runs a command, or shows it
 }
 
 cd "$root"
+set --  # a script that is sourced without arguments gets ours
 if [ ! "$dry" ]; then source launch/env.sh; fi
 for line in "${WEIGHTS[@]}"; do
   read -r name numbers flags <<< "$line"

@@ -2,8 +2,9 @@
 # Makes the environment, trains video-to-audio at nano scale from the bundled frozen towers, and
 # leaves a gallery of held-out clips with generated sound. Two cores, no GPU, under 15 minutes.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 workdir=${1:-runs/quickstart}
+set --  # a script that is sourced without arguments gets ours
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 python -m avlink_jax.main --config=configs/v2a.py:nano --workdir="$workdir" \
   --config.sample.count=64
 # shellcheck disable=SC2012  # its names are our own

@@ -45,7 +45,8 @@ if [ ! "${SLURM_JOB_ID:-}" ] || [ "${SLURM_JOB_NAME:-}" != "$NAME" ] || [ "$dry"
 fi
 
 # In the job. Each process finds the others by what srun tells it
-# (avlink_jax/training/resilience/cluster.py); where one fails it ends the others itself, when they have said why.
+# (avlink_jax/training/resilience/cluster.py); where one fails it ends the others itself, when they
+# have said why.
 status=0
 call srun --kill-on-bad-exit=0 --cpus-per-task=$((CPUS / tasks)) \
   .venv/bin/python -m avlink_jax.main "$@" || status=$?

@@ -200,3 +200,14 @@ def test_the_jobset_fits_its_slice_and_restarts_all_but_mistakes():
   assert container['args'] == [*FLAGS, '--workdir=/bucket/avlink']
   assert container['resources']['limits'] == {'google.com/tpu': 4}
   assert pod['nodeSelector']['cloud.google.com/gke-tpu-topology'] == '2x2x2'
+
+
+def test_the_quickstart_takes_a_workdir(tmp_path):
+  python, page = tmp_path / 'venv/bin/python', tmp_path / 'run/samples/step_1/index.html'
+  python.parent.mkdir(parents=True)
+  python.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n'
+                    f'mkdir -p {page.parent} && touch {page}\n')
+  python.chmod(0o755)
+  told = said('quickstart.sh', str(tmp_path / 'run'), VENV=str(tmp_path / 'venv'))
+  assert f'--workdir={tmp_path}/run' in (tmp_path / 'calls').read_text()
+  assert told.splitlines()[-1].endswith(str(page))
