@@ -62,10 +62,10 @@ class Models:
     return {name: modality.text.prepare for name, modality in self.modalities.items()}
 
   @property
-  def unread(self):
+  def shapes_only(self):
     """These models with text encoders whose weights nobody reads: for shapes and FLOPs."""
     return dataclasses.replace(self, modalities={
-        name: dataclasses.replace(modality, text=modality.text.unread)
+        name: dataclasses.replace(modality, text=modality.text.shapes_only)
         for name, modality in self.modalities.items()})
 
   @property

@@ -80,7 +80,7 @@ def task_of(config, mesh, **changes):
   config.update(changes)
   platform = mesh.devices.flat[0].platform
   models = model_builder.build(config, precision.of(platform).compute, platform)
-  return tasks.make(config, models.unread)
+  return tasks.make(config, models.shapes_only)
 
 
 def frozen_shapes(task, mesh):

@@ -1,10 +1,9 @@
-"""Causal 3-D convolutions, what they remember from one part of a video to the next, and the
-normalisation that goes with them.
+"""Causal 3-D convolutions that keep state between parts of a video, and the matching normalisation.
 
-A convolution sees no later instant than its own. Before the first one it sees repeats of it, as of
-a past that has always been still: a picture by itself is then coded as a still video is. Run over a
-video in parts, each convolution hands on its last inputs in the variables 'past', and all parts
-together say what the whole would have said.
+An output depends on no later frame than its own. In front of the first frame stand repeats of it,
+as if the past had been still, so a single frame is encoded like a still video. When a video is
+processed in parts, each convolution keeps its last inputs in the variables 'past', and the parts
+together give the same output as the video in one piece.
 """
 
 from typing import Any
@@ -20,33 +19,33 @@ PAST = 'past'  # the collection of variables
 def convolve(x, kernel, strides=(1, 1, 1)):
   """x (B, T, H, W, C) over kernel (t, h, w, C, O): (B, (T − t)/s + 1, H/s, W/s, O).
 
-  Nothing is padded in time. In space zeros are, h − s in all and no fewer behind than before.
+  No padding in time. In space h − s zeros in all, at least as many after as before.
   """
-  around = [((k - s) // 2, (k - s + 1) // 2)
+  padding = [((k - s) // 2, (k - s + 1) // 2)
             for k, s in zip(kernel.shape[1:3], strides[1:], strict=True)]
-  return jax.lax.conv_general_dilated(x, kernel, strides, [(0, 0), *around],
+  return jax.lax.conv_general_dilated(x, kernel, strides, [(0, 0), *padding],
                                       dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'))
 
 
 def convolve_planes(x, kernel, strides=(1, 1, 1)):
-  """`convolve` as a sum of convolutions of pictures, one for each instant of the kernel.
+  """`convolve` as a sum of 2-D convolutions, one for each frame of the kernel.
 
   XLA's 3-D convolutions on a CPU are slow, and their gradients slower: 12 and 6 GFLOP/s on a core
-  on which its 2-D ones do 63. Those have no fast gradient either where they stride, so that each
+  where 2-D ones reach 63. Strided 2-D ones have no fast gradient either, so with stride 2 each
   2 × 2 pixels become channels first.
   """
-  instants, step = kernel.shape[0], strides[0]
-  length = (x.shape[1] - instants) // step + 1
+  frames, step = kernel.shape[0], strides[0]
+  length = (x.shape[1] - frames) // step + 1
   if strides[1] == 2:
     x, kernel = _strided_to_dense(x, kernel)
-    around = 'VALID'
+    padding = 'VALID'
   else:
-    around = 'SAME'
+    padding = 'SAME'
   planes = 0
-  for i in range(instants):
-    seen = x[:, i:i + (length - 1) * step + 1:step]
+  for i in range(frames):
+    inputs = x[:, i:i + (length - 1) * step + 1:step]
     planes += jax.lax.conv_general_dilated(
-        rearrange(seen, 'b t h w c -> (b t) h w c'), kernel[i], (1, 1), around,
+        rearrange(inputs, 'b t h w c -> (b t) h w c'), kernel[i], (1, 1), padding,
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
   return rearrange(planes, '(b t) h w c -> b t h w c', t=length)
 
@@ -55,19 +54,19 @@ def _strided_to_dense(x, kernel):
   """Stride 2 over 3 × 3 pixels as stride 1 over 2 × 2 cells of 2 × 2 pixels each."""
   if kernel.shape[1:3] != (3, 3):
     raise ValueError(f'a kernel that strides is 3 × 3, not {kernel.shape[1:3]}')
-  around = [(0, 2 - size % 2) for size in x.shape[2:4]]
-  x = jnp.pad(x, ((0, 0), (0, 0), *around, (0, 0)))
+  padding = [(0, 2 - size % 2) for size in x.shape[2:4]]
+  x = jnp.pad(x, ((0, 0), (0, 0), *padding, (0, 0)))
   kernel = jnp.pad(kernel, ((0, 0), (0, 1), (0, 1), (0, 0), (0, 0)))
   return (rearrange(x, 'b t (h p) (w q) c -> b t h w (p q c)', p=2, q=2),
           rearrange(kernel, 't (h p) (w q) i o -> t h w (p q i) o', p=2, q=2))
 
 
 class CausalConv(nn.Module):
-  """(B, T, H, W, C) -> (B, T/s, H/s, W/s, features): output n sees the inputs up to the last of
-  its own, s·n + s − 1.
+  """Convolution (B, T, H, W, C) -> (B, T/s, H/s, W/s, features); output n depends on the inputs up
+  to number s·n + s − 1.
 
-  `past`, where it is handed in, holds the inputs before x; where the collection is mutable, those
-  that the next part needs are left there. planes: by `convolve_planes`.
+  The collection 'past', if given, holds the inputs before x; if it is mutable, the inputs that the
+  next part needs are stored there. planes: use `convolve_planes`.
   """
   features: int
   kernel: tuple[int, int, int] = (3, 3, 3)
@@ -92,10 +91,10 @@ class CausalConv(nn.Module):
 
 
 class LocalNorm(nn.Module):
-  """GroupNorm over the channels of a group at one position, none of fewer than 16 channels.
+  """GroupNorm over the channels of a group at one position; a group has at least 16 channels.
 
-  Not over time or the picture, as MAGVIT-v2's is: a mean over those would see what comes later,
-  and what lies outside a tile. (Wan's and others' autoencoders went the same way.)
+  MAGVIT-v2 also averages over time and space; that would include later frames and pixels outside
+  a tile. (Wan's and other autoencoders normalise locally too.)
   """
   affine: bool = True
 

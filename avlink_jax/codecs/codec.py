@@ -1,10 +1,9 @@
-"""The seam of a codec: media of one modality to the data that its tower models, and back.
+"""Interface of a codec, which turns media of one modality into the data its tower models, and back.
 
-A codec is all that a modality's numbers hang on: which medium it reads, how that is laid out in a
-batch, how many data frames a second there are and when each of them is, and how data become
-media again. Pixels (`pixels.py`), the mel with its 1D-VAE and vocoder (`mel_codec.py`), latents of
-video (`video_latents.py`) and features from outside (`feature_codec.py`) are codecs alike. A new
-one is a file with a `build` and a line in KINDS.
+A codec defines which medium is read, its arrays in a batch, the rate and the times of data frames,
+and how data become media again. Pixels (`pixels.py`), the mel with its 1D-VAE and vocoder
+(`mel_codec.py`), latents of video (`video_latents.py`) and external features (`feature_codec.py`)
+are all codecs. To add one, write a file with a function `build` and add a line to KINDS.
 """
 
 import dataclasses
@@ -15,7 +14,7 @@ import numpy as np
 
 from avlink_jax.errors import UserError
 
-KINDS = {  # towers.NAME.codec -> where its `build(name, config, context)` stands
+KINDS = {  # towers.NAME.codec -> module:function of its build(name, config, context)
     'mel_vae': 'avlink_jax.codecs.mel_codec:build',
     'pixels': 'avlink_jax.codecs.pixels:build',
     'video_vae': 'avlink_jax.codecs.video_latents:build',
@@ -25,12 +24,12 @@ KINDS = {  # towers.NAME.codec -> where its `build(name, config, context)` stand
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """What a codec computes in and on.
+  """Precision and platform that a codec computes with.
 
   Attributes:
-    dtype: of activations.
+    dtype: activations' type.
     platform: 'cpu', 'gpu' or 'tpu'; None: this process's.
-    remat: recompute activations for the gradient, where the codec itself is trained.
+    remat: recompute activations for the gradient when the codec itself is trained.
   """
   dtype: object
   platform: str | None = None
@@ -38,19 +37,19 @@ class Context:
 
 
 class Codec:
-  """What every codec has; a subclass says the rest. Shapes are without the batch unless B is named.
+  """Base class of codecs. Shapes are without the batch axis unless B is named.
 
   Attributes:
-    name: of the modality, which begins the names of its arrays in a batch.
-    medium: which medium of a clip it reads: 'audio', 'video' or 'features' (data/batch.py).
-    reads: what a data source has to provide for it (data/batch.py).
-    part: key of its weights in `config.frozen` and in the frozen tree; '' where it has none.
-    noise: stream that a sample's X_0 is drawn from; None: its data are conditions alone, and
-      never noised.
-    channels: of its data, the last axis.
-    rate: data frames a second, on which windows of a long clip are placed.
-    decoded_rate: frames a second of what `decode` gives.
-    sample_rate: Hz of the wave it reads and makes; None where it reads none.
+    name: modality's name, the prefix of its arrays in a batch.
+    medium: medium of a clip that is read: 'audio', 'video' or 'features' (data/batch.py).
+    reads: what a data source must provide (data/batch.py).
+    part: key of its weights in `config.frozen` and in the frozen tree; '' without weights.
+    noise: name of the random stream for a sample's X_0; None: the data only condition and never
+      get noise.
+    channels: size of the data's last axis.
+    rate: data frames a second; windows of a long clip start on this grid.
+    decoded_rate: frames a second of `decode`'s output.
+    sample_rate: Hz of the wave that is read and decoded; None without audio.
   """
   name: str
   medium: str
@@ -73,16 +72,16 @@ class Codec:
 
   @property
   def mask_name(self):
-    """Name in a batch of the mask of what is real: of the medium's frames, not of the data's."""
+    """Name in a batch of the mask over the medium's (not the data's) frames; False is padding."""
     return f'{self.name}_mask'
 
   @property
   def decoder_weights(self):
-    """Arrays besides its `part` that its media are made with."""
+    """Arrays, besides those of `part`, that decoded media depend on."""
     return []
 
   def seconds(self, count):
-    """When each of the first `count` data frames is, from the clip's start: float64 (count,)."""
+    """Times of the first `count` data frames, seconds from the clip's start: float64 (count,)."""
     return np.arange(count) / self.rate
 
   def shape(self, layout):
@@ -90,21 +89,21 @@ class Codec:
     raise TypeError(f'{type(self).__name__} has no shape')
 
   def arrays(self, layout):
-    """{name: (dtype, shape)} of what `read` gives for an example."""
+    """{name: (dtype, shape)} of the arrays that `read` returns for an example."""
     raise TypeError(f'{type(self).__name__} lists no arrays')
 
   def read(self, media, mask, layout):
-    """An example's media and which of it exist, as data/batch.py crops them -> {name: array}, the
-    mask among them."""
+    """Converts an example's media and its mask, as cropped by data/batch.py, to {name: array},
+    including the mask."""
     raise TypeError(f'{type(self).__name__} reads nothing')
 
   def blank(self, seconds, layout):
-    """What a batch holds of an example that is to be generated, of which `seconds` are wanted: the
-    mask alone, {mask_name: bool (T,)}."""
+    """Batch arrays of an example whose first `seconds` are to be generated: only the mask,
+    {mask_name: bool (T,)}."""
     raise TypeError(f'{type(self).__name__} has no mask')
 
   def mask(self, batch):
-    """Which data frames are real, not padding: bool (B, T)."""
+    """Mask of data frames that are not padding: bool (B, T)."""
     return batch[self.mask_name]
 
   def encode(self, weights, batch):
@@ -112,28 +111,28 @@ class Codec:
     raise TypeError(f'{type(self).__name__} encodes nothing')
 
   def decode(self, weights, data):
-    """What of decoding is a program of the device: data (B, T, …) -> (B, T', …) at
-    `decoded_rate`, of windows that are then blended."""
+    """Decodes windows on the device, before they are blended: data (B, T, …) -> (B, T', …) at
+    `decoded_rate`."""
     del weights
     return data
 
   def finish(self, weights, decoded, seconds, layout):
-    """A whole clip's `decoded` (T', …) on the host -> its media, as long as the clip: float32 (S,)
-    or uint8 (N, H, W, 3)."""
+    """Converts a complete clip's `decoded` (T', …) on the host to media of the clip's length:
+    float32 (S,) or uint8 (N, H, W, 3)."""
     raise TypeError(f'{type(self).__name__} makes no media')
 
   def init(self, key):
-    """{'params', 'std'} of a codec with a `part`, for its shapes."""
+    """Fresh {'params', 'std'} of a codec with a `part`."""
     raise TypeError(f'{type(self).__name__} has no weights')
 
   def check(self):
-    """Raises UserError where something that decoding needs is not there."""
+    """Raises UserError if something needed for decoding is missing."""
 
 
 def make(kind, name, config, context):
-  """The codec of the modality `name` that `towers.NAME.codec` calls `kind`, from the whole config.
+  """Codec of the modality `name`, of the `kind` in `towers.NAME.codec`, from the complete config.
 
-  Raises UserError for a kind that there is not.
+  Raises UserError: unknown kind.
   """
   if kind not in KINDS:
     raise UserError(f'towers.{name}.codec={kind!r}: use one of {", ".join(KINDS)}')

@@ -1,4 +1,4 @@
-"""Features from outside (CLIP, CAVP, …) in a modality's place: vectors, given as they are."""
+"""External features (CLIP, CAVP, …) in place of a modality: vectors, passed through unchanged."""
 
 import dataclasses
 
@@ -8,14 +8,14 @@ from avlink_jax.codecs.codec import Codec
 
 
 def build(name, config, context):
-  """Vectors of `towers.NAME.features` numbers, at the frame rate of `config.data`."""
+  """Codec of `towers.NAME.features`-dimensional vectors at the frame rate of `config.data`."""
   del context
   return FeatureCodec(name, config.towers[name].features, config.data.fps)
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureCodec(Codec):
-  """Vectors (F, C) that condition: there is no noise in them, and nothing is decoded."""
+  """Conditioning vectors (F, C): never noised, never decoded."""
   name: str
   channels: int
   rate: float

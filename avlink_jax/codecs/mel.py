@@ -1,9 +1,9 @@
 """Log-mel spectrograms by the recipe of the paper's audio codec (its ref. 27).
 
-On the host (`log_mel`) for data, in JAX (`log_mel_in_jax`) where a gradient has to pass.
+`log_mel` runs on the host, for data; `log_mel_in_jax` is differentiable.
 
 n_fft 1024, periodic Hann window, hop 160 at 16 kHz, magnitude, 64 Slaney mel bins from 0 to
-8000 Hz, natural logarithm floored at 1e-5, no mean or deviation taken out.
+8000 Hz, natural logarithm floored at 1e-5, no standardisation.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ import scipy.fft
 
 @dataclasses.dataclass(frozen=True)
 class MelSpec:
-  """The numbers of the spectrogram. `padding` (samples, reflected at both ends) makes L samples
-  into exactly L/hop frames, frame n centred on sample (n + 1/2)·hop."""
+  """Parameters of the spectrogram. With `padding` (samples, reflected at both ends) L samples give
+  exactly L/hop frames, frame n centred on sample (n + 1/2)·hop."""
   sample_rate: int = 16_000
   n_fft: int = 1024
   hop: int = 160
@@ -33,12 +33,12 @@ class MelSpec:
 
   @property
   def rate(self):
-    """Frames a second."""
+    """Frames per second."""
     return self.sample_rate / self.hop
 
   @property
   def silence(self):
-    """The value of a bin in which there is nothing."""
+    """Value of a bin without energy."""
     return float(np.log(self.floor))
 
   @functools.cached_property
@@ -53,30 +53,30 @@ class MelSpec:
 
 
 def normalise(wave):
-  """Mean out, peak to 0.5 (ref. 27): float32 (S,) -> (S,). Silence stays silence."""
+  """Removes the mean and scales the peak to 0.5 (ref. 27): float32 (S,) -> (S,). Silence stays."""
   wave = wave - wave.mean() if wave.size else wave
   return (0.5 * wave / (np.abs(wave).max(initial=0.0) + 1e-8)).astype(np.float32)
 
 
 def log_mel(wave, spec):
-  """Wave (S,) float32, S ≥ n_fft/2 -> log-mel (S // hop, n_mels) float32."""
+  """Log-mel of a wave: float32 (S,), S ≥ n_fft/2 -> float32 (S // hop, n_mels)."""
   padded = np.pad(wave.astype(np.float32), spec.padding, mode='reflect')
   frames = np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[::spec.hop]
   spectrum = scipy.fft.rfft(frames * spec.window, axis=-1)
-  magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2)  # np.abs guards against overflow, slowly
+  magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2)  # np.abs checks overflow and is slower
   return np.log(np.maximum(magnitude @ spec.filters.T, spec.floor))
 
 
 def frames_in_jax(wave, spec):
   """Windows (B, T, n_fft), a hop apart, of wave (B, n_fft + (T − 1)·hop).
 
-  A window is n_fft/hop whole hops and a bit: cut into hops, the wave gives all windows as a few
-  shifted copies side by side. Gathering samples one by one is slow, and its gradient more so.
+  A window spans ⌈n_fft/hop⌉ hops, so a few shifted copies of the wave, cut into hops, contain all
+  windows side by side. Gathering samples one by one is slow, and its gradient slower.
   """
   count = (wave.shape[1] - spec.n_fft) // spec.hop + 1
   parts = -(-spec.n_fft // spec.hop)
-  room = (count + parts - 1) * spec.hop
-  hops = jnp.pad(wave, ((0, 0), (0, max(0, room - wave.shape[1]))))[:, :room]
+  length = (count + parts - 1) * spec.hop
+  hops = jnp.pad(wave, ((0, 0), (0, max(0, length - wave.shape[1]))))[:, :length]
   hops = hops.reshape(wave.shape[0], -1, spec.hop)
   side_by_side = jnp.concatenate([hops[:, i:i + count] for i in range(parts)], axis=-1)
   return side_by_side[..., :spec.n_fft]
@@ -85,12 +85,12 @@ def frames_in_jax(wave, spec):
 def log_mel_in_jax(wave, spec, padded=False):
   """`log_mel` for a batch, differentiable: (B, S) float32 -> (B, S // hop, n_mels).
 
-  With `padded`, the wave is (B, padding + S + padding) already, real sound instead of reflections
-  at both ends. The gradient is finite everywhere, on digital silence too, where it is 0.
+  With `padded` the wave is (B, padding + S + padding), with real audio instead of reflections at
+  both ends. The gradient is finite everywhere, and 0 on digital silence.
   """
   if not padded:
     wave = jnp.pad(wave, ((0, 0), (spec.padding, spec.padding)), mode='reflect')
   spectrum = jnp.fft.rfft(frames_in_jax(wave, spec) * spec.window)
-  # The root's slope at 0 is infinite; the small number is far below the floor of any mel bin.
+  # The root's slope at 0 is infinite; 1e-14 is far below the floor of any mel bin.
   magnitude = jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-14)
   return jnp.log(jnp.maximum(magnitude @ spec.filters.T, spec.floor))

@@ -1,7 +1,7 @@
-"""Audio as the paper has it (Sec. 3.2): wave → log-mel → 1D-VAE latents → log-mel → vocoder → wave.
+"""The paper's audio codec (Sec. 3.2): wave → log-mel → 1D-VAE latents → log-mel → vocoder → wave.
 
-The log-mel is made on the host, where data are read; the 1D-VAE runs on the device; the vocoder
-turns a whole clip's mel into its wave.
+The log-mel is computed on the host, where data are read; the 1D-VAE runs on the device; the vocoder
+turns a complete clip's mel into its wave.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from avlink_jax.codecs.mel_vae import MelVAE
 
 
 def build(name, config, context):
-  """The codec that `config.codec` and `config.sample.vocoder` describe."""
-  del context  # the 1D-VAE is small, and computes in float32 everywhere
+  """Codec described by `config.codec` and `config.sample.vocoder`."""
+  del context  # the 1D-VAE is small and uses float32 everywhere
   spec = MelSpec()
   return MelCodec(name, MelVAE.of(config.codec, spec), spec,
                   functools.partial(vocoder.load, config, spec))
@@ -28,13 +28,14 @@ def build(name, config, context):
 
 @dataclasses.dataclass(frozen=True)
 class MelCodec(Codec):
-  """The mel, the 1D-VAE and a vocoder as one codec.
+  """Mel, 1D-VAE and vocoder as one codec.
 
-  In a batch: 'mel' float32 (B, T, n_mels), or in its place the latents that were prepared of it,
-  `NAME_latents` (B, ⌈T/stride⌉, C); the mask counts mel frames in either case.
+  A batch has 'mel' float32 (B, T, n_mels) or, from prepared records, its latents
+  `NAME_latents` (B, ⌈T/stride⌉, C); the mask is over mel frames in either case.
 
   Attributes:
-    load_vocoder: () -> log-mel (T, n_mels) -> wave (T·hop,); called when the first wave is made.
+    load_vocoder: () -> vocoder, which maps log-mel (T, n_mels) -> wave (T·hop,); called once, when
+      the first wave is decoded.
   """
   name: str
   vae: MelVAE
@@ -68,7 +69,7 @@ class MelCodec(Codec):
     return getattr(self.vocoder, 'params', [])  # Griffin-Lim has none
 
   def frames(self, layout):
-    """Mel frames of an example."""
+    """Number of mel frames in an example."""
     return layout.samples // self.spec.hop
 
   def shape(self, layout):
@@ -79,35 +80,35 @@ class MelCodec(Codec):
     return {'mel': (np.float32, (frames, self.spec.n_mels)), self.mask_name: (np.bool_, (frames,))}
 
   def read(self, media, mask, layout):
-    """Normalised log-mel of a wave (S,), and which of its frames exist."""
+    """Normalised log-mel of a wave (S,), and the mask of its frames."""
     frames, hop = self.frames(layout), self.spec.hop
     return {'mel': log_mel(normalise(media), self.spec),
             self.mask_name: mask[:frames * hop].reshape(-1, hop).any(-1)}
 
   def read_latents(self, latents, rate, seconds, layout):
-    """Prepared latents (T, C), `rate` a second, of a window with `seconds` of audio, as `read`.
+    """`read` from prepared latents (T, C), `rate` a second, of a window with `seconds` of audio.
 
-    Raises ValueError where they are of another length.
+    Raises ValueError: wrong length.
     """
     frames = self.frames(layout)
-    wanted = math.ceil(frames * rate / self.spec.rate)
-    if len(latents) != wanted:
-      raise ValueError(f'{len(latents)} latents, not {wanted}')
+    expected = math.ceil(frames * rate / self.spec.rate)
+    if len(latents) != expected:
+      raise ValueError(f'{len(latents)} latents, not {expected}')
     real = math.ceil(round(seconds * self.spec.rate, 6))
     return {f'{self.name}_latents': latents, self.mask_name: np.arange(frames) < real}
 
   def blank(self, seconds, layout):
-    wanted = math.ceil(seconds * self.spec.rate)
-    return {self.mask_name: np.arange(self.frames(layout)) < wanted}
+    count = math.ceil(seconds * self.spec.rate)
+    return {self.mask_name: np.arange(self.frames(layout)) < count}
 
   def mask(self, batch):
-    """A latent is real where any of its mel frames is."""
+    """Mask of latents: True where any of its mel frames is real."""
     mask, stride = batch[self.mask_name], self.vae.stride
     mask = jnp.pad(mask, ((0, 0), (0, -mask.shape[1] % stride)))
     return mask.reshape(mask.shape[0], -1, stride).any(-1)
 
   def encode(self, weights, batch):
-    if f'{self.name}_latents' in batch:  # prepared by that very codec (pipeline.check_codec)
+    if f'{self.name}_latents' in batch:  # prepared by this codec (pipeline.check_codec)
       return batch[f'{self.name}_latents']
     return self.vae.encode_padded(weights['params'], weights['std'], batch['mel'])
 
@@ -116,7 +117,7 @@ class MelCodec(Codec):
     return self.vae.decode(weights['params'], weights['std'], data)
 
   def finish(self, weights, decoded, seconds, layout):
-    """A clip's log-mel (T, n_mels) -> its wave float32 (S,)."""
+    """Converts a clip's log-mel (T, n_mels) to its wave, float32 (S,)."""
     del weights, layout
     samples = round(seconds * self.sample_rate)
     wave = self.vocoder(decoded[:math.ceil(samples / self.spec.hop)])
@@ -126,9 +127,9 @@ class MelCodec(Codec):
     return {'params': self.vae.init(key), 'std': jnp.ones(())}
 
   def fingerprint(self, weights):
-    """A hash of all that latents depend on but the audio."""
+    """Hash of everything besides the audio that latents depend on."""
     return self.vae.fingerprint(weights['params'], weights['std'])
 
   def check(self):
-    """Loads the vocoder: UserError where it is not there, or is of other mels."""
+    """Loads the vocoder. Raises UserError: missing, or trained on other mels."""
     self.vocoder  # noqa: B018

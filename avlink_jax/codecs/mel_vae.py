@@ -1,6 +1,6 @@
-"""The 1D-VAE of the audio model (ref. 27): log-mel frames in, latents at a quarter of the rate out.
+"""The 1D-VAE of the audio model (ref. 27): log-mel frames <-> latents at a quarter of the rate.
 
-Mel bins are channels and convolution runs along time only. The code is 'channels last':
+Mel bins are channels, and convolution runs along time only. Arrays are 'channels last':
 (B, T, n_mels) <-> (B, T/4, latent_channels).
 """
 
@@ -19,10 +19,10 @@ from avlink_jax.storage.digest import add_tree
 
 
 class Norm(nn.Module):
-  """GroupNorm as in ref. 27: 32 groups, but none of fewer than 16 channels.
+  """GroupNorm as in ref. 27, with at most 32 groups of at least 16 channels.
 
-  A group of one channel would take its mean over time out, and with it the level of a clip's
-  background, which a narrow network then has no way to tell.
+  A group of one channel would remove its mean over time, and with it the level of a clip's
+  background, which a narrow network could not recover.
   """
 
   @nn.compact
@@ -55,7 +55,7 @@ class AttentionBlock(nn.Module):
 
 
 class Middle(nn.Module):
-  """Residual block, attention, residual block, at the lowest rate."""
+  """Residual block, attention, residual block, at the lowest rate: (B, T, C) -> (B, T, C)."""
 
   @nn.compact
   def __call__(self, x):
@@ -65,7 +65,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-  """(B, T, n_mels) -> moments (B, T/2^(levels−1), 2·latent_channels)."""
+  """Encoder: (B, T, n_mels) -> moments (B, T/2^(levels−1), 2·latent_channels)."""
   widths: tuple[int, ...]
   blocks: int
   latent_channels: int
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """(B, T/2^(levels−1), latent_channels) -> (B, T, n_mels)."""
+  """Decoder: (B, T/2^(levels−1), latent_channels) -> (B, T, n_mels)."""
   widths: tuple[int, ...]
   blocks: int
   n_mels: int
@@ -104,18 +104,17 @@ class Decoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class MelVAE:
-  """The codec's numbers and its pure functions.
+  """Sizes of the 1D-VAE and its pure functions.
 
-  Inside, mels count from `centre` in units of `scale`. From silence, in nats, at paper scale: the
-  convolutions' zero padding then means silence too. A small network learns faster from numbers
-  around 0.
+  The networks get (mel − centre) / scale. At paper scale that is nats above silence, so that the
+  convolutions' zero padding means silence; a small network learns faster from values around 0.
 
-  `linear`: a matrix each way around the convolutions, `stride` mel frames to a latent and back. It
-  finds the principal components within a thousand steps, where a small deep network stays without
-  the narrow ones for many; the convolutions add what is not linear.
+  `linear`: a matrix in parallel to the convolutions each way, from `stride` mel frames to a latent
+  and back. It finds the principal components within a thousand steps, where a small deep network
+  lacks the weaker ones for much longer; the convolutions add the nonlinear part.
 
-  Parameters: {'encoder', 'decoder'[, 'linear']}; the latents' measured deviation `std` () is kept
-  beside them, and what the flow models see is the posterior's mean divided by it.
+  Parameters: {'encoder', 'decoder'[, 'linear']}; the latents' measured standard deviation `std` ()
+  is stored with them, and flow models get the posterior's mean divided by it.
   """
   width: int = 512
   multipliers: tuple[int, ...] = (1, 2, 4)
@@ -129,13 +128,13 @@ class MelVAE:
 
   @classmethod
   def of(cls, config, spec):
-    """The codec that `config.codec` describes, for mels of `spec` (a MelSpec)."""
+    """MelVAE described by `config.codec`, for mels of `spec` (a MelSpec)."""
     return cls(config.width, tuple(config.multipliers), config.blocks, config.latent_channels,
                spec.n_mels, spec.silence, config.centre, config.scale, config.linear)
 
   @property
   def stride(self):
-    """Mel frames a latent."""
+    """Mel frames per latent."""
     return 2 ** (len(self.multipliers) - 1)
 
   @property
@@ -157,9 +156,9 @@ class MelVAE:
     params = {'encoder': self.encoder.init(keys[0], mel)['params'],
               'decoder': self.decoder.init(keys[1], z)['params']}
     if self.linear:
-      there = nn.initializers.orthogonal()(
+      matrix = nn.initializers.orthogonal()(
           jax.random.fold_in(key, 2), (self.stride * self.n_mels, self.latent_channels))
-      params['linear'] = {'encode': there, 'decode': there.T}
+      params['linear'] = {'encode': matrix, 'decode': matrix.T}
     return params
 
   def moments(self, params, mel):
@@ -176,13 +175,13 @@ class MelVAE:
     return self.moments(params, mel)[0] / std
 
   def encode_padded(self, params, std, mel):
-    """`encode` of mel (B, T, n_mels) of any length: silence fills up the last latent."""
+    """`encode` for mel (B, T, n_mels) of any length, padded with silence to a full latent."""
     fill = -mel.shape[1] % self.stride
     mel = jnp.pad(mel, ((0, 0), (0, fill), (0, 0)), constant_values=self.silence)
     return self.encode(params, std, mel)
 
   def fingerprint(self, params, std):
-    """A hash of all that latents depend on but the sound: sizes, numbers of the input, weights."""
+    """Hash of everything besides the audio that latents depend on: sizes and weights."""
     digest = hashlib.sha256(repr(self).encode())
     add_tree(digest, [params, std], np.float32)
     return digest.hexdigest()
@@ -197,11 +196,11 @@ class MelVAE:
 
 
 def kl_divergence(mean, log_variance):
-  """KL(N(mean, variance) ‖ N(0, 1)), averaged over elements."""
+  """KL divergence of N(mean, variance) from N(0, 1), averaged over elements: scalar."""
   return 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def decode_mel(vae, params, std, latents):
-  """`MelVAE.decode`, compiled once for each shape."""
+  """`MelVAE.decode`, jitted."""
   return vae.decode(params, std, latents)

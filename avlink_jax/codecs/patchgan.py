@@ -1,8 +1,7 @@
-"""The adversaries of the autoencoders (ref. 27, after VQGAN): they judge patches, of the mel as an
-image or of a video.
+"""Patch discriminators of the autoencoders (ref. 27, after VQGAN), of mels as images and of video.
 
-Closed forms of the game beside it: hinge losses, and the adaptive weight that keeps the
-adversarial gradient as large as the reconstruction's where both reach the decoder's last layer.
+Also here: hinge losses, and the adaptive weight that makes the adversarial gradient as large as the
+reconstruction's at the decoder's last layer.
 """
 
 import dataclasses
@@ -15,7 +14,7 @@ import optax
 from avlink_jax.codecs.causal import CausalConv, LocalNorm
 
 LEAK = 0.2
-WIDEST = 8  # times the first width: deeper layers grow no further (pix2pix)
+WIDEST = 8  # largest multiple of the first width, in deeper layers (pix2pix)
 
 
 class _PatchGAN(nn.Module):
@@ -41,10 +40,10 @@ class _PatchGAN(nn.Module):
 class PatchGAN:
   """pix2pix's discriminator: `layers` 4×4 convolutions of stride 2, two of stride 1.
 
-  With three layers each logit sees 70 × 70 pixels. Where the original has BatchNorm, this has
-  GroupNorm (groups of `width` channels): it keeps no running state, so the discriminator is a
-  pure function of its parameters; an example is judged alone, so that a batch split over chips
-  needs no talk between them and real and made ones cannot be told apart by their batch's mean.
+  With three layers each logit depends on 70 × 70 pixels. The original's BatchNorm is replaced by
+  GroupNorm (groups of `width` channels): without running state the discriminator is a pure function
+  of its parameters, and examples are independent, so chips need no communication, and real and
+  generated batches cannot be distinguished by their means.
   """
   width: int = 64
   layers: int = 3
@@ -54,12 +53,12 @@ class PatchGAN:
     return _PatchGAN(self.width, self.layers)
 
   def init(self, key):
-    side = 2 ** (self.layers + 2)  # two rows and columns are lost to the last two convolutions
+    side = 2 ** (self.layers + 2)  # the last two convolutions lose two rows and columns
     return self._module.init(key, jnp.zeros((1, side, side, 1)))['params']
 
   def __call__(self, params, image):
-    """Images (B, T, n_mels, 1) -> logits (B, T/2^layers − 2, n_mels/2^layers − 2, 1): above 0
-    where a patch looks real. T and n_mels are at least 3·2^layers."""
+    """Images (B, T, n_mels, 1) -> logits (B, T/2^layers − 2, n_mels/2^layers − 2, 1), positive for
+    patches taken to be real. T and n_mels are at least 3·2^layers."""
     return self._module.apply({'params': params}, image)
 
 
@@ -84,11 +83,10 @@ class _PatchGAN3D(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class PatchGAN3D:
-  """The same for videos, of 3 × 3 × 3 convolutions: `layers` that halve the picture, the first two
-  of them the rate as well, and two that do not stride.
+  """PatchGAN for video, of 3 × 3 × 3 convolutions: `layers` with spatial stride 2, the first two of
+  them also with temporal stride 2, and two without stride.
 
-  The norm is local: a patch is judged by what it shows, whatever stands beside it or comes later.
-  planes: on a CPU (codecs/causal.py).
+  The norm is local, so a patch's logit depends on that patch alone. planes: as in codecs/causal.py.
   """
   width: int = 64
   layers: int = 3
@@ -114,7 +112,7 @@ def discriminator_hinge(real, fake):
 
 
 def generator_hinge(fake):
-  """−E[D(x̂)] of the logits of what was made: scalar."""
+  """−E[D(x̂)], from the logits of generated examples: scalar."""
   return -jnp.mean(fake)
 
 

@@ -1,14 +1,16 @@
-"""How alike two images look to a fixed network: LPIPS's distance, for the autoencoders (ref. 27).
+"""Perceptual distance of two images in a fixed network's features (LPIPS), for the autoencoders
+(ref. 27).
 
 A network is an object with
 
     features(image)   (B, T, n_mels, 1) -> list of maps (B, T_l, n_l, C_l)
-    heads             how much each channel of each map counts: list of (C_l,), not negative
+    heads             non-negative weights of each map's channels: list of (C_l,)
     floor             added to a pixel's squared norm
 
-and an image is a log-mel in which 0 is silence and 1 is a magnitude of one; to LPIPS's network also
-a picture, (B, H, W, 3) in [0, 1]. Two networks: LPIPS's own VGG16, given its weights; and a small
-one which this project trains on the sounds of `impacts` (`training/mel_features.py`) and ships.
+An image is a log-mel scaled so that 0 is silence and 1 a magnitude of one; LPIPS's network also
+takes video frames, (B, H, W, 3) in [0, 1]. Two networks exist: LPIPS's VGG16, if its weights are
+available, and a small bundled one that this project trains on audio of `impacts`
+(`training/mel_features.py`).
 """
 
 import dataclasses
@@ -26,7 +28,7 @@ BUNDLED = weights.BUNDLED / 'nano' / 'mel_features.safetensors'
 
 
 def distance(network, image, other):
-  """LPIPS: Σ_l mean over pixels of heads_l · (f̂_l(image) − f̂_l(other))², f̂ of unit length.
+  """LPIPS distance Σ_l mean over pixels of heads_l · (f̂_l(image) − f̂_l(other))², f̂ of unit length.
 
   Args: two images (B, T, n_mels, 1). Returns (B,).
   Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, Eq. 1.
@@ -39,7 +41,7 @@ def distance(network, image, other):
 
 
 class MelFeatures(nn.Module):
-  """The project's own network: 3×3 convolutions of stride 2, ReLU, and their maps."""
+  """This project's network: 3×3 convolutions of stride 2 with ReLU; returns all their maps."""
   widths: tuple[int, ...] = (16, 24, 32, 48)
 
   @nn.compact
@@ -52,9 +54,9 @@ class MelFeatures(nn.Module):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bundled:
-  """MelFeatures, each layer and channel counting alike; a distance lies between 0 and 2."""
+  """MelFeatures with equal weights for layers and channels; distances lie between 0 and 2."""
   params: dict
-  floor = 1e-2  # layers answer with norms near 1; what is near silence shall not be blown up
+  floor = 1e-2  # layers' norms are near 1; keeps near-silence from being amplified
 
   @property
   def heads(self):
@@ -69,14 +71,14 @@ class Bundled:
 VGG = ((0, 64), (2, 64), (5, 128), (7, 128), (10, 256), (12, 256), (14, 256),
        (17, 512), (19, 512), (21, 512), (24, 512), (26, 512), (28, 512))
 TAPS = (2, 7, 14, 21, 28)  # the last convolution of each of its five stages
-# What LPIPS takes off and divides by, for RGB in [−1, 1].
+# LPIPS's shift and scale of RGB in [−1, 1].
 SHIFT = np.array((-0.030, -0.088, -0.188), np.float32)
 SCALE = np.array((0.458, 0.448, 0.450), np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LPIPS:
-  """VGG16 with LPIPS's linear heads; tensors under their torch names, as torch shapes them."""
+  """VGG16 with LPIPS's linear heads; tensors have torch's names and shapes."""
   tensors: dict
   floor = 1e-20
 
@@ -85,7 +87,7 @@ class LPIPS:
     return [self.tensors[f'lin{k}.model.1.weight'].reshape(-1) for k in range(len(TAPS))]
 
   def features(self, image):
-    """A grey image goes to three channels alike; any from [0, 1] to [−1, 1]."""
+    """Maps of an image in [0, 1], which is scaled to [−1, 1]; grey ones fill three channels."""
     x, maps = (2 * image - 1 - SHIFT) / SCALE, []
     for index, _ in VGG:
       kernel = self.tensors[f'features.{index}.weight'].transpose(2, 3, 1, 0)
@@ -98,40 +100,40 @@ class LPIPS:
     return maps
 
 
-def load(given):
-  """The network that `codec_loss.perceptual` names; None for 'none'.
+def load(source):
+  """Loads the network that `codec_loss.perceptual` names; None for 'none'.
 
-  'bundled' is MelFeatures. Else one or two paths, comma between, to what storage/foreign.py reads:
-  torchvision's VGG16 `features.N.weight`, `.bias` and lpips's `linK.model.1.weight`.
-  Raises UserError for files that are not there, cannot be read or hold something else.
+  'bundled' is MelFeatures. Otherwise one or two paths, separated by a comma, of files that
+  storage/foreign.py reads: torchvision's VGG16 `features.N.weight`, `.bias` and lpips's
+  `linK.model.1.weight`. Raises UserError: a file is missing, unreadable or has other contents.
   """
-  if given == 'none':
+  if source == 'none':
     return None
-  if given == 'bundled':
+  if source == 'bundled':
     tree, _ = weights.read(BUNDLED)
     like = jax.eval_shape(MelFeatures().init, jax.random.key(0), jnp.zeros((1, 64, 64, 1)))
     return Bundled(weights.fit(tree, like, BUNDLED)['params'])
-  found = {}
-  for path in given.split(','):
+  tensors = {}
+  for path in source.split(','):
     if not pathlib.Path(path).is_file():
       raise UserError(f"codec_loss.perceptual: {path!r} is no file: give 'bundled', 'none', or the "
                       'weights of VGG16 and of the LPIPS heads')
-    found |= foreign.read(path)
-  return LPIPS(_checked(found, given))
+    tensors |= foreign.read(path)
+  return LPIPS(_checked(tensors, source))
 
 
-def _checked(found, given):
-  """The tensors that LPIPS reads; UserError where one is missing or of another shape."""
-  wanted, before = {}, 3
+def _checked(tensors, source):
+  """Tensors that LPIPS reads. Raises UserError: one is missing or of another shape."""
+  shapes, inputs = {}, 3
   for index, channels in VGG:
-    wanted[f'features.{index}.weight'] = (channels, before, 3, 3)
-    wanted[f'features.{index}.bias'] = (channels,)
-    before = channels
-  wanted |= {f'lin{k}.model.1.weight': (1, dict(VGG)[tap], 1, 1) for k, tap in enumerate(TAPS)}
-  for name, shape in wanted.items():
-    if name not in found:
-      raise UserError(f'{given}: no {name} in it: VGG16 (torchvision names) and the LPIPS heads '
+    shapes[f'features.{index}.weight'] = (channels, inputs, 3, 3)
+    shapes[f'features.{index}.bias'] = (channels,)
+    inputs = channels
+  shapes |= {f'lin{k}.model.1.weight': (1, dict(VGG)[tap], 1, 1) for k, tap in enumerate(TAPS)}
+  for name, shape in shapes.items():
+    if name not in tensors:
+      raise UserError(f'{source}: no {name} in it: VGG16 (torchvision names) and the LPIPS heads '
                       '(linK.model.1.weight) are needed, in one file or in two (path,path)')
-    if found[name].shape != shape:
-      raise UserError(f'{given}: {name} has shape {found[name].shape}, not {shape}')
-  return {name: np.asarray(found[name], np.float32) for name in wanted}
+    if tensors[name].shape != shape:
+      raise UserError(f'{source}: {name} has shape {tensors[name].shape}, not {shape}')
+  return {name: np.asarray(tensors[name], np.float32) for name in shapes}

@@ -10,29 +10,29 @@ from avlink_jax.codecs.codec import Codec
 
 
 def build(name, config, context):
-  """Pixels at the frame rate of `config.data`."""
+  """Codec of pixels at the frame rate of `config.data`."""
   del context
   return Pixels(name, config.data.fps)
 
 
 def as_float(video):
-  """Pixels as models count them: uint8 becomes [−1, 1]; what is so already is left."""
+  """Converts uint8 video to [−1, 1]; floats are returned as they are."""
   return video / 127.5 - 1.0 if video.dtype == jnp.uint8 else video
 
 
 def as_uint8(video):
-  """Video in [−1, 1] -> pixels that can be shown, numpy or jax."""
+  """Converts video in [−1, 1] to uint8, numpy or jax."""
   return ((video + 1) * 127.5 + 0.5).clip(0, 255).astype('uint8')
 
 
 def frame_count(seconds, fps):
-  """Frames that are shown during `seconds`."""
+  """Number of frames shown during `seconds`."""
   return math.ceil(round(seconds * fps, 6))
 
 
 @dataclasses.dataclass(frozen=True)
 class Frames(Codec):
-  """What codecs of video have in common: frames uint8 (B, F, H, W, 3) in a batch, a mask (B, F)."""
+  """Base of video codecs: a batch has frames uint8 (B, F, H, W, 3) and their mask (B, F)."""
   name: str
   fps: float
   medium = 'video'
@@ -51,7 +51,7 @@ class Frames(Codec):
 
 @dataclasses.dataclass(frozen=True)
 class Pixels(Frames):
-  """The frames themselves as data: (F, H, W, 3)."""
+  """Codec whose data are the frames themselves: (F, H, W, 3)."""
   channels = 3
 
   @property
@@ -66,6 +66,6 @@ class Pixels(Frames):
     return batch[self.name].astype(jnp.float32) / 127.5 - 1
 
   def finish(self, weights, decoded, seconds, layout):
-    """A clip's frames (F, H, W, 3) in [−1, 1] -> uint8, as many as it shows."""
+    """Converts a clip's frames (F, H, W, 3) in [−1, 1] to uint8, cut to `seconds`."""
     del weights, layout
     return as_uint8(decoded)[:frame_count(seconds, self.fps)]

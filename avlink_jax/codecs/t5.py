@@ -1,6 +1,6 @@
 """The encoder of T5 (App. C: flan-t5-large), always frozen.
 
-The model, and how its files are read; t5_text.py makes a text encoder of it.
+The model and the reader of its files; t5_text.py builds a text encoder from them.
 
 Architecture: Raffel et al. 2020 (arXiv 1910.10683), and Shazeer 2020 (arXiv 2002.05202) for the
 gated MLP of T5 v1.1 and flan-T5. Files, their names and their tensors: those of Hugging Face.
@@ -27,25 +27,26 @@ from avlink_jax.errors import UserError
 from avlink_jax.storage import foreign, weights
 
 EOS = '</s>'
-TOKENIZERS = {'tokenizer.json': 'tokenizers', 'spiece.model': 'sentencepiece'}  # and what reads it
+TOKENIZERS = {'tokenizer.json': 'tokenizers', 'spiece.model': 'sentencepiece'}  # file: library
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json')
 FOLDER = 'give a T5 folder of config.json, model.safetensors and tokenizer.json'
 ACTIVATIONS = {'relu': nn.relu, 'gelu_new': nn.gelu, 'silu': nn.silu}
 
 
 @contextlib.contextmanager
-def told(where, what_to_do, *kinds):
-  """Errors of these kinds inside become a UserError of one line."""
+def as_user_error(where, remedy, *kinds):
+  """Context that turns errors of these kinds into a one-line UserError."""
   try:
     yield
   except kinds as error:
-    said = getattr(error, 'strerror', None) or textwrap.shorten(str(error), 160, placeholder=' …')
-    raise UserError(f'{where}: {said or type(error).__name__}: {what_to_do}') from None
+    reason = getattr(error, 'strerror', None) or textwrap.shorten(
+        str(error), 160, placeholder=' …')
+    raise UserError(f'{where}: {reason or type(error).__name__}: {remedy}') from None
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-  """The numbers of a T5 encoder, under the names of its config.json; defaults are T5's own."""
+  """Sizes of a T5 encoder, named as in its config.json, with T5's defaults."""
   vocab_size: int
   d_model: int
   d_kv: int
@@ -60,13 +61,13 @@ class T5Config:
 
 
 def read_config(path):
-  """config.json -> T5Config. Raises UserError: no such file, another model's, a bad number."""
-  with told(path, FOLDER, OSError, ValueError):
+  """Reads config.json: T5Config. Raises UserError: no such file, another model, a bad value."""
+  with as_user_error(path, FOLDER, OSError, ValueError):
     raw = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
   kind = raw.get('model_type') if isinstance(raw, dict) else None
   if kind != 't5':
     raise UserError(f'{path}: model_type is {kind!r}: give a T5 or flan-T5 (model_type t5)')
-  # 'relu', or 'gated-gelu', which means the tanh approximation; a name given apart goes first.
+  # 'relu', or 'gated-gelu', which means the tanh approximation; `dense_act_fn` overrides it.
   gate, _, name = str(raw.get('feed_forward_proj', 'relu')).rpartition('-')
   raw = {'dense_act_fn': 'gelu_new' if (gate, name) == ('gated', 'gelu') else name,
          'is_gated_act': gate == 'gated'} | raw
@@ -84,11 +85,11 @@ def read_config(path):
 
 
 def relative_buckets(length, buckets, max_distance):
-  """Bucket of key n as query m sees it: int (length, length) of (m, n), on the host.
+  """Relative-position buckets of (query m, key n): int (length, length), on the host.
 
-  Half of the buckets are for keys after the query. Of either half, half are for distances one by
-  one and half widen with the logarithm up to `max_distance`; beyond, all are the same. In float32
-  step by step, as the models were trained: a more exact logarithm could round the other way.
+  Half of the buckets are for keys after the query. In each half, half are for single distances and
+  half grow logarithmically up to `max_distance`; larger distances share the last. Each operation is
+  in float32, as in training: a more exact logarithm could round differently.
   """
   offset = np.arange(length) - np.arange(length)[:, None]
   distance, half, exact = np.abs(offset), buckets // 2, buckets // 4
@@ -99,7 +100,7 @@ def relative_buckets(length, buckets, max_distance):
 
 
 class Block(nn.Module):
-  """Self-attention and MLP, around skips that stay in float32: T5's run into the thousands."""
+  """Self-attention and MLP, with skips in float32, since T5's values run into the thousands."""
   config: T5Config
   dtype: jnp.dtype = jnp.float32
 
@@ -127,7 +128,7 @@ class T5:
   config: T5Config
 
   def init(self, key):
-    """Fresh parameters, float32. Those in use are read from files."""
+    """Fresh parameters, float32, for their shapes; real ones are read from files."""
     c, keys = self.config, jax.random.split(key, 3)
     block = lambda key: Block(c).init(key, jnp.zeros((1, 2, c.d_model)), 0.0)['params']  # noqa: E731
     table = (c.relative_attention_num_buckets, c.num_heads)
@@ -137,15 +138,15 @@ class T5:
             'norm': {'scale': jnp.ones(c.d_model)}}
 
   def apply(self, params, tokens, mask, dtype=jnp.float32):
-    """int (B, L), bool (B, L) -> float32 (B, L, d_model), zero where the mask is False.
+    """Tokens int (B, L), mask bool (B, L) -> float32 (B, L, d_model), zero where the mask is False.
 
-    `dtype` is that of the matrix products only; float32 has all its digits on accelerators too.
+    `dtype` is used for matrix products only; float32 means full precision on accelerators too.
     """
     c = self.config
     buckets = relative_buckets(tokens.shape[1], c.relative_attention_num_buckets,
                                c.relative_attention_max_distance)
     bias = rearrange(params['relative_bias'].astype(jnp.float32)[buckets], 't s h -> 1 h t s')
-    bias = jnp.where(mask[:, None, None, :], bias, -1e30)  # one for all layers
+    bias = jnp.where(mask[:, None, None, :], bias, -1e30)  # shared by all layers
     x = params['embedding'][tokens].astype(jnp.float32)
     block = lambda x, layer: (Block(c, dtype).apply({'params': layer}, x, bias), None)  # noqa: E731
     with jax.default_matmul_precision('highest'):
@@ -158,7 +159,7 @@ embed = jax.jit(T5.apply, static_argnums=(0, 4))
 
 
 def _hf_name(ours):
-  """Path of a parameter -> its name in a Hugging Face file; {} stands for the layer."""
+  """Hugging Face's name of a parameter, with {} for the layer."""
   part = ours.removeprefix('layers/').split('/')[0]
   layer = {'attention_norm': '0.layer_norm', 'mlp_norm': '1.layer_norm'}.get(
       part, f'{"0.SelfAttention" if part in "qkvo" else "1.DenseReluDense"}.{part}')
@@ -168,7 +169,7 @@ def _hf_name(ours):
 
 
 def _weights_file(folder):
-  """Path of a folder's safetensors file, or of the index of several."""
+  """Path of a folder's safetensors file, or of the index of its shards."""
   for name in WEIGHTS:
     if (folder / name).exists():
       return folder / name
@@ -179,26 +180,27 @@ def _weights_file(folder):
 
 
 def read_weights(folder, config, dtype=jnp.float32):
-  """(parameters of `T5(config)` as numpy arrays, digest of the tensors read).
+  """Reads the encoder: (parameters of `T5(config)` as numpy arrays, digest of the tensors read).
 
-  Matrices come in `dtype`, norms and the relative bias in float32. No decoder is read.
-  Raises UserError: no file, a damaged one, encoder tensors missing, too many, of wrong shape.
+  Matrices are in `dtype`, norms and the relative bias in float32.
+  Raises UserError: no file, damaged, encoder tensors missing, unexpected or of wrong shape.
   """
   shapes = jax.eval_shape(T5(config).init, jax.random.key(0))
-  wanted, tree, digest = {}, {}, hashlib.sha256()
+  targets, tree, digest = {}, {}, hashlib.sha256()
   for ours, leaf in flax.traverse_util.flatten_dict(shapes, sep='/').items():
     matrix = ours.endswith('kernel')
     tree[ours] = np.empty(leaf.shape, dtype if matrix or ours == 'embedding' else jnp.float32)
     for layer in range(config.num_layers) if ours.startswith('layers/') else [...]:
-      place = tree[ours][layer]  # a view, laid out as in the file: matrices are (out, in) there
-      wanted[_hf_name(ours).format(layer)] = place.T if matrix else place
+      view = tree[ours][layer]
+      # Files have matrices as (out, in).
+      targets[_hf_name(ours).format(layer)] = view.T if matrix else view
   files = foreign.scan(_weights_file(folder))
-  alias = files.pop('encoder.embed_tokens.weight', None)  # the same table again, or its only name
+  alias = files.pop('encoder.embed_tokens.weight', None)  # the table's second or only name
   files = ({'shared.weight': alias} if alias else {}) | files
   weights.fit({name: jax.ShapeDtypeStruct(stored.shape, dtype) for name, stored in files.items()
-               if name in wanted or name.startswith('encoder.')}, wanted, folder)
-  for name, place in sorted(wanted.items()):
-    place[...] = tensor = files[name].load()
+               if name in targets or name.startswith('encoder.')}, targets, folder)
+  for name, target in sorted(targets.items()):
+    target[...] = tensor = files[name].load()
     if tensor.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
       raise UserError(f'{folder}: {name} is {tensor.dtype}: give weights that are not quantised')
     digest.update(f'{name} {tensor.dtype} {tensor.shape}'.encode())
@@ -207,26 +209,27 @@ def read_weights(folder, config, dtype=jnp.float32):
 
 
 def read_tokenizer(folder, vocab_size):
-  """(function from text to token ids, </s> last; digest of the file).
+  """Reads the tokenizer: (function from text to token ids ending with </s>, digest of the file).
 
-  Raises UserError: no tokenizer, a damaged one, one of another model, a missing library.
+  Raises UserError: no tokenizer, damaged, of another model, missing library.
   """
   path = next((folder / name for name in TOKENIZERS if (folder / name).exists()), None)
   if path is None:
     raise UserError(f'{folder}: neither {" nor ".join(TOKENIZERS)} in it: {FOLDER}')
-  with told(path, f'pip install {TOKENIZERS[path.name]}', ImportError):
+  with as_user_error(path, f'pip install {TOKENIZERS[path.name]}', ImportError):
     library = importlib.import_module(TOKENIZERS[path.name])
-  with told(path, 'fetch it again', Exception):  # which is what `tokenizers` raises
+  with as_user_error(path, 'fetch it again', Exception):  # `tokenizers` raises plain Exception
     if path.suffix == '.json':
-      made = library.Tokenizer.from_file(str(path))
-      made.no_truncation()
-      made.no_padding()
-      split = lambda text: made.encode(text, add_special_tokens=False).ids  # noqa: E731
-      eos, size = made.token_to_id(EOS), made.get_vocab_size()
+      tokenizer = library.Tokenizer.from_file(str(path))
+      tokenizer.no_truncation()
+      tokenizer.no_padding()
+      split = lambda text: tokenizer.encode(text, add_special_tokens=False).ids  # noqa: E731
+      eos, size = tokenizer.token_to_id(EOS), tokenizer.get_vocab_size()
     else:
-      made = library.SentencePieceProcessor(model_file=str(path))
-      split, size, eos = made.encode, made.get_piece_size(), made.piece_to_id(EOS)
-      eos = None if eos == made.unk_id() else eos
+      tokenizer = library.SentencePieceProcessor(model_file=str(path))
+      split, size = tokenizer.encode, tokenizer.get_piece_size()
+      eos = tokenizer.piece_to_id(EOS)
+      eos = None if eos == tokenizer.unk_id() else eos
   if eos is None or size > vocab_size:
     fault = f'no {EOS} in it' if eos is None else f'{size:,} tokens, {vocab_size:,} in the model'
     raise UserError(f'{path}: {fault}: give the tokenizer that came with the weights')

@@ -1,14 +1,14 @@
-"""Prompts to embeddings: a small encoder of words, trained with its tower and frozen after.
+"""Text encoder of hashed words: prompts to embeddings, trained with its tower and then frozen.
 
-The seam of a text encoder, whoever trained it (this one, or t5.py):
+Interface of text encoders (this one, and t5_text.py):
 
-    width                      of its embeddings
-    init(key)                  -> parameters that are trained with the tower; {} if none
+    width                      size of an embedding
+    init(key)                  -> parameters that are trained with the tower, or {}
     prepare(list of str)       -> pytree of arrays (B, ...), on the host; '' is the null prompt
-    shapes(B)                  of what `prepare` gives for B prompts, without computing it
+    shapes(B)                  shapes of `prepare`'s result for B prompts, without computing it
     encode(params, prepared)   -> embeddings (B, N, width), mask (B, N)
-    check(prompt)              UserError for a prompt that it cannot take whole
-    unread                     the encoder for shapes alone: nothing of it is read from anywhere
+    check(prompt)              raises UserError if a prompt is too long
+    shapes_only                the encoder for shapes only: no weights are read
 """
 
 import dataclasses
@@ -38,12 +38,12 @@ class _Words(nn.Module):
   @nn.compact
   def __call__(self, tokens):
     mask = tokens[..., 0] != PAD
-    # Two hashes of a word: hardly two words share both, so that few rows tell many words apart.
+    # Two hashes a word: few words share both, so that small tables distinguish many words.
     x = sum(nn.Embed(FIRST_WORD + self.buckets, self.width, name=f'word_{i}')(tokens[..., i])
             for i in range(2))
     x = x + self.param('position', nn.initializers.normal(0.02), (self.max_words, self.width))
     for _ in range(self.depth):
-      # In float32, which cuDNN does not take.
+      # In float32, which cuDNN does not support.
       attention = Attention(self.width, self.heads, Kernel('tiled'))
       y, = attention([nn.LayerNorm()(x)], key_mask=[mask])
       x = x + y
@@ -53,10 +53,10 @@ class _Words(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class WordEncoder:
-  """Words, hashed to rows of two tables → transformer blocks; trained with its tower.
+  """Transformer over words hashed to rows of two tables; trained with its tower.
 
-  No vocabulary is kept, so that any caption can be read. The null prompt is the start token
-  alone: something to attend to that has learned to mean 'nothing said'.
+  Without a vocabulary it accepts any caption. The null prompt is the start token alone, whose
+  embedding learns to mean 'no prompt'.
   """
   width: int = 64
   depth: int = 1
@@ -72,44 +72,44 @@ class WordEncoder:
     return self._module.init(key, jnp.zeros((1, self.max_words, 2), jnp.int32))['params']
 
   @property
-  def unread(self):
+  def shapes_only(self):
     return self
 
   def check(self, prompt):
-    """Raises UserError for a prompt that would be cut."""
+    """Raises UserError if a prompt would be cut."""
     if len(words := split_words(prompt)) > self.max_words - 1:
       raise UserError(f'a prompt of {len(words):,} words: this model reads at most '
                       f'{self.max_words - 1}')
 
   def prepare(self, prompts):
-    """Prompts -> int32 (B, max_words, 2); words that do not fit are left out."""
+    """Prompts -> int32 (B, max_words, 2), cut to fit."""
     tokens = np.full((len(prompts), self.max_words, 2), PAD, np.int32)
     tokens[:, 0] = START
     for row, prompt in zip(tokens, prompts, strict=True):
-      for place, word in enumerate(split_words(prompt)[:self.max_words - 1], 1):
+      for position, word in enumerate(split_words(prompt)[:self.max_words - 1], 1):
         number = zlib.crc32(word.encode(errors='replace'))
-        row[place] = [FIRST_WORD + n % self.buckets for n in (number, number // self.buckets)]
+        row[position] = [FIRST_WORD + n % self.buckets for n in (number, number // self.buckets)]
     return tokens
 
   def shapes(self, size):
     return jax.ShapeDtypeStruct((size, self.max_words, 2), jnp.int32)
 
   def encode(self, params, tokens):
-    """int32 (B, max_words, 2) -> embeddings (B, max_words, width), mask (B, max_words)."""
+    """Tokens int32 (B, max_words, 2) -> embeddings (B, max_words, width), mask (B, max_words)."""
     return self._module.apply({'params': params}, tokens)
 
 
 def split_words(prompt):
-  """'A ball, red' -> ['a', 'ball', ',', 'red']; what is written without spaces, such as Chinese,
-  sign by sign."""
+  """Splits a prompt: 'A ball, red' -> ['a', 'ball', ',', 'red']; scripts without spaces, such as
+  Chinese, into characters."""
   return re.findall(r'[\u0e00-\u0eff\u3040-\u9fff\uac00-\ud7af]|[^\W\u3040-\u9fff]+|[^\w\s]',
                     unicodedata.normalize('NFKC', prompt).lower())
 
 
 def drop(key, prepared, null, rate):
-  """Replaces each example's prompt by the null one with probability `rate` (a number or (B,)).
+  """Replaces each example's prompt by the null prompt with probability `rate` (a number or (B,)).
 
-  `prepared` is a pytree of (B, ...), `null` the same of one example, (1, ...).
+  `prepared` is a pytree of (B, ...), `null` the null prompt's, (1, ...).
   """
   size = jax.tree.leaves(prepared)[0].shape[:1]
   dropped = jax.random.bernoulli(key, rate, size)

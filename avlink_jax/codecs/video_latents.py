@@ -1,4 +1,4 @@
-"""Video as latents of the video autoencoder: 4×8×8 at paper scale (Sec. 3.2, the upsampler's)."""
+"""Video as latents of the video autoencoder, 4×8×8 at paper scale (Sec. 3.2, for the upsampler)."""
 
 import dataclasses
 
@@ -9,20 +9,20 @@ from avlink_jax.codecs.video_vae import VideoVAE
 
 
 def build(name, config, context):
-  """The codec that `config.video_codec` describes."""
+  """Codec described by `config.video_codec`."""
   vae = VideoVAE.of(config.video_codec, context.dtype, context.platform, context.remat)
   return VideoLatents(name, config.data.fps, vae)
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoLatents(Frames):
-  """Scaled latents (T, H, W, C) of frames, in parts as the whole (codecs/video_parts.py)."""
+  """Codec whose data are scaled latents (T, H, W, C) of frames."""
   vae: VideoVAE
   part = 'video_codec'
 
   @property
   def noise(self):
-    """A clip's latents have other noise than the small video that they go with was made of."""
+    """Noise stream other than that of the low-resolution video, which may have been generated."""
     return f'{self.name} latents'
 
   @property
@@ -34,7 +34,7 @@ class VideoLatents(Frames):
     return self.fps / self.vae.time_stride
 
   def grid(self, layout):
-    """(T, H, W) of an example's latents."""
+    """Grid (T, H, W) of an example's latents."""
     strides = (self.vae.time_stride, *(self.vae.space_stride,) * 2)
     size = (layout.frames, layout.height, layout.width)
     return tuple(-(-n // stride) for n, stride in zip(size, strides, strict=True))
@@ -43,8 +43,8 @@ class VideoLatents(Frames):
     return *self.grid(layout), self.channels
 
   def mask(self, batch):
-    """A latent is real where any of its frames is; what fills up stands in front, and is a repeat
-    of the first frame."""
+    """Mask of latents: True where any of its frames is real; padding is in front and repeats the
+    first frame."""
     mask, stride = batch[self.mask_name], self.vae.time_stride
     mask = jnp.pad(mask, ((0, 0), (-mask.shape[1] % stride, 0)), mode='edge')
     return mask.reshape(len(mask), -1, stride).any(-1)
@@ -52,20 +52,20 @@ class VideoLatents(Frames):
   def encode(self, weights, batch):
     return self.vae.encode(weights['params'], weights['std'], batch[self.name])
 
-  def fill(self, layout):
-    """Frames that the autoencoder puts in front of an example, repeats of its first one."""
+  def padding(self, layout):
+    """Number of frames that the autoencoder adds in front of an example, repeats of its first."""
     return -layout.frames % self.vae.time_stride
 
-  def kept(self, decoded, seconds, layout):
-    """Of a clip's latents (T, …) those that its frames are in, and how many these frames are."""
+  def trim(self, decoded, seconds, layout):
+    """Latents (T', …) that cover a clip's frames, and the number of its frames."""
     count = frame_count(seconds, self.fps)
-    return decoded[:-(-(count + self.fill(layout)) // self.vae.time_stride)], count
+    return decoded[:-(-(count + self.padding(layout)) // self.vae.time_stride)], count
 
   def finish(self, weights, decoded, seconds, layout):
-    """A clip's latents (T, H, W, C) -> its frames, uint8."""
-    latents, count = self.kept(decoded, seconds, layout)
+    """Decodes a clip's latents (T, H, W, C) to its frames, uint8."""
+    latents, count = self.trim(decoded, seconds, layout)
     video = self.vae.decode_in_parts(weights['params'], weights['std'], latents[None])[0]
-    first = self.fill(layout)
+    first = self.padding(layout)
     return as_uint8(video[first:first + count, :layout.height, :layout.width])
 
   def init(self, key):

@@ -1,7 +1,7 @@
-"""A video through the autoencoder in parts: exactly what the whole would give, in bounded memory.
+"""Encoding and decoding of videos in parts: exact results in bounded memory.
 
-In time the causal convolutions hand on what they saw (codecs/causal.py). In space a tile is cut out
-with as much around it as the network sees (`VideoVAE.halo`), and only the tile itself is kept.
+In time the causal convolutions keep their last inputs (codecs/causal.py). In space a tile is
+processed with the surroundings that its output depends on (`VideoVAE.halo`), which are cropped off.
 """
 
 import functools
@@ -26,45 +26,45 @@ def _decode_part(vae, params, std, past, latents):
 
 
 def encode(vae, params, std, video, latents_at_once, tile):
-  """Video (B, T, H, W, 3), host or device -> scaled latents, float32 on the host."""
+  """Encodes video (B, T, H, W, 3), host or device, to scaled latents, float32 on the host."""
   video = vae.padded(np.asarray(video), np.pad)
   t, s = vae.time_stride, vae.space_stride
   grid = (video.shape[1] // t, video.shape[2] // s, video.shape[3] // s)
-  made = np.empty((len(video), *grid, vae.latent_channels), np.float32)
+  latents = np.empty((len(video), *grid, vae.latent_channels), np.float32)
   part = functools.partial(_encode_part, vae, params, std)
 
   def fill(latents_at_once, tile):
     for rows, columns in tiles(grid[1:], tile, vae.halo[0]):
-      seen = video[:, :, scaled(rows.seen, s), scaled(columns.seen, s)]
-      for at, piece in in_time(part, seen, t, grid[0], latents_at_once):
-        made[:, at, rows.own, columns.own] = piece[:, :, rows.kept, columns.kept]
+      inputs = video[:, :, scaled(rows.context, s), scaled(columns.context, s)]
+      for at, piece in over_time(part, inputs, t, grid[0], latents_at_once):
+        latents[:, at, rows.tile, columns.tile] = piece[:, :, rows.inner, columns.inner]
 
-  as_memory_allows(fill, grid, latents_at_once, tile, vae.halo[0])
-  return made
+  within_memory(fill, grid, latents_at_once, tile, vae.halo[0])
+  return latents
 
 
 def decode(vae, params, std, latents, latents_at_once, tile):
-  """Scaled latents (B, T, H, W, C) -> video (B, 4·T, 8·H, 8·W, 3), float32 on the host."""
+  """Decodes scaled latents (B, T, H, W, C) to video (B, 4·T, 8·H, 8·W, 3), float32 on the host."""
   latents = np.asarray(latents, np.float32)
   t, s = vae.time_stride, vae.space_stride
   size, *grid = latents.shape[:4]
-  made = np.empty((size, grid[0] * t, grid[1] * s, grid[2] * s, 3), np.float32)
+  video = np.empty((size, grid[0] * t, grid[1] * s, grid[2] * s, 3), np.float32)
   part = functools.partial(_decode_part, vae, params, std)
 
   def fill(latents_at_once, tile):
     for rows, columns in tiles(grid[1:], tile, vae.halo[1]):
-      seen = latents[:, :, rows.seen, columns.seen]
-      for at, piece in in_time(part, seen, 1, grid[0], latents_at_once):
-        made[:, scaled(at, t), scaled(rows.own, s), scaled(columns.own, s)] = piece[
-            :, :, scaled(rows.kept, s), scaled(columns.kept, s)]
+      inputs = latents[:, :, rows.context, columns.context]
+      for at, piece in over_time(part, inputs, 1, grid[0], latents_at_once):
+        video[:, scaled(at, t), scaled(rows.tile, s), scaled(columns.tile, s)] = piece[
+            :, :, scaled(rows.inner, s), scaled(columns.inner, s)]
 
-  as_memory_allows(fill, grid, latents_at_once, tile, vae.halo[1])
-  return made
+  within_memory(fill, grid, latents_at_once, tile, vae.halo[1])
+  return video
 
 
-def as_memory_allows(fill, grid, latents_at_once, tile, halo):
-  """`fill(latents_at_once, tile)`; where a device has too little memory for that, it begins anew
-  with smaller parts, which is said, as long as there are any."""
+def within_memory(fill, grid, latents_at_once, tile, halo):
+  """Calls `fill(latents_at_once, tile)`, and again with smaller parts, with a message, while a
+  device runs out of memory and smaller ones exist."""
   latents_at_once = min(latents_at_once, grid[0])
   while True:
     try:
@@ -79,52 +79,54 @@ def as_memory_allows(fill, grid, latents_at_once, tile, halo):
 
 
 def halved(grid, latents_at_once, tile, halo):
-  """(latents_at_once, tile) of parts that need less, None where none do: fewer latents first, which
-  costs nothing, then smaller tiles, as long as what they see gets less."""
+  """Sizes (latents_at_once, tile) of parts that need less memory, None if there are none.
+
+  First fewer latents, which costs nothing, then smaller tiles, as long as their context shrinks."""
   if latents_at_once > 1:
     return latents_at_once // 2, tile
-  seen = lambda tile: math.prod(  # noqa: E731
-      min(own + 2 * halo, size) for own, size in zip(tile, grid, strict=True))
-  tile = now = tuple(min(own, size) for own, size in zip(tile or grid, grid, strict=True))
+  context = lambda tile: math.prod(  # noqa: E731
+      min(side + 2 * halo, size) for side, size in zip(tile, grid, strict=True))
+  tile = current = tuple(min(side, size) for side, size in zip(tile or grid, grid, strict=True))
   while max(tile) > 1:
     tile = ((-(-tile[0] // 2), tile[1]) if tile[0] >= tile[1] else (tile[0], -(-tile[1] // 2)))
-    if seen(tile) < seen(now):
+    if context(tile) < context(current):
       return 1, tile
   return None
 
 
-def in_time(part, given, stride, length, at_once):
-  """Runs `part(past, piece)` -> (made, past) over all of `given`, `stride` of its instants to each
-  of `length` latents; yields (which latents, what was made of them)."""
+def over_time(part, inputs, stride, length, at_once):
+  """Runs `part(past, piece)` -> (output, past) over `inputs`, which have `stride` frames for each
+  of `length` latents; yields (slice of latents, output)."""
   past = None
   for first in range(0, length, at_once):
     at = slice(first, min(first + at_once, length))
-    made, past = part(past, given[:, scaled(at, stride)])
-    yield at, np.asarray(made)
+    output, past = part(past, inputs[:, scaled(at, stride)])
+    yield at, np.asarray(output)
 
 
 class Span:
-  """Of one side of a tile, in latents: `own` of the whole, `seen` of the whole, and where in what
-  is seen its own are, `kept`."""
+  """One side of a tile, in latents: slices `tile` and `context` (with the halo) of the grid, and
+  `inner`, the tile within its context."""
 
   def __init__(self, first, last, length, size, halo):
     start = min(max(first - halo, 0), size - length)
-    self.own, self.seen = slice(first, last), slice(start, start + length)
-    self.kept = slice(first - start, last - start)
+    self.tile, self.context = slice(first, last), slice(start, start + length)
+    self.inner = slice(first - start, last - start)
 
 
 def tiles(grid, tile, halo):
-  """Yields (rows, columns), a Span each, that together own a grid (height, width) of latents once.
-  All see as much, so that one program serves them."""
+  """List of (rows, columns), a Span each, whose tiles partition a grid (height, width) of latents.
+
+  All contexts have the same size, so that one compiled program serves them."""
   sides = []
-  for size, own in zip(grid, tile or grid, strict=True):
-    own = min(own, size)
-    length = min(own + 2 * halo, size)
-    sides.append([Span(first, min(first + own, size), length, size, halo)
-                  for first in range(0, size, own)])
+  for size, side in zip(grid, tile or grid, strict=True):
+    side = min(side, size)
+    length = min(side + 2 * halo, size)
+    sides.append([Span(first, min(first + side, size), length, size, halo)
+                  for first in range(0, size, side)])
   return [(rows, columns) for rows in sides[0] for columns in sides[1]]
 
 
 def scaled(at, stride):
-  """A slice of latents as one of pixels."""
+  """Slice of pixels or frames that a slice of latents covers."""
   return slice(at.start * stride, at.stop * stride)

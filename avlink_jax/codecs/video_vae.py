@@ -1,12 +1,12 @@
-"""The video autoencoder: pictures in, latents at a quarter of the rate and an eighth of the size.
+"""The video autoencoder: frames <-> latents at a quarter of the rate and an eighth of the size.
 
-In the manner of MAGVIT-v2 (Yu et al. 2023, App. A): causal 3-D convolutions, down-sampling by
-strides, up-sampling from depth to space, a normalisation in the decoder that the latents steer.
+It follows MAGVIT-v2 (Yu et al. 2023, App. A): causal 3-D convolutions, strided down-sampling,
+depth-to-space up-sampling, and normalisation in the decoder modulated by the latents.
 (B, T, H, W, 3) in [−1, 1] <-> (B, T/4, H/8, W/8, latent_channels).
 
-A length that 4 does not divide is filled up in front, with repeats of the first frame, so that of
-1 + 4k frames the first alone makes the first latent; a size that 8 does not divide at the right
-and below, with the pixels of the edge. Decoding cuts both off again.
+A length that is not a multiple of 4 is padded in front with repeats of the first frame, so that of
+1 + 4k frames the first alone becomes the first latent; a size that is not a multiple of 8 is padded
+at the right and bottom with edge pixels. Decoding crops both.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ from avlink_jax.errors import UserError
 
 
 class AdaptiveNorm(nn.Module):
-  """LocalNorm whose scale and shift come from the latents, the nearest one at each position."""
+  """LocalNorm with scale and shift from the latents, those of the nearest one at each position."""
   dtype: Any
 
   @nn.compact
   def __call__(self, x, z):
-    steer = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.zeros, dtype=self.dtype)(z)
+    modulation = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.zeros, dtype=self.dtype)(z)
     t, h, w = (a // b for a, b in zip(x.shape[1:4], z.shape[1:4], strict=True))
-    steer = repeat(steer, 'b t h w c -> b (t p) (h q) (w r) c', p=t, q=h, r=w)
-    scale, shift = jnp.split(steer, 2, axis=-1)
+    modulation = repeat(modulation, 'b t h w c -> b (t p) (h q) (w r) c', p=t, q=h, r=w)
+    scale, shift = jnp.split(modulation, 2, axis=-1)
     return LocalNorm(affine=False)(x) * (1 + scale) + shift
 
 
@@ -51,14 +51,14 @@ class ResBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Cells of pixels (B, T, H, W, C) -> moments, 2·latent_channels of them; with quantisation the
-  latents alone, which it rounds."""
+  """Encoder of pixel cells (B, T, H, W, C) -> moments (…, 2·latent_channels) or, with quantisation,
+  latents (…, latent_channels) before rounding."""
   vae: Any
 
   @nn.compact
   def __call__(self, x):
     vae, last = self.vae, len(self.vae.widths) - 1
-    conv, block = vae.parts()
+    conv, block = vae.layers()
     x = conv(vae.widths[0], vae.ends, name='first')(x)
     for level, width in enumerate(vae.widths):
       for i in range(vae.blocks):
@@ -73,14 +73,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Latents (B, T, H, W, C) -> cells of pixels, `channels` each."""
+  """Decoder of latents (B, T, H, W, C) to pixel cells (…, channels)."""
   vae: Any
   channels: int
 
   @nn.compact
   def __call__(self, z):
     vae = self.vae
-    conv, block = vae.parts()
+    conv, block = vae.layers()
     x = conv(vae.widths[-1], name='first')(z)
     for i in range(vae.middle):
       x = block(vae.widths[-1], name=f'middle_{i}')(x)
@@ -98,23 +98,24 @@ class Decoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class VideoVAE:
-  """The codec's numbers and its pure functions.
+  """Sizes of the autoencoder and its pure functions.
 
   Attributes:
     width, multipliers: channels of the levels, from the finest; each but the last halves height
-      and width, and the last `time_halvings` of those halve time.
-    blocks, decoder_blocks, middle: residual blocks at each level of the encoder, of the decoder,
-      and besides at the coarsest level of both.
-    patch: instants, rows and columns of pixels that make a cell before the first convolution, so
-      that on a CPU none runs over single pixels; (1, 1, 1) in MAGVIT-v2.
-    ends: kernel of the convolutions that see pixels. up_kernel: of those that go up a level.
+      and width, and the last `time_halvings` of those also halve time.
+    blocks, decoder_blocks, middle: residual blocks at each level of the encoder, at each level of
+      the decoder, and additional ones at the coarsest level of both.
+    patch: frames, rows and columns of pixels that form a cell before the first convolution, so
+      that on a CPU no convolution runs over single pixels; (1, 1, 1) in MAGVIT-v2.
+    ends: kernel of the first and last convolution. up_kernel: kernel of up-sampling convolutions.
     quantise: 'none', or 'lfq': latents are codes of −1 and 1, tokens (codecs/lfq.py).
-    linear: a matrix each way around the convolutions, as the 1D-VAE has (codecs/mel_vae.py): it
-      finds the principal components within a few hundred steps.
-    planes: on a CPU (codecs/causal.py). dtype: of activations. remat: each block in training.
+    linear: a matrix in parallel to the convolutions each way, as in the 1D-VAE
+      (codecs/mel_vae.py); it finds the principal components within a few hundred steps.
+    planes: faster on a CPU (codecs/causal.py). dtype: activations' type. remat: recompute blocks
+      for the gradient.
 
-  Parameters: {'encoder', 'decoder'[, 'linear']}; the latents' measured deviation `std` () is kept
-  beside them, and what the upsampler sees is the posterior's mean (or its code) divided by it.
+  Parameters: {'encoder', 'decoder'[, 'linear']}; the latents' measured standard deviation `std` ()
+  is stored with them, and the upsampler gets the posterior's mean (or its code) divided by it.
   """
   width: int = 128
   multipliers: tuple[int, ...] = (1, 2, 2, 4)
@@ -134,9 +135,9 @@ class VideoVAE:
 
   @classmethod
   def of(cls, config, dtype=jnp.float32, platform=None, remat=False):
-    """The codec that `config.video_codec` describes, on `platform` (default: this process's).
+    """VideoVAE described by `config.video_codec`, on `platform` (default: this process's).
 
-    Raises UserError for a quantisation that there is not.
+    Raises UserError: unknown quantisation, or too many channels for it.
     """
     if config.quantise not in ('none', 'lfq'):
       raise UserError(f'video_codec.quantise={config.quantise!r}: use none or lfq')
@@ -150,12 +151,12 @@ class VideoVAE:
 
   @property
   def time_stride(self):
-    """Frames a latent."""
+    """Frames per latent."""
     return self.patch[0] * 2**self.time_halvings
 
   @property
   def space_stride(self):
-    """Pixels a latent, each way."""
+    """Pixels per latent in height and width."""
     return self.patch[1] * 2 ** (len(self.multipliers) - 1)
 
   @property
@@ -163,12 +164,12 @@ class VideoVAE:
     return tuple(self.width * m for m in self.multipliers)
 
   def stride_of(self, level):
-    """(time, height, width) between a level and the coarser one."""
+    """Stride (time, height, width) from a level to the next coarser one."""
     halved = level >= len(self.multipliers) - 1 - self.time_halvings
     return (2 if halved else 1, 2, 2)
 
-  def parts(self):
-    """What the networks are made of: (a convolution, a residual block), of given features."""
+  def layers(self):
+    """Constructors of the networks' layers: (convolution, residual block)."""
     def conv(features, kernel=(3, 3, 3), strides=(1, 1, 1), name=None):
       return CausalConv(features, kernel, strides, self.planes, self.dtype, name=name)
 
@@ -185,7 +186,7 @@ class VideoVAE:
 
   @property
   def halo(self):
-    """How many latents around a tile its content depends on: (of the encoder, of the decoder)."""
+    """Number of latents around a tile that its content depends on: (encoder, decoder)."""
     last = len(self.multipliers) - 1
     ends, up = self.ends[1] // 2, self.up_kernel[1] // 2
     encoder = ends + sum(2**level * (2 * self.blocks + (level < last)) for level in range(last + 1))
@@ -202,9 +203,9 @@ class VideoVAE:
     params = {'encoder': self.encoder.init(keys[0], self._cells(video, self.patch))['params'],
               'decoder': self.decoder.init(keys[1], z)['params']}
     if self.linear:
-      there = nn.initializers.orthogonal()(
+      matrix = nn.initializers.orthogonal()(
           jax.random.fold_in(key, 2), (3 * t * s * s, self.latent_channels))
-      params['linear'] = {'encode': there, 'decode': there.T}
+      params['linear'] = {'encode': matrix, 'decode': matrix.T}
     return params
 
   def moments(self, params, video):
@@ -214,8 +215,8 @@ class VideoVAE:
     return mean, log_variance
 
   def moments_of_part(self, params, past, video):
-    """`moments` of a part of a video, whose sides the strides divide, and what the next part needs
-    of it; `past` is what the part before gave, None of the first."""
+    """`moments` of a part of a video, whose sides are multiples of the strides, and the state for
+    the next part; `past` is the previous part's state, None for the first."""
     video = as_float(video)
     moments, past = self._apply(self.encoder, params['encoder'], past,
                                 self._cells(video, self.patch))
@@ -233,25 +234,25 @@ class VideoVAE:
     return self.code(self.moments(params, video)[0]) / std
 
   def code(self, mean):
-    """What of the posterior's mean is handed on: itself, or the code that is nearest."""
+    """Latents from the posterior's mean: itself or, with quantisation, the nearest code."""
     return lfq.quantise(mean) if self.quantise == 'lfq' else mean
 
   def tokens(self, params, video):
-    """int32 (B, ⌈T/4⌉, ⌈H/8⌉, ⌈W/8⌉) of video (B, T, H, W, 3): numbers below 2^latent_channels."""
+    """Tokens of video (B, T, H, W, 3), below 2^latent_channels: int32 (B, ⌈T/4⌉, ⌈H/8⌉, ⌈W/8⌉)."""
     return lfq.tokens(self.encode(params, 1.0, video))
 
   def decode_tokens(self, params, tokens, frames=None, height=None, width=None):
-    """Tokens (B, T, H, W) -> video, as `decode`."""
+    """`decode` of tokens (B, T, H, W)."""
     return self.decode(params, 1.0, lfq.codes(tokens, self.latent_channels), frames, height, width)
 
   def decode(self, params, std, latents, frames=None, height=None, width=None):
-    """Scaled latents (B, T, H, W, C) -> video (B, 4·T, 8·H, 8·W, 3), not clipped; of it the last
-    `frames`, the first `height` rows and `width` columns, where they are given."""
+    """Video (B, 4·T, 8·H, 8·W, 3), not clipped, of scaled latents (B, T, H, W, C), cropped to the
+    last `frames`, the first `height` rows and `width` columns where these are set."""
     video, _ = self.decode_part(params, std, None, latents)
     return self.cut(video, frames, height, width)
 
   def decode_part(self, params, std, past, latents):
-    """The whole video of a part of the latents, and what the next part needs; as
+    """Uncropped video of a part of the latents, and the state for the next part; `past` as in
     `moments_of_part`."""
     z = self.code(latents * std)
     cells, past = self._apply(self.decoder, params['decoder'], past, z)
@@ -262,18 +263,18 @@ class VideoVAE:
     return video, past
 
   def encode_in_parts(self, params, std, video, latents_at_once=4, tile=None):
-    """`encode` in bounded memory, on the host: parts of so many latents in time and, where
-    `tile` (rows, columns) of latents is given, in tiles with what they depend on around them."""
+    """`encode` in bounded memory, on the host: `latents_at_once` in time and, if `tile` (rows,
+    columns) of latents is set, in overlapping tiles (codecs/video_parts.py)."""
     return video_parts.encode(self, params, std, video, latents_at_once, tile)
 
   def decode_in_parts(self, params, std, latents, frames=None, height=None, width=None,
                       latents_at_once=4, tile=None):
-    """`decode` in bounded memory, as `encode_in_parts`."""
+    """`decode` in bounded memory, with `encode_in_parts`' arguments."""
     video = video_parts.decode(self, params, std, latents, latents_at_once, tile)
     return self.cut(video, frames, height, width)
 
   def padded(self, video, pad=jnp.pad):
-    """A video (B, T, H, W, 3) filled up to what the strides divide."""
+    """Pads a video (B, T, H, W, 3) to multiples of the strides."""
     t, s = self.time_stride, self.space_stride
     fill = ((0, 0), (-video.shape[1] % t, 0), (0, -video.shape[2] % s), (0, -video.shape[3] % s),
             (0, 0))
@@ -281,13 +282,13 @@ class VideoVAE:
 
   @staticmethod
   def cut(video, frames=None, height=None, width=None):
-    """Takes off what `padded` put there."""
+    """Crops what `padded` added."""
     first = 0 if frames is None else video.shape[1] - frames
     return video[:, first:, :height, :width]
 
   @staticmethod
   def _apply(module, params, past, x):
-    """(float32 output of the module, its new 'past')."""
+    """Applies a module: (float32 output, new 'past')."""
     variables = {'params': params} if past is None else {'params': params, 'past': past}
     out, state = module.apply(variables, x, mutable=['past'])
     return out.astype(jnp.float32), dict(state).get('past', {})
@@ -301,4 +302,3 @@ class VideoVAE:
   def _pixels(cells, patch):
     p, q, r = patch
     return rearrange(cells, 'b t h w (p q r c) -> b (t p) (h q) (w r) c', p=p, q=q, r=r)
-

@@ -1,7 +1,7 @@
-"""Mel to sound: one seam, log-mel (T, n_mels) -> wave (T·hop,), for whatever does it.
+"""Vocoders: log-mel (T, n_mels) -> wave (T·hop,).
 
-`sample.vocoder` names it: 'bundled' (of the config's scale), a workdir of configs/vocoder.py, a
-.safetensors file made there, a folder or file of public HiFi-GAN weights, or 'griffin_lim'.
+`sample.vocoder` chooses one: 'bundled' (for the config's scale), a workdir of configs/vocoder.py, a
+.safetensors file from one, a folder or file of published HiFi-GAN weights, or 'griffin_lim'.
 """
 
 import functools
@@ -16,15 +16,15 @@ from avlink_jax.codecs.mel import frames_in_jax
 from avlink_jax.errors import UserError
 from avlink_jax.storage import config_versions, weights
 
-LENGTHS = 128  # mels are filled up to multiples of this many frames: few shapes are compiled
-SMALLEST = 1e-7  # of a mel magnitude, so that nothing is divided by 0; a hundredth of the floor
+LENGTHS = 128  # mels are padded to multiples of this many frames, to compile few shapes
+SMALLEST = 1e-7  # lower bound of a mel magnitude as a divisor; a hundredth of the floor
 
 
 class HiFiGANVocoder:
-  """A HiFi-GAN with its parameters: log-mel (T, n_mels) -> wave (T·hop,) float32.
+  """HiFi-GAN with its parameters: log-mel (T, n_mels) -> wave (T·hop,) float32.
 
-  `rounds` of `fit_to_mel` follow it: a small network is near in its phases, and they make its
-  magnitudes those that were asked for.
+  `rounds` of `fit_to_mel` follow: a small network's phases are nearly right, and the rounds correct
+  its magnitudes.
   """
 
   def __init__(self, model, params, spec, rounds=0):
@@ -41,11 +41,11 @@ class HiFiGANVocoder:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def fit_to_mel(spec, rounds, wave, log_mel):
-  """Moves a wave (B, T·hop) towards a log-mel (B, T, n_mels), keeping its phases as far as it can.
+  """Moves a wave (B, T·hop) towards a log-mel (B, T, n_mels) while keeping its phases if possible.
 
-  Each round multiplies every bin of the short-time spectrum by what the mel bins around it ask
-  for, a filterbank-weighted mean of target over actual (the multiplicative update of non-negative
-  factorisation), and goes back to the wave that is nearest to that spectrum (as Griffin-Lim does).
+  Each round multiplies every bin of the short-time spectrum by the filterbank-weighted mean of
+  target over actual mel magnitudes (the multiplicative update of non-negative factorisation) and
+  takes the wave nearest to that spectrum (as Griffin-Lim does).
   """
   filters, window = spec.filters, spec.window
   covered = filters.sum(0)
@@ -53,21 +53,21 @@ def fit_to_mel(spec, rounds, wave, log_mel):
   ones = jnp.broadcast_to(window**2, (1, log_mel.shape[1], spec.n_fft))
   norm = jnp.maximum(overlap_add(ones, spec.hop), 1e-3)
 
-  def one(wave, _):
+  def one_round(wave, _):
     padded = jnp.pad(wave, ((0, 0), (spec.padding,) * 2), mode='reflect')
     spectrum = jnp.fft.rfft(frames_in_jax(padded, spec) * window)
     mel = jnp.sqrt(spectrum.real**2 + spectrum.imag**2) @ filters.T
-    wanted = (target / jnp.maximum(mel, SMALLEST)) @ filters
-    gain = jnp.where(covered > 0, wanted / jnp.maximum(covered, 1e-8), 1.0)
+    ratio = (target / jnp.maximum(mel, SMALLEST)) @ filters
+    gain = jnp.where(covered > 0, ratio / jnp.maximum(covered, 1e-8), 1.0)
     frames = jnp.fft.irfft(spectrum * gain, n=spec.n_fft) * window
     wave = overlap_add(frames, spec.hop) / norm
     return wave[:, spec.padding:-spec.padding], None
 
-  return jax.lax.scan(one, wave, None, length=rounds)[0]
+  return jax.lax.scan(one_round, wave, None, length=rounds)[0]
 
 
 def overlap_add(frames, hop):
-  """Windows (B, T, n), a hop apart, added up -> (B, n + (T − 1)·hop)."""
+  """Sum of windows (B, T, n) that are a hop apart: (B, n + (T − 1)·hop)."""
   batch, count, size = frames.shape
   parts = -(-size // hop)
   hops = jnp.pad(frames, ((0, 0), (0, 0), (0, parts * hop - size)))
@@ -77,34 +77,34 @@ def overlap_add(frames, hop):
 
 
 def load(config, spec):
-  """The vocoder that `config.sample.vocoder` names, for mels of `spec` (a MelSpec).
+  """Loads the vocoder that `config.sample.vocoder` names, for mels of `spec` (a MelSpec).
 
-  Raises UserError: not there, not readable, or made for other mels.
+  Raises UserError: missing, unreadable, or trained on other mels.
   """
-  given = config.sample.vocoder
-  if given == 'griffin_lim':
+  source = config.sample.vocoder
+  if source == 'griffin_lim':
     return functools.partial(griffin_lim, spec=spec)
-  path = weights.locate('vocoder', given, config.scale)
+  path = weights.locate('vocoder', source, config.scale)
   about = weights.header(path)
   if 'config' in about:
-    made_with = config_versions.config_of(about, path)
-    if made_with.task != 'vocoder':
-      raise UserError(f'{path}: weights of {made_with.task}, not of a vocoder: set '
+    saved = config_versions.config_of(about, path)
+    if saved.task != 'vocoder':
+      raise UserError(f'{path}: weights of {saved.task}, not of a vocoder: set '
                       '--config.sample.vocoder to a workdir of configs/vocoder.py')
     try:
-      model = hifigan.build(made_with.vocoder, spec)
+      model = hifigan.build(saved.vocoder, spec)
     except ValueError as error:
       raise UserError(f'{path}: a vocoder of other mels: {error}') from None
     params = weights.fit(weights.read(path)[0]['params'],
                          jax.eval_shape(model.init, jax.random.key(0)), path)
     return HiFiGANVocoder(model, params, spec, config.sample.vocoder_rounds)
-  model, params, about = hifigan_import.load(given)
-  _require(given, spec, model.n_mels, model.hop, about.get('sample_rate'))
+  model, params, about = hifigan_import.load(source)
+  _require(source, spec, model.n_mels, model.hop, about.get('sample_rate'))
   return HiFiGANVocoder(model, params, spec, config.sample.vocoder_rounds)
 
 
 def _require(where, spec, n_mels, hop, sample_rate):
-  wanted = (spec.n_mels, spec.hop, spec.sample_rate)
-  if (n_mels, hop, sample_rate or spec.sample_rate) != wanted:
+  expected = (spec.n_mels, spec.hop, spec.sample_rate)
+  if (n_mels, hop, sample_rate or spec.sample_rate) != expected:
     raise UserError(f'{where}: a vocoder of {n_mels} mel bins, hop {hop}, {sample_rate} Hz: these '
                     f'models make {spec.n_mels} bins, hop {spec.hop}, {spec.sample_rate} Hz')

@@ -24,7 +24,7 @@ def share_of_peak(config, placed, devices):
     return None
   plain = ConfigDict(config)
   plain.update(remat='none', attention='reference')  # kernels cannot be looked into
-  models = model_builder.build(plain, precision.of(devices[0].platform).compute).unread
+  models = model_builder.build(plain, precision.of(devices[0].platform).compute).shapes_only
   task, optimizer = tasks.make(plain, models), training.make_optimizer(config)
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
                         (placed.state, placed.frozen, placed.batch))

@@ -45,7 +45,7 @@ def test_a_frame_is_a_hop_of_samples(scale):
 def test_the_papers_generator_is_the_default():
   c = config.get_config('paper').vocoder
   silence = MelSpec().silence
-  assert hifigan.build(c, MelSpec()) == HiFiGAN(silence=silence, spread=-silence / 2)
+  assert hifigan.build(c, MelSpec()) == HiFiGAN(centre=silence, scale=-silence / 2)
 
 
 def test_the_nano_generator_fits_its_place_in_the_package():
@@ -97,7 +97,7 @@ def test_every_parameter_matters_and_sound_stays_within_one(block):
 
 
 def test_mels_count_from_silence():
-  quiet, params = dataclasses.replace(MICRO, silence=-11.5, spread=3), random_params(MICRO)
+  quiet, params = dataclasses.replace(MICRO, centre=-11.5, scale=3), random_params(MICRO)
   mel = mel_of(MICRO)
   np.testing.assert_allclose(hifigan.synthesise(quiet, params, 3 * mel - 11.5),
                              hifigan.synthesise(MICRO, params, mel), atol=1e-5)

@@ -178,7 +178,7 @@ def test_tiles_see_all_that_matters_and_no_less_would_do():
   for less, same in ((0, True), (2, False)):
     tiles = video_parts.tiles((1, 20), (1, 2), wide.halo[0] - less)
     made = np.concatenate([np.asarray(wide.encode(
-        given, 1.0, x[:, :, :, video_parts.scaled(columns.seen, 8)]))[:, :, :, columns.kept]
+        given, 1.0, x[:, :, :, video_parts.scaled(columns.context, 8)]))[:, :, :, columns.inner]
         for _, columns in tiles], axis=3)
     assert np.allclose(made, whole, atol=1e-5) == same
 
@@ -186,13 +186,14 @@ def test_tiles_see_all_that_matters_and_no_less_would_do():
 @given(size=st.integers(1, 40), tile=st.integers(1, 12), halo=st.integers(0, 9))
 def test_tiles_cover_a_grid_once_and_are_all_of_one_size(size, tile, halo):
   spans = [columns for _, columns in video_parts.tiles((1, size), (1, tile), halo)]
-  covered = np.concatenate([np.arange(size)[span.own] for span in spans])
+  covered = np.concatenate([np.arange(size)[span.tile] for span in spans])
   np.testing.assert_array_equal(covered, np.arange(size))
-  assert len({span.seen.stop - span.seen.start for span in spans}) == 1
+  assert len({span.context.stop - span.context.start for span in spans}) == 1
   for span in spans:
-    np.testing.assert_array_equal(np.arange(size)[span.seen][span.kept], np.arange(size)[span.own])
-    assert span.seen.start <= max(span.own.start - halo, 0)
-    assert span.seen.stop >= min(span.own.stop + halo, size) and 0 <= span.seen.start
+    np.testing.assert_array_equal(
+        np.arange(size)[span.context][span.inner], np.arange(size)[span.tile])
+    assert span.context.start <= max(span.tile.start - halo, 0)
+    assert span.context.stop >= min(span.tile.stop + halo, size) and 0 <= span.context.start
 
 
 @pytest.mark.slow
