@@ -4,8 +4,11 @@ A modality is a codec, a text encoder and a tower, held together as `models.moda
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from avlink_jax.codecs import codec as codecs
 from avlink_jax.codecs.codec import Codec
@@ -39,7 +42,7 @@ class Modality:
   tower: Tower
 
   @property
-  def prompted(self):
+  def prompted(self) -> bool:
     """Whether its tower listens to prompts; features from outside do not."""
     return self.tower.depth > 0
 
@@ -52,29 +55,29 @@ class Models:
   link: AVLink | Injection | None
 
   @property
-  def towers(self):
+  def towers(self) -> dict[str, Tower]:
     """{modality: its tower}."""
     return {name: modality.tower for name, modality in self.modalities.items()}
 
   @property
-  def prepare(self):
+  def prepare(self) -> dict[str, Callable]:
     """{modality: function of a list of prompts -> arrays (B, ...)}, as data/batch.py takes it."""
     return {name: modality.text.prepare for name, modality in self.modalities.items()}
 
   @property
-  def shapes_only(self):
+  def shapes_only(self) -> 'Models':
     """These models with text encoders whose weights nobody reads: for shapes and FLOPs."""
     return dataclasses.replace(self, modalities={
         name: dataclasses.replace(modality, text=modality.text.shapes_only)
         for name, modality in self.modalities.items()})
 
   @property
-  def texts(self):
+  def texts(self) -> dict[str, WordEncoder | Pretrained]:
     """{modality: its text encoder}."""
     return {name: modality.text for name, modality in self.modalities.items()}
 
 
-def build(config, dtype=jnp.float32, platform=None):
+def build(config: ConfigDict, dtype: Any = jnp.float32, platform: str | None = None) -> Models:
   """ConfigDict -> Models, computing in `dtype` on `platform` (default: this process's).
 
   Raises UserError for a config that does not fit together, or an attention that cannot be had.
@@ -155,7 +158,7 @@ def build_text(config, source=''):
   raise UserError(f'text.encoder={config.encoder!r}: use t5 or words')
 
 
-def example_shapes(models):
+def example_shapes(models: Models) -> dict[str, tuple[int, ...]]:
   """Data shapes of one example of the flow models: {'audio': (T, C), 'video': (F, H, W, 3)}, or
   what their codecs make of it."""
   return {name: modality.codec.shape(models.layout)

@@ -28,7 +28,7 @@ CONTRACT = ('fits', 'peak_bytes_per_chip', 'flops_per_step', 'collective_bytes',
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': GIB, 'T': 2**40}
 
 
-def compile_ahead(config, name, part='both'):
+def compile_ahead(config: ConfigDict, name: str, part: str = 'both') -> dict:
   """Compiles what `part` says ('train', 'sample' or 'both') of `config` for the topology `name`.
 
   Returns the report, a dict: the train step's figures, and under 'sampler' the sampler's. Numbers

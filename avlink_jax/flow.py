@@ -4,38 +4,43 @@ Time runs from noise, t = 0, to data, t = 1 (AV-Link Sec. 3.1). `t` is a scalar 
 value for each example, (B,); arrays of data are (B, ...).
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
-def broadcast(t, like):
+def broadcast(t: ArrayLike, like: jax.Array) -> jax.Array:
   """t () or (B,) -> the same values shaped (B, 1, 1, ...) so that they multiply `like` (B, ...)."""
   t = jnp.asarray(t)
   return t if t.ndim == 0 else t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
 
 
-def interpolate(x1, x0, t):
+def interpolate(x1: jax.Array, x0: jax.Array, t: ArrayLike) -> jax.Array:
   """X_t = t·X_1 + (1−t)·X_0: the straight path from noise X_0 to data X_1 (Eq. 1)."""
   t = broadcast(t, x1)
   return t * x1 + (1 - t) * x0
 
 
-def target(x1, x0):
+def target(x1: jax.Array, x0: jax.Array) -> jax.Array:
   """v_t = dX_t/dt = X_1 − X_0, what the network regresses (Sec. 3.1)."""
   return x1 - x0
 
 
-def logit_normal(key, shape, location=0.0, scale=1.0):
+def logit_normal(key: jax.Array, shape: Sequence[int], location: ArrayLike = 0.0,
+                 scale: ArrayLike = 1.0) -> jax.Array:
   """t = sigmoid(location + scale·n), n ~ N(0, 1): the law of t in training (App. D.1)."""
   return jax.nn.sigmoid(location + scale * jax.random.normal(key, shape))
 
 
-def guide(v_conditional, v_unconditional, weight):
+def guide(v_conditional: jax.Array, v_unconditional: jax.Array, weight: ArrayLike) -> jax.Array:
   """v = v_u + w·(v_c − v_u): classifier-free guidance (App. C.2; w = 5 there, w = 1 is none)."""
   return v_unconditional + weight * (v_conditional - v_unconditional)
 
 
-def time_grid(steps, shift=0.0):
+def time_grid(steps: int, shift: jax.Array | float = 0.0) -> jax.Array:
   """Times (steps + 1,) from 0 to 1 between which Euler steps lie.
 
   logit t_k = logit(k/steps) + shift. Shift 0 is the paper's uniform grid; a negative one
@@ -45,7 +50,7 @@ def time_grid(steps, shift=0.0):
   return u / (u + (1 - u) * jnp.exp(-shift))
 
 
-def euler(velocity, x0, times):
+def euler(velocity: Callable[[Any, Any], Any], x0: Any, times: Any) -> Any:
   """First-order Euler from x0 at times[0] to times[-1] (App. C.2), as one `lax.scan`.
 
   Args:

@@ -1,8 +1,10 @@
 """MODE sample: clips with generated audio or video, in a folder with a gallery."""
 
+import os
 import sys
 
 import jax
+from ml_collections import ConfigDict
 
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
@@ -15,7 +17,9 @@ from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import sharding
 
 
-def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0, explicit=False):
+def sample(config: ConfigDict, workdir: str | os.PathLike, *, input_path: str | None = None,
+           prompt: str | None = None, output: str | os.PathLike, seed: int = 0,
+           explicit: bool = False) -> list[str]:
   """Generates for the user's own clips or prompts, or for clips of the data source's test split.
 
   `workdir` and `output` may be in a bucket (storage/bucket.py). `explicit`: the user named the

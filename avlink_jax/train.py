@@ -6,12 +6,14 @@ import functools
 import itertools
 import json
 import math
+import os
 import pathlib
 import tempfile
 
 import jax
 import jax.numpy as jnp
 from clu import parameter_overview
+from ml_collections import ConfigDict
 
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
@@ -37,7 +39,7 @@ from avlink_jax.training.resilience.preemption import Preemption
 from avlink_jax.training.resilience.watchdog import Watchdog
 
 
-def train(config, workdir):
+def train(config: ConfigDict, workdir: str | os.PathLike) -> dict:
   """Trains `config.task` in `workdir`, from its newest sound checkpoint where there is one.
 
   Returns the scores of the last samples. Raises UserError, and Preempted once it has saved itself.

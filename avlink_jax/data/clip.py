@@ -72,7 +72,8 @@ class Clip:
                  if len(values))
 
 
-def part(clip: Clip, start: float, seconds: float, window=None) -> Clip:
+def part(clip: Clip, start: float, seconds: float,
+         window: tuple[int, int, int, int] | None = None) -> Clip:
   """Cuts [start, start + seconds) out of a clip; the part's clock is 0 at `start`.
 
   `window` (top, left, height, width) is the crop of its frames; None: all. The clip's events all
@@ -102,7 +103,7 @@ def samples_of(sample_rate: int, start: float, seconds: float) -> slice:
   return slice(first, first + round(seconds * sample_rate))
 
 
-def pixels_of(window) -> tuple[slice, slice]:
+def pixels_of(window: tuple[int, int, int, int] | None) -> tuple[slice, slice]:
   """Slices of rows and columns of a window (top, left, height, width); None: all."""
   if window is None:
     return slice(None), slice(None)
@@ -110,7 +111,8 @@ def pixels_of(window) -> tuple[slice, slice]:
   return slice(top, top + height), slice(left, left + width)
 
 
-def resample_frames(clip: Clip, start: float, count: int, fps: float):
+def resample_frames(clip: Clip, start: float, count: int,
+                    fps: float) -> tuple[np.ndarray, np.ndarray]:
   """Frames that are on at start + n / fps seconds, n in [0, count): sample and hold.
 
   Returns:
@@ -127,7 +129,7 @@ def resample_frames(clip: Clip, start: float, count: int, fps: float):
   return clip.frames[np.maximum(shown, 0)], times < clip.duration - EPSILON
 
 
-def crop_audio(clip: Clip, start: float, samples: int):
+def crop_audio(clip: Clip, start: float, samples: int) -> tuple[np.ndarray, np.ndarray]:
   """Audio from `start` seconds on: float32 (samples,), and bool (samples,) where it is real.
 
   Outside the clip there are zeros and the mask is False.

@@ -5,7 +5,9 @@ names, sizes and modification times; an incomplete or unreadable line is ignored
 """
 
 import json
+import os
 import pathlib
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -21,13 +23,13 @@ FORMAT = 1  # to be raised when the same files begin to give other results
 class Journal:
   """Results in `OUTPUT.observed.jsonl`; without an output none are stored."""
 
-  def __init__(self, output, seconds=None):
+  def __init__(self, output: str | os.PathLike | None, seconds: float | None = None):
     self._seconds = seconds  # that are compared of each pair at most
     self._path = None if output is None else pathlib.Path(f'{output}.observed.jsonl')
     self._lines = {} if self._path is None else _read(self._path)
-    self._file = None
+    self._file: TextIO | None = None
 
-  def get(self, pair):
+  def get(self, pair: tuple) -> Pair | None:
     """Stored Pair of (stem, Files, Files, events), None where there is none."""
     found = self._lines.get(_key(pair, self._seconds)) if self._lines else None
     try:
@@ -35,20 +37,20 @@ class Journal:
     except (KeyError, TypeError, ValueError):
       return None
 
-  def put(self, pair, found: Pair):
+  def put(self, pair: tuple, found: Pair) -> None:
     """Appends a result. Raises UserError: it cannot be written."""
     if self._path is None:
       return
     try:
-      self._file = self._file or self._path.open('a', encoding='utf-8')
+      file = self._file = self._file or self._path.open('a', encoding='utf-8')
       # The newline ends a line that was cut off before.
       line = {'key': _key(pair, self._seconds), 'found': _to_json(found)}
-      self._file.write(f'\n{json.dumps(line)}')
-      self._file.flush()
+      file.write(f'\n{json.dumps(line)}')
+      file.flush()
     except OSError as error:
       raise UserError(f'{self._path}: cannot be written ({error.strerror})') from None
 
-  def close(self, done=False):
+  def close(self, done: bool = False) -> None:
     """Closes the journal, and removes it once `done`: the output holds all of it then."""
     if self._file is not None:
       self._file.close()
@@ -87,8 +89,12 @@ def _to_json(pair: Pair):
 
 
 def _from_json(values) -> Pair:
-  array = lambda x: None if x is None else np.asarray(x, np.float64)  # noqa: E731
-  onsets = lambda x: None if x is None else Onsets(*map(array, x))  # noqa: E731
+  def array(x) -> Any:
+    return None if x is None else np.asarray(x, np.float64)
+
+  def onsets(x) -> Any:
+    return None if x is None else Onsets(*map(array, x))
+
   return Pair(
     id=values['id'], duration=values['duration'], generated=onsets(values['generated']),
     reference=onsets(values['reference']), events=array(values['events']),

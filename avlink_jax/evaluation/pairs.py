@@ -4,6 +4,7 @@
 """
 
 import concurrent.futures
+import os
 import pathlib
 import typing
 
@@ -55,7 +56,7 @@ class Pair(typing.NamedTuple):
   video_errors: list
 
 
-def find(folder, flag: str) -> dict:
+def find(folder: str | os.PathLike, flag: str) -> dict[str, Files]:
   """Mapping {stem: Files} of the media files directly in `folder`.
 
   A spectrogram rendered for a clip without video (`picture` in its manifest row) does not count as
@@ -71,7 +72,7 @@ def find(folder, flag: str) -> dict:
   rows = read_manifest(folder)
   rendered = {stem for row in rows if row.get('picture') for stem in _stems(row)}
   low = low_files(rows)
-  by_stem = {}
+  by_stem: dict[str, list[pathlib.Path]] = {}
   for path in sorted(folder.iterdir(), key=lambda path: path.name):
     if path.suffix.lower() in order and path.is_file() and path.name not in low:
       by_stem.setdefault(path.stem, []).append(path)
@@ -83,7 +84,7 @@ def find(folder, flag: str) -> dict:
   return result
 
 
-def exact_events(folder) -> dict:
+def exact_events(folder: str | os.PathLike) -> dict[str, np.ndarray]:
   """Mapping {stem: float64 (E,)} from a folder's manifest, for rows with events."""
   events = {}
   for row in read_manifest(folder):
@@ -93,21 +94,23 @@ def exact_events(folder) -> dict:
   return events
 
 
-def generation_settings(generated, reference) -> dict:
+def generation_settings(generated: str | os.PathLike,
+                        reference: str | os.PathLike) -> dict[str, dict]:
   """Settings of generated clips: {stem: {"prompts": {kind: str}, "seed", "guidance"}}.
 
   From their manifest, or else the prompt of the reference, which may be what a clip was generated
   from. A prompt counts for the generated modalities: for both where the row does not name them.
   """
-  result = {}
+  result: dict[str, dict] = {}
   for folder, own in ((reference, False), (generated, True)):
     for row in read_manifest(folder):
       each = row['prompts'] if isinstance(row.get('prompts'), dict) else {}
       if row.get('prompt') is None and not each:
         continue
       generated_kinds = row['made'] if isinstance(row.get('made'), list) else ['audio', 'video']
-      settings = {'prompts': {kind: str(each.get(kind, row.get('prompt')) or '')
-                          for kind in ('audio', 'video') if kind in generated_kinds}}
+      settings: dict[str, typing.Any] = {'prompts': {
+          kind: str(each.get(kind, row.get('prompt')) or '')
+          for kind in ('audio', 'video') if kind in generated_kinds}}
       settings |= {key: row.get(key) for key in ('seed', 'guidance')} if own else {}
       result.update(dict.fromkeys(_stems(row), settings))
   return result
@@ -117,7 +120,8 @@ def _stems(row):
   return {row['id'], *(pathlib.Path(str(name)).stem for name in row['files'].values())}
 
 
-def measure_pairs(pairs, journal, seconds=None) -> tuple:
+def measure_pairs(pairs: list[tuple[str, Files, Files, np.ndarray | None]], journal: typing.Any,
+                  seconds: float | None = None) -> tuple[list[Pair], list[dict]]:
   """Decodes and measures all pairs: ([Pair], [{id, file, reason}] of the unreadable), in order.
 
   Args:

@@ -13,9 +13,12 @@ files. `samples/gallery.py` adds a page that shows them; `evaluate.py` reads two
 import hashlib
 import json
 import math
+import os
 import pathlib
 import re
 import tempfile
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +34,13 @@ SUFFIXES = '.mp4', '_low.mp4', '.wav'
 NAME_BYTES = 200  # file systems allow 255, of which hash and suffix take some
 
 
-def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_rate=None,
-                 record=None, source_video=None, source_audio=None, generated=None, low=None,
-                 low_fps=None) -> dict:
+def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | None = None,
+                 fps: float = 0.0, audio: np.ndarray | None = None,
+                 sample_rate: int = 0, record: dict | None = None,
+                 source_video: str | os.PathLike | None = None,
+                 source_audio: str | os.PathLike | None = None,
+                 generated: Iterable[str] | None = None, low: np.ndarray | None = None,
+                 low_fps: float = 0.0) -> dict:
   """Writes one sample's files and its row in the manifest; the same id replaces both.
 
   An older sample of that id is removed before the first new file is written, so that an
@@ -69,14 +76,17 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
   """
   folder = make_folder(folder)
   stem = file_stem(id)
-  files, duration, extra = {}, None, {} if generated is None else {'made': sorted(generated)}
+  files, duration = {}, None
+  extra: dict[str, Any] = {} if generated is None else {'made': sorted(generated)}
   video, low_video, wav = (folder / f'{stem}{suffix}' for suffix in SUFFIXES)
-  has_frames = frames is not None and len(frames) > 0
-  if source_audio is not None and not has_frames:
+  if frames is not None and not len(frames):
+    frames = None
+  if source_audio is not None and frames is None:
     raise ValueError('source_audio goes under frames, and there are none')
-  for source in filter(None, (source_video, source_audio)):
-    # The wav too, even if none is written now: it may be an older sample's, which is removed.
-    if pathlib.Path(source).resolve() in (video.resolve(), low_video.resolve(), wav.resolve()):
+  # The wav too, even if none is written now: it may be an older sample's, which is removed.
+  own = [path.resolve() for path in (video, low_video, wav)]
+  for source in (source_video, source_audio):
+    if source and pathlib.Path(source).resolve() in own:
       raise UserError(f'{source} is the input itself: give another folder for the output')
   _remove_old(folder, id)
   if audio is not None:
@@ -86,7 +96,7 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
     mux.write_wav(wav, audio, sample_rate)
   if source_video is not None:
     mux.replace_audio(source_video, video, audio, sample_rate)
-  elif has_frames:
+  elif frames is not None:
     duration = len(frames) / fps
     audio_options = dict(audio=audio, sample_rate=sample_rate, source_audio=source_audio)
     mux.write_mp4(video, frames=enlarge(frames), fps=fps, **audio_options)
@@ -97,7 +107,7 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
     extra['picture'] = 'spectrogram'
     mux.write_mp4(video, frames=spectrogram_frames(audio, sample_rate), fps=FRAME_FPS,
                   audio=audio, sample_rate=sample_rate)
-  if source_video is not None or has_frames or audio is not None:
+  if any(medium is not None for medium in (source_video, frames, audio)):
     files['video'] = video.name
   row = dict.fromkeys(FIELDS)
   row.update({'duration': duration, **(record or {}), **extra, 'id': id, 'files': files})
@@ -105,7 +115,7 @@ def write_sample(folder, id: str, *, frames=None, fps=None, audio=None, sample_r
   return row
 
 
-def enlarge(frames, width: int = WATCHABLE_WIDTH):
+def enlarge(frames: np.ndarray, width: int = WATCHABLE_WIDTH) -> np.ndarray:
   """Repeats pixels so that frames are at least `width` wide: (N, H, W, 3) -> (N, kH, kW, 3)."""
   factor = max(1, math.ceil(width / frames.shape[2]))
   return np.repeat(np.repeat(frames, factor, axis=1), factor, axis=2)
@@ -125,7 +135,7 @@ def file_stem(id: str) -> str:
   return f'{stem or "clip"}-{hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:8]}'
 
 
-def make_folder(folder) -> pathlib.Path:
+def make_folder(folder: str | os.PathLike) -> pathlib.Path:
   """Creates `folder` if need be; raises UserError where it cannot be written to."""
   folder = pathlib.Path(folder)
   try:
@@ -138,7 +148,7 @@ def make_folder(folder) -> pathlib.Path:
   return folder
 
 
-def read_manifest(folder) -> list:
+def read_manifest(folder: str | os.PathLike) -> list[dict]:
   """Rows of a folder's `manifest.jsonl`, each with `id` and `files`; [] where there is none.
 
   Raises:
@@ -159,14 +169,14 @@ def read_manifest(folder) -> list:
   return rows
 
 
-def low_files(rows) -> set:
+def low_files(rows: list[dict]) -> set[str]:
   """Names of the low-resolution videos in `read_manifest`'s rows."""
   files = [(kind, str(name)) for row in rows for kind, name in row['files'].items()]
   return {name for kind, name in files if kind == 'low'} - {
     name for kind, name in files if kind != 'low'}
 
 
-def complete(folder) -> dict:
+def complete(folder: str | os.PathLike) -> dict[str, dict]:
   """Mapping {id: row} of the clips in a samples folder whose files all exist."""
   folder = pathlib.Path(folder)
   return {row['id']: row for row in read_manifest(folder) if row['files'] and all(
@@ -174,7 +184,7 @@ def complete(folder) -> dict:
       for name in map(str, row['files'].values()))}
 
 
-def event_times(row):
+def event_times(row: dict) -> np.ndarray | None:
   """Exact event times of a manifest's row: float64 (E,) seconds, None where it has none.
 
   Raises:

@@ -5,9 +5,11 @@ optimiser: `params/...` (the moving average) and `stats/...`. Its header carries
 """
 
 import json
+import os
 import pathlib
 import re
 import sys
+from typing import Any
 
 import flax
 import jax
@@ -28,7 +30,7 @@ PACKED_FROM = 2048  # numbers: smaller arrays are not worth a byte a number
 SCALE = '.scale'  # after the name of a packed array: what its bytes are multiples of
 
 
-def save(path, tree, about, dtype=None):
+def save(path: str | os.PathLike, tree: Any, about: dict, dtype: Any = None) -> None:
   """Writes a tree of arrays; `about` is a flat dict of strings.
 
   Floats become `dtype` if given. Of np.int8 large matrices become whole multiples of 1/127 of the
@@ -63,7 +65,7 @@ def _unpacked(flat):
           for k, v in flat.items() if k not in scales}
 
 
-def read(path):
+def read(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
   """(tree of float32 arrays, header) of a file written by `save`."""
   try:
     with safetensors.safe_open(path, framework='numpy') as file:

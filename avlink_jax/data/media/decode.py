@@ -18,6 +18,7 @@ With `duration`, what follows the span is not checked. Flipped bits that leave a
 
 import contextlib
 import math
+import os
 from pathlib import Path
 
 import av
@@ -58,8 +59,10 @@ SEEKABLE = ('mov', 'matroska')  # their packets carry the times at which frames 
 
 
 def decode(
-  path, *, height=None, width=None, sample_rate=16000, start=0.0, duration=None,
-  max_fps=None, need_video=True, need_audio=True, decode_seconds=DECODE_SECONDS,
+  path: str | os.PathLike | InMemory, *, height: int | None = None, width: int | None = None,
+  sample_rate: int = 16000, start: float = 0.0, duration: float | None = None,
+  max_fps: float | None = None, need_video: bool = True, need_audio: bool = True,
+  decode_seconds: float = DECODE_SECONDS,
 ) -> Clip:
   """Decodes [start, start + duration) of a file, on a clock that is 0 at `start`.
 
@@ -96,7 +99,8 @@ def decode(
                  need_audio, decode_seconds)
 
 
-def decode_audio(path, *, sample_rate, duration=None) -> np.ndarray:
+def decode_audio(path: str | os.PathLike | InMemory, *, sample_rate: int,
+                 duration: float | None = None) -> np.ndarray:
   """Audio of a file on `decode`'s clock, in its own channels.
 
   Args:
