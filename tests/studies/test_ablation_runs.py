@@ -221,11 +221,11 @@ def test_a_mistake_is_told_in_one_line(tmp_path, capsys, argument, said):
 
 def test_results_of_other_settings_are_not_mixed(tmp_path):
   one = ablations.read_flags(['--scale=nano', '--steps=8', f'--output={tmp_path}'])
-  ablations.keep_plan(*one, {})
-  ablations.keep_plan(*ablations.read_flags(
+  ablations.check_plan(*one, {})
+  ablations.check_plan(*ablations.read_flags(
       ['--scale=nano', '--steps=8', f'--output={tmp_path}', '--only=ours', '--seeds=5']), {})
   with pytest.raises(UserError, match='steps: 8 -> 9'):
-    ablations.keep_plan(*ablations.read_flags(
+    ablations.check_plan(*ablations.read_flags(
         ['--scale=nano', '--steps=9', f'--output={tmp_path}']), {})
 
 
