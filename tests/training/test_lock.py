@@ -16,7 +16,7 @@ from avlink_jax.training.resilience.lock import Lock, only_run
 
 HOLDER = '''
 import sys, time
-from avlink_jax.training.lock import Lock
+from avlink_jax.training.resilience.lock import Lock
 lock = Lock(sys.argv[1])
 print('held', flush=True)
 time.sleep(600)

@@ -12,10 +12,10 @@ EIGHT = '''
 import functools, sys
 import jax, numpy as np
 from micro import batch_of, build, frozen_of, micro_config, noise_of, quick_options, random_params
-from avlink_jax import sampler, windows
 from avlink_jax.build import example_shapes
+from avlink_jax.sampling import sampler, windows
 from avlink_jax.training import sharding, step as training
-from avlink_jax.training.placed import place
+from avlink_jax.training.programs import place
 
 config = micro_config('v2a')
 config.train.update(warmup_steps=0, learning_rate=1e-3, batch_size=8)
@@ -30,7 +30,7 @@ start = training.State(np.int32(0), params, params, {}, zeros, {
 frozen, batch, noise = frozen_of(models), batch_of(models, size=8), noise_of(task, 8)
 given = {name: x for name, x in batch.items() if name != 'mel'}
 track = windows.track([np.zeros(1)] * 8, example_shapes(models)['audio'][0],
-                      models.towers['audio'].rate)
+                      task.codec('audio').rate)
 
 def result(jitted, *arguments):
   return jitted.lower(*arguments).compile(compiler_options=quick_options())(*arguments)

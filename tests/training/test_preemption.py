@@ -8,7 +8,7 @@ import runs
 
 PROGRAM = '''
 import hashlib, os, signal, sys, time
-from avlink_jax.training.preemption import Preemption
+from avlink_jax.training.resilience.preemption import Preemption
 with Preemption() as preemption:
   assert not preemption.reached(1)
   print('ready', flush=True)

@@ -14,7 +14,7 @@ from avlink_jax.errors import LOST, MISTAKE, PREEMPTED
 MEMBER = '''
 import json, os, signal, sys, time
 from avlink_jax.errors import LOST, MISTAKE, Lost, UserError
-from avlink_jax.training import cluster, roll_call
+from avlink_jax.training.resilience import cluster, rendezvous as roll_call
 roll_call.socket.gethostname = lambda: 'host' + sys.argv[1]
 place = cluster.Place('by hand', sys.argv[2], int(sys.argv[3]), int(sys.argv[1]),
                       tuple(json.loads(sys.argv[5])))

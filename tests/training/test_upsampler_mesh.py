@@ -11,10 +11,9 @@ ON_MESHES = '''
 import functools
 import jax, numpy as np
 from micro import batch_of, build, frozen_of, micro_config, noise_of, quick_options, state_of
-from avlink_jax import sampler, windows
-from avlink_jax.build import example_shapes
+from avlink_jax.sampling import sampler, windows
 from avlink_jax.training import sharding
-from avlink_jax.training.placed import place
+from avlink_jax.training.programs import place
 
 # Adam's first step is as long for a gradient of nearly nothing, whose rounding it shows. So a step
 # is ten times what is compared to; the gradients themselves are in the moments of the state.
