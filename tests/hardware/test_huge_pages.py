@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = '''
 import os, sys
-from avlink_jax import huge_pages
+from avlink_jax.hardware import huge_pages
 print("begun", flush=True)
 huge_pages.ask()
 print(os.environ["GLIBC_TUNABLES"], sys.argv[1:], sys.flags.dont_write_bytecode)
