@@ -104,7 +104,8 @@ def run():
     from avlink_jax.sample import sample
     from avlink_jax.training import hosts
     sample(config, workdir, input_path=INPUT.value, prompt=PROMPT.value,
-           output=OUTPUT.value or f'{workdir}/samples/seed_{SEED.value}', seed=SEED.value)
+           output=OUTPUT.value or f'{workdir}/samples/seed_{SEED.value}', seed=SEED.value,
+           explicit=WORKDIR.value is not None)
     hosts.wait_for_all('sampled', config.hosts.patience_seconds)
 
 

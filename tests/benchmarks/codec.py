@@ -25,6 +25,7 @@ from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics import modulation
 from avlink_jax.storage import weights
+from avlink_jax.tasks.mel_vae import Mel
 from avlink_jax.training import step as training
 from configs import mel_vae
 from tests.benchmarks.step import median_seconds
@@ -37,35 +38,36 @@ STEPS = {  # changes to configs/mel_vae.py:nano
 
 
 def read(path):
-  """(models, parameters, std) of a weights file of any scale."""
+  """(Layout, MelCodec, parameters, std) of a weights file of any scale."""
   tree, about = weights.read(path)
   built = model_builder.build(mel_vae.get_config(about.get('scale', 'nano')))
-  weights.fit(tree['params'], jax.eval_shape(built.codec.init, jax.random.key(0)), path)
-  return built, tree['params'], tree['stats']['std']
+  codec = built.modalities['audio'].codec
+  weights.fit(tree['params'], jax.eval_shape(codec.vae.init, jax.random.key(0)), path)
+  return built.layout, codec, tree['params'], tree['stats']['std']
 
 
-def mels(source, layout, count):
-  """Log-mels (T, n_mels) of a source's first clips, cut where the clip ends."""
-  found = []
+def mels(source, layout, codec, count):
+  """Log-mels (T, n_mels) of a source's first clips, and which of their frames are real."""
+  found, reader = [], Mel.of(codec)
   for i in range(min(count, len(source))):
     try:
-      mel, mask = batches.sound(source.load(i), 0.0, layout)
+      arrays = batches.read(source.load(i), 0.0, layout, reader)
     except MediaError as error:
       print(error)
       continue
-    found.append((mel, mask))
+    found.append((arrays['mel'], arrays[reader.mask_name]))
   return found
 
 
-def scores(built, params, std, clips):
+def scores(codec, params, std, clips):
   """Mean |error| of the log-mel, and the share of fast and of narrow detail that is kept."""
-  codec = built.codec
-  reconstruct = jax.jit(lambda mel: codec.decode(params, std, codec.encode(params, std, mel)))
+  vae = codec.vae
+  reconstruct = jax.jit(lambda mel: vae.decode(params, std, vae.encode(params, std, mel)))
   errors, detail = [], []
   for mel, mask in clips:
     made = np.asarray(reconstruct(mel[None]))[0]
     errors.append(np.abs(made - mel)[mask].mean())
-    detail.append(modulation.energies(mel[mask], made[mask], built.layout.mel.rate))
+    detail.append(modulation.energies(mel[mask], made[mask], codec.spec.rate))
   kept = [np.divide(*np.sum([d[name] for d in detail], axis=0)[::-1])
           for name in ('time', 'frequency')]
   return np.mean(errors), *kept
@@ -74,15 +76,14 @@ def scores(built, params, std, clips):
 def compare(paths, count, folder):
   print(f'{"weights":48} {"clips":>16} {"L1":>7} {"fast":>6} {"narrow":>6}')
   for path in paths:
-    built, params, std = read(path)
-    layout = built.layout
+    layout, codec, params, std = read(path)
     sources = {'impacts': Impacts('test')}
     if folder:
       sources[folder] = Folder(folder, height=layout.height, width=layout.width,
-                               sample_rate=layout.mel.sample_rate)
+                               sample_rate=codec.sample_rate)
     for name, source in sources.items():
-      clips = mels(source, layout, count)
-      made = scores(built, params, std, clips)
+      clips = mels(source, layout, codec, count)
+      made = scores(codec, params, std, clips)
       print(f'{path[-48:]:48} {name[-11:]:>11} {len(clips):4} '
             '{:7.4f} {:6.3f} {:6.3f}'.format(*made), flush=True)
 
@@ -94,8 +95,8 @@ def time_steps():
     task = tasks.make(config, model_builder.build(config))
     optimizer = training.make_optimizer(config)
     state = jax.jit(functools.partial(training.init, task, optimizer, 0, {}))()
-    layout, size = task.models.layout, config.train.batch_size
-    shape = (size, layout.mel_frames, layout.mel.n_mels)
+    size, (reader,) = config.train.batch_size, task.readers
+    shape = (size, *reader.arrays(task.models.layout)['mel'][1])
     batch = {'mel': np.random.default_rng(0).standard_normal(shape, np.float32),
              'audio_mask': np.ones(shape[:2], bool)}
     update = jax.jit(functools.partial(training.train_step, task, optimizer, config)).lower(

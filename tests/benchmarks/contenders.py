@@ -47,7 +47,10 @@ def build(config, dtype=jnp.float32):
   """(models, task) of a config, T5 replaced."""
   built = models.build(config, dtype)
   if config.text.encoder == 't5':
-    built = dataclasses.replace(built, text=Words(config.text.width, config.text.max_tokens))
+    words = Words(config.text.width, config.text.max_tokens)
+    built = dataclasses.replace(built, modalities={
+        name: dataclasses.replace(modality, text=words)
+        for name, modality in built.modalities.items()})
   return built, tasks.make(config, built)
 
 

@@ -24,6 +24,7 @@ from avlink_jax.data.prepare import convert, shots
 from avlink_jax.data.sources import records, shards
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError
+from avlink_jax.sampling.inputs import blank_clip
 
 FILTER = 'fps=6,scale=64:36:force_original_aspect_ratio=increase:flags=area,crop=64:36'
 
@@ -64,16 +65,16 @@ def ours(folder, count, codec, output):
   spent.wrap(audio.AudioTrack, 'waveform', 'resample the audio')
   spent.wrap(shots, 'cuts', 'find shots')
   spent.wrap(convert.Codec, 'encode', 'mel to latents')
-  spent.wrap(convert.batches, 'sound', 'mel')
+  spent.wrap(convert.batches, 'read', 'mel')
   spent.wrap(convert.jax, 'jit', 'compile')
   spent.wrap(shards.Journal, 'put', 'write')
   spent.wrap(shards.Journal, 'finish', 'write')
   spent.wrap(records, 'of_clip', 'write')
   source = Folder(folder, height=36, width=64, sample_rate=16_000, max_fps=6.0)
   converter = convert.Converter(
-      layout, codec=convert.load_codec(codec, layout) if codec else None, keep_audio=not codec)
+      layout, codec=convert.load_codec(codec) if codec else None, keep_audio=not codec)
   if codec:  # compiled once a process, however many clips follow
-    converter.codec.encode(convert.np.zeros((layout.mel_frames, 64), 'float32'))
+    converter.codec.encode(blank_clip(0, '', layout), layout)
     spent.seconds.clear()
   journal, clips = shards.Journal(output, 'train-00000-of-00001'), min(count, len(source))
   with spent.within('the rest'):

@@ -96,9 +96,9 @@ def worse_picture(frames, chance):
 
 def codec():
   """Log-mel (T, n_mels) -> what the bundled codec makes of it."""
-  built, params, std = read(weights.BUNDLED / 'nano' / 'mel_vae.safetensors')
-  there_and_back = jax.jit(lambda mel: built.codec.decode(
-      params, std, built.codec.encode(params, std, mel)))
+  _, codec, params, std = read(weights.BUNDLED / 'nano' / 'mel_vae.safetensors')
+  there_and_back = jax.jit(lambda mel: codec.vae.decode(
+      params, std, codec.vae.encode(params, std, mel)))
   return lambda mel: np.asarray(there_and_back(mel[None, :len(mel) // 4 * 4]))[0]
 
 

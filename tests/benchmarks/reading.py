@@ -18,12 +18,14 @@ import time
 import numpy as np
 from ml_collections import ConfigDict
 
+from avlink_jax.codecs import codec as codecs
 from avlink_jax.codecs import t5_text
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.prepare import embeddings
 from avlink_jax.data.sources import records
+from configs import v2a
 
 # DESIGN's count of one V2A pass, TFLOP: 64 of them are 3750. A training step goes forward, back
 # through activations (frozen weights have no gradient) and, with remat, forward again; the Fusion
@@ -56,7 +58,8 @@ def make(folder, count, layout, latents, tokens=True):
       z = None if latents is None else rng.standard_normal(latents).astype(np.float32)
       wave = rng.standard_normal(layout.samples if z is None else 0).astype(np.float32)
       yield records.of_clip(Clip(
-          f'c{i}', layout.seconds, frames, np.zeros(0), wave, 16_000, text, text, latents=z))
+          f'c{i}', layout.seconds, frames, np.zeros(0), wave, 16_000, text, text,
+          latents={} if z is None else {'audio': z}))
 
   path = folder / 'train-00000-of-00001.array_record'
   records.write_shard(path, blobs())
@@ -73,12 +76,20 @@ def make(folder, count, layout, latents, tokens=True):
   return path.stat().st_size / count
 
 
+def readers(reads):
+  """The paper's codecs of those modalities."""
+  config = v2a.get_config('paper')
+  return [codecs.make(config.towers[name].codec, name, config, codecs.Context(np.float32))
+          for name in reads]
+
+
 def batches(folder, layout, reads, size, last, prepare, threads=1):
   """Batches of a folder with no example kept in memory."""
   data = ConfigDict(dict(cache_bytes=0, min_seconds=0.5, max_broken=0.5))
   source = pipeline.Records(folder, 'train', layout, reads)
   return pipeline.train_batches(
-      pipeline.make_examples(source, layout, reads, data), prepare, seed=0, batch_size=size,
+      pipeline.make_examples(source, layout, readers(reads), data),
+      dict.fromkeys(('audio', 'video'), prepare), seed=0, batch_size=size,
       first_step=0, last_step=last, threads=threads)
 
 

@@ -16,12 +16,12 @@ import statistics
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from avlink_jax import build as models
 from avlink_jax import tasks
 from avlink_jax.sampling import sampler
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import step as training
 
 
@@ -35,7 +35,7 @@ def random_batch(task, size, rng):
     batch['video'] = rng.integers(0, 255, shape).astype(np.uint8)
     batch['video_mask'] = np.ones(shape[:2], bool)
   if 'audio' in task.modalities:
-    shape = (size, layout.mel_frames, layout.mel.n_mels)
+    shape = (size, *task.codec('audio').arrays(layout)['mel'][1])
     batch['mel'] = rng.standard_normal(shape, np.float32)
     batch['audio_mask'] = np.ones(shape[:2], bool)
   return batch
@@ -44,9 +44,8 @@ def random_batch(task, size, rng):
 def random_frozen(task):
   """Frozen parts of the right shapes; timing needs no trained ones."""
   key, built = jax.random.key(0), task.models
-  return {'codec': {'params': built.codec.init(key), 'std': jnp.ones(())},
-          'towers': {name: {'dit': tower.init(key), 'text': built.text.init(key)}
-                     for name, tower in built.towers.items()}}
+  return {'codec': built.modalities['audio'].codec.init(key),
+          'towers': {name: frozen_parts.tower(built, name, key) for name in built.modalities}}
 
 
 def median_seconds(function, repeats):
@@ -97,10 +96,10 @@ def measure(name, scale, size):
   one_step()
   line = (f'{name} {scale} batch {size}: compile {compile_seconds:.1f} s, '
           f'train step {median_seconds(one_step, 10):.3f} s, {flops(update):.1f} GFLOP')
-  if isinstance(task, tasks.FlowTask):
-    made = sampler.Sampler(task, state.params, {}, frozen, config)
+  if task.sampler == 'flow':
+    made = sampler.Sampler(task, frozen)
     noise = {n: np.zeros((size,) + shape, np.float32)
-             for n, shape in models.example_shapes(task.models).items() if n in task.modalities}
+             for n, shape in sampler.noise_shapes(task).items()}
     tracks = {n: (np.arange(size * noise[n].shape[1]).reshape(size, -1),
                   np.ones(noise[n].shape[1], np.float32)) for n in task.generate}
     shift = dict.fromkeys(task.generate, 0.0)

@@ -16,7 +16,7 @@ import mir_eval
 import numpy as np
 
 from avlink_jax import build as models
-from avlink_jax.data import batch
+from avlink_jax.data import batch as batches
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.storage import weights
 from configs import t2a
@@ -29,8 +29,9 @@ def latents_and_events(built, tree, split, count):
   """Scaled latents (N, T, C) of the first clips, and their exact event times."""
   source = Impacts(split)
   clips = [source.load(i) for i in range(count)]
-  mel = np.stack([batch.sound(clip, 0.0, built.layout)[0] for clip in clips])
-  encode = jax.jit(built.codec.encode)
+  codec = built.modalities['audio'].codec
+  mel = np.stack([batches.read(clip, 0.0, built.layout, codec)['mel'] for clip in clips])
+  encode = jax.jit(codec.vae.encode)
   return np.asarray(encode(tree['params'], tree['stats']['std'], mel)), [c.events for c in clips]
 
 

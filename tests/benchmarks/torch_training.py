@@ -148,9 +148,9 @@ class Model(nn.Module):
     self.flow, self.generate, self.dtype = task.config.flow, task.generate[0], dtype
     built, names = task.models, task.modalities
     self.towers = nn.ModuleDict({n: Tower(built.towers[n], shapes[n][:-1]) for n in names})
-    words = hasattr(built.text, 'buckets')
-    self.texts = nn.ModuleDict({n: Words(built.text) if words else Given() for n in names})
-    self.codec = Encoder(built.codec) if 'audio' in names else None
+    self.texts = nn.ModuleDict({n: Words(text) if hasattr(text, 'buckets') else Given()
+                                for n, text in built.texts.items() if n in names})
+    self.codec = Encoder(built.modalities['audio'].codec.vae) if 'audio' in names else None
     if self.codec is not None:
       self.register_buffer('std', torch.ones(()))
     self.link = Link(built.link, self.towers) if task.linked else None

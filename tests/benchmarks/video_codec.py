@@ -20,10 +20,11 @@ import numpy as np
 
 from avlink_jax import build as model_builder
 from avlink_jax.codecs.pixels import as_uint8
+from avlink_jax.data import batch as batches
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.metrics import video_quality
-from avlink_jax.sample import cut, shown_frames
+from avlink_jax.sampling.inputs import cut
 from avlink_jax.storage import config_versions, weights
 from configs import video_vae
 
@@ -81,7 +82,7 @@ def main():
   source = Folder(given.folder, **size) if given.folder else Impacts(
       'test', size=given.clips, fps=layout.fps, **size)
   clips = [source.load(i) for i in range(min(given.clips, len(source)))]
-  videos = [shown_frames(cut(clip, given.seconds), layout) for clip in clips]
+  videos = [batches.all_frames(cut(clip, given.seconds), layout.fps) for clip in clips]
   grid = layout.fps / STRIDES[0] * layout.height * layout.width / STRIDES[1] ** 2
   found = {'bicubic and repeat': score(bicubic_and_repeat, videos) | {'kept': 3 * grid}}
   for path in given.weights:

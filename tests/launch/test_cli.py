@@ -160,12 +160,26 @@ def test_a_prompt_that_cannot_be_used_is_told(tmp_path, clip, prompt, words):
 @pytest.mark.parametrize('config, more, words', [
     ('t2a.py:nano', ['--prompt=no_such.txt'], 'no_such.txt: cannot be read'),
     ('t2a.py:nano', ['--input=a.mp4'], 'leave --input out'),
-    ('t2a.py:nano', ['--prompt=a drum', '--config.sample.vocoder=no/such'], 'no/such'),
     ('joint.py:nano', ['--config.sample.direction=sideways'], 'audio or video')])
 def test_what_a_task_cannot_sample_from_is_told(tmp_path, config, more, words):
   assert words in complaint(avlink(
       f'--config=configs/{config}', f'--workdir={tmp_path}', '--mode=sample',
       f'--output={tmp_path}/out', *more))
+
+
+def test_a_vocoder_that_is_not_there_is_told(tmp_path):
+  assert 'no/such' in complaint(avlink(
+      '--config=configs/t2a.py:nano', '--mode=sample', f'--output={tmp_path}/out',
+      '--prompt=a drum', '--config.sample.vocoder=no/such'))
+
+
+def test_a_workdir_that_was_named_and_has_no_checkpoint_is_told(tmp_path, clip):
+  """Whoever names a run wants its weights, and not the bundled ones."""
+  line = complaint(avlink(
+      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}', '--mode=sample',
+      f'--input={clip}', f'--output={tmp_path}/out'))
+  assert f'{tmp_path} has no checkpoint' in line and 'leave --workdir out' in line
+  assert not (tmp_path / 'out').exists()
 
 
 def test_a_text_encoder_that_is_not_there_is_told(tmp_path):
@@ -190,9 +204,9 @@ def test_an_input_that_is_not_there_is_told(tmp_path):
 
 def test_an_output_folder_that_cannot_be_written_is_told(tmp_path, clip):
   (tmp_path / 'file').write_text('')
-  assert 'file' in complaint(avlink(
-      '--config=configs/v2a.py:nano', f'--workdir={tmp_path}', '--mode=sample',
-      f'--input={clip}', f'--output={tmp_path}/file/out'))
+  assert f'{tmp_path}/file' in complaint(avlink(
+      '--config=configs/v2a.py:nano', '--mode=sample', f'--input={clip}',
+      f'--output={tmp_path}/file/out'))
 
 
 def test_evaluate_without_folders_says_which_flag_is_missing():

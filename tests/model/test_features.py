@@ -16,6 +16,7 @@ from avlink_jax.data.sources import features
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.sampling import sampler
+from avlink_jax.sampling.trained import Trained
 from avlink_jax.training import step as training
 
 WIDTH, RATE = 3, 25.0
@@ -152,7 +153,7 @@ def micro_on(folder, **changes):
 def open_examples(folder, split='train'):
   config, models, task = micro_on(folder)
   source = pipeline.open_source(config, models.layout, split, task.reads)
-  examples = pipeline.Examples(source, models.layout, task.reads, 1 << 28, 0.5, 0.5)
+  examples = pipeline.Examples(source, models.layout, task.readers, 1 << 28, 0.5, 0.5)
   return config, models, task, examples
 
 
@@ -229,11 +230,11 @@ def test_v2a_trains_and_samples_from_a_folder_with_features(clips):
   config.sample.update(steps=2, batch_size=4)
   source = pipeline.open_source(config, models.layout, 'test')
   every = [source.load(i) for i in range(len(source)) if source.name(i) != 'bare'][:1]
-  made = sampler.Sampler(task, state.ema, {}, frozen, config)
+  made, trained = sampler.Sampler(task, frozen), Trained(state.ema, {}, '', '')
   made._generate = quick_jit(made._generate.__wrapped__)  # quick to compile
   said = {'audio': 'a click', 'video': ''}
   backwards = dataclasses.replace(every[0], features=every[0].features[::-1])
-  (result,), (other,) = (made([clip], [said], seed=1) for clip in (every[0], backwards))
+  (result,), (other,) = (made(trained, [clip], [said], seed=1) for clip in (every[0], backwards))
   assert set(result) == {'audio'}
   result, other = result['audio'], other['audio']
   assert result.shape == (round(every[0].duration * 16000),) and np.isfinite(result).all()

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,17 +15,18 @@ from micro import build, micro_config
 from runs import config_of, finished, manifest, parts
 from timed_clips import TIMES, clicks, write_sounds
 
-from avlink_jax import sample as sampling
 from avlink_jax.data.clip import Clip
 from avlink_jax.errors import UserError
 from avlink_jax.evaluate import evaluate
 from avlink_jax.evaluation import journal as observed
 from avlink_jax.evaluation import pairs as clips_on_disk
-from avlink_jax.sample import Reconstructor, sample
+from avlink_jax.sample import sample
 from avlink_jax.samples.folder import complete, read_manifest, write_sample
-from avlink_jax.sampling import resume as fingerprint
+from avlink_jax.sampling import export, resume
+from avlink_jax.sampling.reconstruction import Reconstruction
 from avlink_jax.sampling.sampler import Sampler
 from avlink_jax.storage import atomic
+from avlink_jax.tasks import frozen as frozen_parts
 
 BLACK = np.zeros((6, 36, 64, 3), np.uint8)
 
@@ -90,12 +92,12 @@ def run(tmp_path_factory):
 def counted(monkeypatch):
   """Ids of the clips that were really made, in order."""
   made = []
-  for kind in (Sampler, Reconstructor):
+  for kind in (Sampler, Reconstruction):
     call = kind.__call__
 
-    def counting(self, clips, prompts, seed, call=call):
+    def counting(self, trained, clips, prompts, seed, call=call):
       made.extend(clip.id for clip in clips)
-      return call(self, clips, prompts, seed)
+      return call(self, trained, clips, prompts, seed)
 
     monkeypatch.setattr(kind, '__call__', counting)
   return made
@@ -111,7 +113,7 @@ def interrupted_after(monkeypatch, count):
     left[0] -= 1
     return write_sample(*args, **kwargs)
 
-  monkeypatch.setattr(sampling, 'write_sample', writing)
+  monkeypatch.setattr(export, 'write_sample', writing)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -173,26 +175,51 @@ def test_a_data_sets_clips_are_kept_with_their_references(run, tmp_path, counted
   assert len(counted) == 1
 
 
+def test_another_checkpoint_makes_samples_anew_and_a_copy_of_the_same_does_not(
+    run, tmp_path, counted):
+  config, workdir = run
+  shutil.copytree(workdir, tmp_path / 'run')
+  start = functools.partial(sample, config, prompt='a ball', output=tmp_path / 'out')
+  start(workdir)
+  start(tmp_path / 'run')
+  assert len(counted) == 1
+  finished(config, tmp_path / 'run', step=2)
+  start(tmp_path / 'run')
+  assert len(counted) == 2
+
+
+def test_a_frozen_part_is_told_by_what_its_file_holds(tmp_path):
+  for name, content in (('a', b'1'), ('b', b'1'), ('c', b'2')):
+    (tmp_path / f'{name}.safetensors').write_bytes(content)
+  one, copied, other = (frozen_parts.digests(micro_config('v2a', **{
+      'frozen.audio': str(tmp_path / f'{name}.safetensors')}), ('audio',)) for name in 'abc')
+  assert one == copied != other
+  (tmp_path / 'frozen').mkdir()
+  shutil.copy(tmp_path / 'c.safetensors', tmp_path / 'frozen' / 'audio.safetensors')
+  config = micro_config('v2a', **{'frozen.audio': str(tmp_path / 'a.safetensors')})
+  assert frozen_parts.digests(config, ('audio',), tmp_path) == other  # a run's own copy counts
+
+
 CLIP = Clip('one', 1.0, BLACK, np.arange(6) / 6, np.zeros(16000, np.float32), 16000)
 SAID = {'audio': 'a ball', 'video': 'a ball'}
 
 
-def mark(clip=CLIP, said=SAID, seed=0, weight=1.0, own=True, **changes):
-  """The fingerprint of a sample."""
-  config = micro_config('v2a', **changes)
-  task = build(config)[1]
-  run = fingerprint.of_run(task, {'w': np.float32([1.0, weight])}, config, seed)
-  return fingerprint.of_sample(run, task, clip, said, own)
+def mark(clip=CLIP, said=SAID, seed=0, weights=('step 1', {'audio': 'a3'}), own=True, **changes):
+  """What says of a sample what it is made of; `weights` are the names of those."""
+  task = build(micro_config('v2a', **changes))[1]
+  run = resume.of_run(task, weights, seed)
+  return resume.of_sample(run, task, clip, said, own)
 
 
 @pytest.mark.parametrize('changes', [
     {'sample.steps': 65}, {'sample.guidance': 5.1}, {'sample.shift.audio': 0.5},
     {'sample.vocoder': 'griffin_lim'}, {'sample.vocoder_rounds': 3}, {'sample.overlap': 0.5},
     {'flow.condition_time.video': 0.9}, {'fusion.nearness': 1.0}, {'data.seconds': 2.0},
-    {'seed': 1}, {'weight': np.nextafter(np.float32(1), 2)}, {'own': False},
+    {'seed': 1}, {'own': False},
+    {'weights': ('step 2', {'audio': 'a3'})}, {'weights': ('step 1', {'audio': 'a4'})},
     {'said': {**SAID, 'video': 'a Ball'}}, {'clip': 'pictures'}, {'clip': 'sound'}])
 def test_what_a_sample_is_made_of_changes_its_mark(changes):
-  of_mark = ('seed', 'weight', 'own', 'said')
+  of_mark = ('seed', 'weights', 'own', 'said')
   arguments = {name: changes.pop(name) for name in of_mark if name in changes}
   if 'clip' in changes:
     changed = {'pictures': {'frames': BLACK + 1}, 'sound': {'audio': CLIP.audio + 1e-7}}

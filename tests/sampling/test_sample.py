@@ -15,7 +15,10 @@ from runs import config_of, finished, manifest, parts
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
-from avlink_jax.sample import blank_clip, export_samples, one_way, sample
+from avlink_jax.sample import sample
+from avlink_jax.sampling.export import one_way
+from avlink_jax.sampling.in_training import TrainingSamples
+from avlink_jax.sampling.inputs import blank_clip
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.train import train
 from avlink_jax.training.log import Log
@@ -174,6 +177,12 @@ def test_a_workdir_without_weights_is_told(run, tmp_path):
       sample, config, tmp_path / 'nothing', output=tmp_path / 'out')
 
 
+def test_a_workdir_that_was_named_is_not_replaced_by_bundled_weights(run, tmp_path):
+  line = told(sample, run('t2a')[0], tmp_path / 'nothing', prompt='a drum',
+              output=tmp_path / 'out', explicit=True)
+  assert line.startswith(f'{tmp_path / "nothing"} has no checkpoint: train there first')
+
+
 # Sound given
 
 def encode(path, wave, codec):
@@ -320,7 +329,7 @@ def test_both_are_made_for_a_data_sets_captions_and_scored(run, tmp_path):
   built = frozen_parts.load(config, models, task.frozen_parts)
   log = Log(tmp_path, 1, 0)
   params = jax.tree.map(np.asarray, quick_jit(task.init)(jax.random.key(0), built))
-  scores = export_samples(task, params, {}, built, config, tmp_path, 1, log)
+  scores = TrainingSamples(task, built, tmp_path).export(params, {}, 1, log)
   log.close()
   folder = tmp_path / 'samples' / 'step_1'
   assert {'onset_f1', 'av_align', 'event_f1'} <= scores.keys()

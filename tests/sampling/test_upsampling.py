@@ -15,8 +15,9 @@ from avlink_jax.compile import compile_ahead
 from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media import decode as media
 from avlink_jax.errors import UserError
-from avlink_jax.sample import export_samples, sample
+from avlink_jax.sample import sample
 from avlink_jax.sampling import upsampling
+from avlink_jax.sampling.in_training import TrainingSamples
 from avlink_jax.storage import weights
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.train import train
@@ -190,7 +191,7 @@ def test_a_run_that_trains_shows_its_pictures_as_they_are(run, tmp_path):
   models, task = build(config)
   params = random_like(jax.eval_shape(lambda: task.init(jax.random.key(0), {})), 1)
   log = Log(tmp_path, 1, 0)
-  export_samples(task, params, {}, {'towers': {}}, config, tmp_path, 1, log)
+  TrainingSamples(task, {'towers': {}}, tmp_path).export(params, {}, 1, log)
   row, = manifest(tmp_path / 'samples' / 'step_1').values()
   assert set(row['files']) == {'video'}
 
@@ -200,31 +201,31 @@ def test_a_run_that_trains_shows_its_pictures_as_they_are(run, tmp_path):
 def test_it_is_used_where_it_is_there_unless_it_is_not_wanted(run):
   config, _ = run('t2v')
   task = build(config)[1]
-  assert upsampling.load(config, task).config.task == 'upsampler'
+  assert upsampling.load(task).task.config.task == 'upsampler'
   for upsample, given, there in ((False, config.frozen.upsampler, False), (None, '', False)):
     config.sample.upsample, config.frozen.upsampler = upsample, given
-    assert (upsampling.load(config, task) is not None) == there
+    assert (upsampling.load(task) is not None) == there
   v2a, _ = run('v2a')
-  assert upsampling.load(v2a, build(v2a)[1].toward('audio')) is None
+  assert upsampling.load(build(v2a)[1].toward('audio')) is None
 
 
 def test_one_that_is_wanted_and_not_there_is_told(run, frozen, tmp_path):
   config, _ = run('t2v', **{'sample.upsample': True, 'frozen.upsampler': ''})
   task = build(config)[1]
-  assert 'frozen.upsampler is not set' in told(upsampling.load, config, task)
+  assert 'frozen.upsampler is not set' in told(upsampling.load, task)
   config.sample.upsample, config.frozen.upsampler = None, str(tmp_path / 'typo')
-  assert 'no such weights file' in told(upsampling.load, config, task)
+  assert 'no such weights file' in told(upsampling.load, task)
   config.frozen.upsampler = frozen['video']
-  assert 'does not say which config' in told(upsampling.load, config, task)
+  assert 'does not say which config' in told(upsampling.load, task)
   weights.save(tmp_path / 'x.safetensors', {'params': {}}, {'config': json.dumps(
       config.to_dict())})
   config.frozen.upsampler = str(tmp_path / 'x.safetensors')
-  assert 'holds a t2v model' in told(upsampling.load, config, task)
+  assert 'holds a t2v model' in told(upsampling.load, task)
 
 
 def test_one_for_other_pictures_is_told_with_both_sizes(run):
   config, _ = run('t2v', **{'data.height': 16, 'data.width': 32})
-  said = told(upsampling.load, config, build(config)[1])
+  said = told(upsampling.load, build(config)[1])
   assert '16×8 at 6 fps' in said and '32×16 at 6 fps' in said
 
 

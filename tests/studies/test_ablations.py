@@ -12,7 +12,7 @@ from avlink_jax.build import build
 from avlink_jax.configs import ablations, common
 from avlink_jax.errors import UserError
 from avlink_jax.main import CONFIG, parse
-from avlink_jax.sample import trained_weights
+from avlink_jax.sampling import trained
 from avlink_jax.training import step as training
 from avlink_jax.training.resilience.config_drift import flat
 
@@ -88,9 +88,10 @@ def test_the_command_line_says_name_and_scale():
 
 
 def test_an_ablation_is_not_sampled_with_its_tasks_bundled_weights(tmp_path):
+  config = ablations.get_config('no_reinjection:nano')
+  task = tasks.make(config, build(config))
   with pytest.raises(UserError, match='no weights for no_reinjection at scale nano'):
-    trained_weights(None, ablations.get_config('no_reinjection:nano'), tmp_path, {},
-                    mesh=None)
+    trained.find(task, tmp_path, {}, mesh=None)
 
 
 def test_a_name_that_is_none_is_told_with_those_near_it():

@@ -320,7 +320,8 @@ def test_the_loss_of_a_known_velocity_is_in_closed_form(monkeypatch):
       (len(batch['video']), 6, 8, 16, 4), 2.0))
   monkeypatch.setattr(tasks.UpsamplerTask, 'velocity', lambda self, params, frozen, inputs: {
       'video': jnp.zeros_like(inputs['video'].x)})
-  monkeypatch.setattr(tasks.UpsamplerTask, 'encode', lambda self, towers, name, said: (None, None))
+  monkeypatch.setattr(tasks.UpsamplerTask, 'encode', lambda self, towers, name, said: dict(
+      text=None, text_mask=None))
   loss, (metrics, _) = quick_jit(lambda key: task.loss(
       {'dit': {}, 'text': {}}, {}, frozen, batch, key))(jax.random.key(0))
   assert metrics['mse_video'] == pytest.approx(5.0, rel=0.05)

@@ -118,7 +118,7 @@ def test_parts_are_taken_within_each_devices_rows():
 def test_an_adversarys_batch_does_not_come_in_parts(task_name):
   config = micro_config(task_name, **{'train.accumulate': 2})
   with pytest.raises(UserError, match=f'train.accumulate=2: {task_name} has an adversary'):
-    place(build(config)[1], config, sharding.make_mesh(devices=jax.devices()[:1]), {})
+    place(build(config)[1], sharding.make_mesh(devices=jax.devices()[:1]), {})
 
 
 # Out of memory
@@ -137,7 +137,7 @@ def out_of_memory():
     ({'train.batch_size': 8, 'mesh.fsdp': 8, 'remat': 'block'}, 8, [])])
 def test_too_little_memory_for_a_step_is_told_with_what_to_set(changes, devices, remedies):
   config = micro_config('v2a', **{'train.batch_size': 256} | changes)
-  assert memory.for_training(config, devices) == remedies
+  assert memory.for_training(build(config)[1], devices) == remedies
   for remedy in remedies:  # each of which can be had
     key, value = remedy.split('=')
     other = config.copy_and_resolve_references()

@@ -26,13 +26,13 @@ if place := cluster.detect():
 process, processes = jax.process_index(), jax.process_count()
 
 class Regression:
-  """Fits x -> x·kernel to noise: a task as tasks/__init__.py describes it."""
-  players = ()
+  """Fits x -> x·kernel to noise: a task as tasks/task.py describes it."""
+  groups = ()
   init = lambda self, key, frozen: {'kernel': jax.random.normal(key, (16, 4))}
   init_stats = lambda self: {}
-  sampled = lambda self, params: params
-  pace = lambda self, player: 1.0
-  def loss(self, params, stats, frozen, batch, key, step, player):
+  exported = lambda self, params: params
+  lr_scale = lambda self, group: 1.0
+  def loss(self, params, stats, frozen, batch, key, step, group):
     noise = 0.1 * jax.random.normal(key, (8, 4))
     error = batch['x'] @ params['kernel'] + noise - batch['y']
     return jnp.mean(error ** 2), ({}, stats)

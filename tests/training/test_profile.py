@@ -3,7 +3,6 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from micro import build, frozen_of, micro_config
@@ -59,7 +58,7 @@ def share(config):
   models, task = build(config)
   mesh = sharding.make_mesh()
   placed = place(task, mesh, frozen_of(models))
-  return mfu.share_of_peak(config, models, placed, jnp.float32, list(mesh.devices.flat))
+  return mfu.share_of_peak(config, placed, list(mesh.devices.flat))
 
 
 def test_nothing_is_said_of_chips_whose_peak_is_not_known():

@@ -15,6 +15,7 @@ from killed import final, rows, weights
 from avlink_jax import train as training_loop
 from avlink_jax.errors import HANG, Preempted, UserError
 from avlink_jax.main import main
+from avlink_jax.sampling.in_training import TrainingSamples
 from avlink_jax.train import train
 from avlink_jax.training import sharding
 from avlink_jax.training.resilience.lock import only_run
@@ -30,7 +31,7 @@ def quickly_compiled():
 
 @pytest.fixture(autouse=True)
 def no_samples(monkeypatch):
-  monkeypatch.setattr(training_loop, 'export_samples', lambda *_: {})
+  monkeypatch.setattr(TrainingSamples, 'export', lambda *_: {})
 
 
 def config(**changes):
@@ -42,7 +43,7 @@ def alone(tmp_path_factory):
   """The workdir of a run that nothing disturbed."""
   workdir = tmp_path_factory.mktemp('alone') / 'run'
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(training_loop, 'export_samples', lambda *_: {})
+    patch.setattr(TrainingSamples, 'export', lambda *_: {})
     train(config(), workdir)
   return workdir
 
@@ -206,6 +207,7 @@ import sys, time
 import runs
 from avlink_jax import train
 from avlink_jax.main import main
+from avlink_jax.sampling.in_training import TrainingSamples
 from avlink_jax.training import sharding
 
 put, calls = sharding.put_batch, []
