@@ -1,4 +1,4 @@
-"""MODE sample: clips with generated audio or video, in a folder with a gallery."""
+"""Mode `sample`: generates audio or video for clips, into a folder with a gallery."""
 
 import sys
 
@@ -16,11 +16,10 @@ from avlink_jax.training import sharding
 
 
 def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0, explicit=False):
-  """Generates for the user's own clips or prompts, or for clips of the data source's test split.
+  """Generates samples for the user's clips or prompts, or for the data source's test split.
 
   `workdir` and `output` may be in a bucket (storage/bucket.py). `explicit`: the user named the
-  workdir, so that one without a checkpoint is a mistake. Returns the ids of all samples. Raises
-  UserError.
+  workdir, so that it must have a checkpoint. Returns all samples' ids. Raises UserError.
   """
   with bucket.Mirror(workdir) as run, bucket.Mirror(output) as samples:
     run.pull('frozen')
@@ -33,7 +32,7 @@ def sample(config, workdir, *, input_path=None, prompt=None, output, seed=0, exp
     clips = inputs.find(task, config, input_path, prompt)
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_tokens(task, mesh)
-    frozen = sharding.put(frozen_parts.load(
+    frozen = sharding.shard(frozen_parts.load(
         config, models, task.frozen_parts, policy.frozen, run.here), mesh)
     weights = trained.find(task, workdir, frozen, mesh, explicit)
     exporter = Exporter(task, frozen, run.here, upsampling.load(task), mesh)

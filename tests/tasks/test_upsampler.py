@@ -186,7 +186,7 @@ def test_noise_is_added_as_its_time_says_and_the_time_follows_its_law():
   low = np.zeros((1, 1, 1, 1, 3), np.uint8)  # -1 everywhere
   size = 4000
   batch = {'low': np.broadcast_to(low, (size, *low.shape[1:]))}
-  low_video = dataclasses.replace(task.guide, guesses=False)
+  low_video = dataclasses.replace(task.guide, residual=False)
   guide = quick_jit(lambda key: low_video.draw({}, batch, key, (size,), lambda x: x))(
       jax.random.key(0))
   t, least = np.asarray(guide['guide_t']), task.config.flow.guide_time.low
@@ -260,14 +260,14 @@ def test_a_size_that_the_latents_do_not_divide_is_told_with_what_fits(key, value
 # The loss
 
 def test_of_a_residual_what_is_loud_stays_and_what_is_faint_goes():
-  quieted = functools.partial(upsampler_task.quieted, noise=0.5)
+  quieted = functools.partial(upsampler_task.denoised, noise=0.5)
   level = lambda value: np.full((1, 1, 32, 48, 3), value, np.float32)  # noqa: E731
   for value in (0.1, 0.5, -8.0):  # e / (e + noise²), where all is alike
     np.testing.assert_allclose(
         quieted(level(value)), level(value * value**2 / (value**2 + 0.25)), rtol=1e-5)
   np.testing.assert_array_equal(quieted(level(0)), level(0))
-  np.testing.assert_array_equal(upsampler_task.quieted(level(0.1), 0.0), level(0.1))
-  np.testing.assert_array_equal(upsampler_task.quieted(level(0), 0.0), level(0))
+  np.testing.assert_array_equal(upsampler_task.denoised(level(0.1), 0.0), level(0.1))
+  np.testing.assert_array_equal(upsampler_task.denoised(level(0), 0.0), level(0))
   # What is loud in one place stays there, and lets nothing through far from it.
   residual = 0.05 * np.random.default_rng(0).standard_normal((1, 2, 64, 96, 3)).astype(np.float32)
   residual[0, 0, :, :8] += 10
