@@ -1,12 +1,12 @@
-"""What all tasks share, at each scale. A task's own file says what is different about it.
+"""Defaults of all tasks, at each scale; a task's own file changes them.
 
 paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, minutes.
 
-A task's config has every key that its code may read. A section stands where the task has the part
-that it describes (`fusion`, `video_codec`, `codec_loss`, `vocoder`), and what one task alone reads
-stands in its own file; everything else is here. A new key also gets a line in
-avlink_jax/storage/config_versions.py, so that configs saved before it go on working. The comment
-beside a key is what `--help --config=…` says of it.
+A task's config has every key that its code may read. Sections for parts that only some tasks have
+(`fusion`, `video_codec`, `codec_loss`, `vocoder`) are added by their files, as are keys that a
+single task reads; everything else is here. A new key also needs a line in
+avlink_jax/storage/config_versions.py, so that older configs still work. `--help --config=…` shows
+the comment beside a key.
 """
 
 import math
@@ -20,7 +20,7 @@ SCALES = ('paper', 'small', 'nano')
 
 
 def at_scale(scale):
-  """A function (paper, small, nano) -> the one of them that is for `scale`."""
+  """Function (paper, small, nano) -> the value for `scale`."""
   if scale not in SCALES:
     raise ValueError(f'unknown scale {scale!r}: use one of {", ".join(SCALES)}')
   return lambda *values: values[SCALES.index(scale)]
@@ -175,12 +175,12 @@ def base(task, scale):
 
 
 def freeze(c, *parts):
-  """Parts whose weights are read, bundled ones where there are any."""
+  """Sets the sources of frozen parts: bundled weights at scale nano."""
   c.frozen.update(dict.fromkeys(parts, 'bundled' if c.scale == 'nano' else ''))
 
 
 def add_fusion(c):
-  """Fusion Blocks between the frozen towers, and where the frozen weights come from."""
+  """Adds Fusion Blocks between the frozen towers, and the sources of the frozen weights."""
   by_scale, nano, tower = at_scale(c.scale), c.scale == 'nano', c.towers.audio
   c.fusion = ConfigDict(dict(  # Fusion Blocks (Sec. 3.3, model/fusion.py)
       blocks=by_scale(8, 4, 2),  # how many Fusion Blocks
@@ -197,20 +197,20 @@ def add_fusion(c):
       finetune=False))  # True: the generated tower is trained along
   c.flow.location = dict(audio=-2.5 if nano else -1.0, video=-1.5 if nano else -1.0)
   if nano:
-    # Where the condition decides about timing depends on the data: the nano codec's latents show
-    # most onsets by themselves from t = 0.2 on (tests/benchmarks/timing_in_noise.py), so examples
-    # and Euler steps lie below. Paper scale keeps the paper's law and even steps.
+    # The nano codec's noisy latents show most onsets by themselves from t = 0.2 on
+    # (tests/benchmarks/timing_in_noise.py), so the condition only matters below, and examples and
+    # Euler steps are concentrated there. Paper scale has the paper's law and even steps.
     c.sample.shift = ConfigDict(c.flow.location)  # a copy: each can be set by itself
     if set('+'.join(c.generate).split('+')) == {'audio', 'video'}:
-      # A picture's error is a small thing in a wide patch: by itself A2V's gradient is 0.002 long
-      # and V2A's 0.5, and blocks that hear both learned nothing of A2V in 4,000 steps.
+      # The video's error is small with a wide patch: without a weight A2V's gradient norm is 0.002
+      # and V2A's 0.5, and shared blocks learned nothing about A2V in 4,000 steps.
       c.flow.loss_weight.video = 100.0
   c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
   freeze(c, 'codec', 'audio', 'video')
 
 
 def add_video_codec(c):
-  """The video autoencoder, 4×8×8, for tasks that train it or whose video is its latents."""
+  """Adds the video autoencoder, 4×8×8, for tasks that train it or use its latents."""
   by_scale = at_scale(c.scale)
   c.towers.video.codec = 'video_vae'
   c.video_codec = ConfigDict(dict(  # the video autoencoder (codecs/video_vae.py)
@@ -235,19 +235,19 @@ def add_video_codec(c):
 
 
 def high_resolution(c, seconds, crop=(0, 0)):
-  """512×288 at 24 frames a second. An example is `seconds` of a clip and shows of its frames
-  `crop` (height, width), at a place of its own; 0: all."""
+  """Sets 512×288 at 24 frames a second. An example is `seconds` of a clip, with a random `crop`
+  (height, width) of its frames; 0: all."""
   c.data.fps, c.data.height, c.data.width, c.data.seconds = 24.0, 288, 512, seconds
   c.data.crop_height, c.data.crop_width = crop
   c.data.clip_seconds = 5.16
 
 
 def early(c, name, location, guidance):
-  """Nano base models learn, and are sampled, near noise, and for longer.
+  """Sets nano base models' training and sampling nearer to noise, and a longer training.
 
-  An average over a whole clip shows its background, its layout, its timbre from t = 0.01 on: what
-  a prompt says is there to be seen, and only before that do words matter. Trained on the paper's
-  law, which has hardly an example there, nano models did not listen to their prompts at all.
+  An average over a clip shows background, layout and timbre from t = 0.01 on, so that a prompt only
+  matters below. The paper's law has hardly any examples there, and nano models trained with it
+  ignored their prompts.
   """
   if c.scale == 'nano':
     c.flow.location[name] = c.sample.shift[name] = location

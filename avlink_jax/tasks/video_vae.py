@@ -34,7 +34,7 @@ class VideoVAETask(Autoencoder):
   @functools.cached_property
   def perceptual(self):
     if self.config.codec_loss.perceptual == 'bundled':
-      raise UserError("codec_loss.perceptual=bundled is a network of sounds: for pictures give "
+      raise UserError("codec_loss.perceptual=bundled is a network for audio: for video give "
                       "'none', or the weights of VGG16 and of the LPIPS heads")
     return perceptual.load(self.config.codec_loss.perceptual)
 

@@ -91,7 +91,7 @@ def check_tokens(task, mesh):
   lengths = {name: len(tower.token_seconds(shapes[name][:-1])) for name, tower in towers.items()
              if ACTIVATIONS.get(tower.axis) == 'sequence'}
   if count > 1 and not lengths:
-    raise UserError(f'mesh.sequence={count} splits the tokens of the picture, and '
+    raise UserError(f'mesh.sequence={count} splits the tokens of the video, and '
                     f'{task.config.task} has none: mesh.sequence=1 works')
   for name, length in lengths.items():
     if length % count:

@@ -92,7 +92,7 @@ def test_pictures_look_alike_to_a_network_over_some_frames():
 
 def test_the_network_of_sounds_is_refused():
   task, _, batch = micro(codec_loss__perceptual='bundled')
-  with pytest.raises(UserError, match='network of sounds'):
+  with pytest.raises(UserError, match='network for audio'):
     task.reconstruction_loss(np.zeros(batch['video'].shape, np.float32), batch, KEY)
 
 

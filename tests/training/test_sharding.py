@@ -111,7 +111,7 @@ def test_a_batch_that_does_not_divide_is_told_with_one_that_does(size, parts, sa
 @pytest.mark.parametrize('task, sequence, said', [
     ('v2a', 9, 'mesh.sequence=9 does not divide the 24 tokens of video: 3 works'),
     ('t2v', 16, 'does not divide the 24 tokens of video: 8 works'),
-    ('t2a', 2, 'mesh.sequence=2 splits the tokens of the picture, and t2a has none'),
+    ('t2a', 2, 'mesh.sequence=2 splits the tokens of the video, and t2a has none'),
     ('mel_vae', 2, 'mel_vae has none: mesh.sequence=1 works')])
 def test_tokens_that_cannot_be_split_are_told(task, sequence, said):
   task = build(micro_config(task))[1]
