@@ -40,7 +40,7 @@ class Modality:
 
   @property
   def prompted(self):
-    """Whether its tower uses prompts; external features do not."""
+    """Tells whether its tower uses prompts; external features do not."""
     return self.tower.depth > 0
 
 
@@ -53,24 +53,24 @@ class Models:
 
   @property
   def towers(self):
-    """{modality: tower}."""
+    """Mapping {modality: tower}."""
     return {name: modality.tower for name, modality in self.modalities.items()}
 
   @property
   def prepare(self):
-    """{modality: function of a list of prompts -> arrays (B, ...)}, for data/batch.stack."""
+    """Mapping {modality: function of prompts -> arrays (B, ...)}, for data/batch.stack."""
     return {name: modality.text.prepare for name, modality in self.modalities.items()}
 
   @property
   def shapes_only(self):
-    """These models with text encoders for shapes only, whose weights are never read."""
+    """Copy of these models with text encoders for shapes only, whose weights are never read."""
     return dataclasses.replace(self, modalities={
         name: dataclasses.replace(modality, text=modality.text.shapes_only)
         for name, modality in self.modalities.items()})
 
   @property
   def texts(self):
-    """{modality: text encoder}."""
+    """Mapping {modality: text encoder}."""
     return {name: modality.text for name, modality in self.modalities.items()}
 
 
@@ -101,7 +101,7 @@ def codec_kind(tower):
 
 
 def fused(config):
-  """Whether Fusion Blocks link the towers."""
+  """Tells whether Fusion Blocks link the towers."""
   return 'fusion' in config and config.fusion.injection in ('fusion', 'cross')
 
 

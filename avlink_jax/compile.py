@@ -181,7 +181,7 @@ def memory_of(executable):
 
 
 def too_large(message, arguments):
-  """`memory_of` a program that XLA rejected, from its message; None if the message has no size."""
+  """Figures as `memory_of`, from XLA's message on a program it rejected; None without a size."""
   match = re.search(r'\(([\d.]+)([KMGT]?)\) exceeds available', message)
   if 'RESOURCE_EXHAUSTED' not in message or not match:
     return None

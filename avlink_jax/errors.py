@@ -29,13 +29,13 @@ class MediaError(Exception):
 
 
 class Preempted(Exception):
-  """The run was asked to stop and has saved its state; `main` exits with status PREEMPTED."""
+  """Notice that a run was asked to stop and has saved its state; `main` exits with PREEMPTED."""
 
 
 class Lost(Exception):
-  """Other processes of the run are missing; `main` exits with status LOST."""
+  """Loss of other processes of the run; `main` exits with LOST."""
 
 
 def out_of_memory(error):
-  """Whether a JaxRuntimeError means that a device is out of memory."""
+  """Tells whether a JaxRuntimeError means that a device is out of memory."""
   return 'RESOURCE_EXHAUSTED' in str(error)

@@ -108,7 +108,7 @@ class HloModule:
     return {}
 
   def _begins(self, where):
-    """Whether a computation starts an asynchronous collective.
+    """Tells whether a computation starts an asynchronous collective.
 
     On TPUs the start, the overlapped work and the end are separate computations that all contain
     the collective; it is counted at its start."""

@@ -31,7 +31,7 @@ def ask():
 
 
 def on_accelerator(devices='/dev'):
-  """Whether JAX would use a GPU or TPU, determined without importing it."""
+  """Tells whether JAX would use a GPU or TPU, determined without importing it."""
   if chosen := os.environ.get('JAX_PLATFORMS'):
     return chosen.split(',')[0] != 'cpu'
   return any(any(pathlib.Path(devices).glob(device))

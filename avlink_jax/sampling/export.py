@@ -73,7 +73,7 @@ class Exporter:
     return [clip.id for clip in clips]
 
   def _fingerprints(self, trained, inputs, seed):
-    """{clip id: fingerprint of its sample}."""
+    """Mapping {clip id: fingerprint of its sample}."""
     parts = frozen_parts.digests(self.config, self.task.frozen_parts, self._workdir)
     names = [trained.name, parts] + (
         [] if self.upsampler is None else [self.upsampler.name(seed)])
@@ -113,7 +113,7 @@ class Exporter:
         yield clip, prompt, sample
 
   def _media(self, clip, sample, own):
-    """`write_sample`'s arguments with a sample's media: generated ones, and those of the clip that
+    """Arguments of `write_sample` for a sample's media: generated ones, and those of the clip that
     are kept."""
     layout = self.task.models.layout
     out = dict(sample_rate=layout.sample_rate, fps=layout.fps, audio=sample.get('audio'),

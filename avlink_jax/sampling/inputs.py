@@ -32,7 +32,7 @@ class Inputs:
   prompt: str | None = None
 
   def prompts(self, clip, generate):
-    """{modality: prompt} of a clip; `generate`: the generated modalities."""
+    """Mapping {modality: prompt} of a clip; `generate`: the generated modalities."""
     captions = {'audio': clip.audio_caption, 'video': clip.video_caption}
     return captions if self.prompt is None else captions | dict.fromkeys(generate, self.prompt)
 

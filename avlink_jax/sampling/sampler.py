@@ -81,12 +81,12 @@ def jitted(task, mesh):
 
 
 def guidance_of(config):
-  """`generate`'s guidance argument from the config."""
+  """Guidance argument of `generate` from the config."""
   return None if config.sample.guidance == 1 else config.sample.guidance
 
 
 def noise_shapes(task):
-  """{name: shape of one window's X_0} of all data with noise."""
+  """Mapping {name: shape of one window's X_0} of all data with noise."""
   shapes = example_shapes(task.models)
   guides = {} if task.guide is None else {task.guide.noise: task.guide.shape}
   return {name: shapes[name] for name in task.noised} | guides
@@ -223,7 +223,7 @@ class Sampler:
     return window if task.guide is None else window | task.guide.window(clip, start)
 
   def _noise(self, clips, starts, seed):
-    """{name: X_0 (W, T, ...)} of all windows, and {name: Track}."""
+    """Mapping {name: X_0 (W, T, ...)} of all windows, and {name: Track}."""
     task, shapes = self.task, noise_shapes(self.task)
     streams = {name: task.codec(name).noise for name in task.noised}
     tracks = {name: windows.track(starts, shapes[name][0], task.codec(name).rate)

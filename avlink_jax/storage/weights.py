@@ -47,7 +47,7 @@ def save(path, tree, about, dtype=None):
 
 
 def _packed(name, value):
-  """{name in the file: array} for an array of a tree."""
+  """Mapping {name in the file: array} for an array of a tree."""
   if not np.issubdtype(value.dtype, np.floating):
     return {name: value}
   if value.ndim < 2 or value.size < PACKED_FROM:
@@ -57,7 +57,7 @@ def _packed(name, value):
 
 
 def _unpacked(flat):
-  """{name: array} with a file's packed arrays as float32."""
+  """Mapping {name: array} with a file's packed arrays as float32."""
   scales = {k: v for k, v in flat.items() if k.endswith(SCALE)}
   return {k: v * scales[k + SCALE] if k + SCALE in scales else v
           for k, v in flat.items() if k not in scales}

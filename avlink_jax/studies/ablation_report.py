@@ -59,7 +59,7 @@ class Report:
     self.figures = []
 
   def of(self, name):
-    """{seed: result} of a row; {} if there is none yet."""
+    """Mapping {seed: result} of a row; {} if there is none yet."""
     return self.results.get(the_same(name, self.scale), {})
 
   def names(self, rows):
@@ -104,7 +104,7 @@ class Report:
     return f'left out: {reason}' if reason else 'not yet'
 
   def table(self, parts, figures):
-    """Table of [(part, [(label, row)])] with the paper's `figures` {row: {column: figure}}, if any."""
+    """Table of [(part, [(label, row)])] with the paper's `figures` {row: {column: x}}, if any."""
     names = self.names([row for _, rows in parts for _, row in rows])
     header = ['', *self.header(names, figures is not None), 'seeds']
     rows = []
@@ -171,7 +171,7 @@ class Report:
                                        y_label='loss under its own law of t'), 'Loss against step')
 
   def loss_rows(self, name):
-    """[(step, loss)] of all seeds of a row."""
+    """List [(step, loss)] of all seeds of a row."""
     rows = []
     for path in sorted((self.folder / 'runs').glob(f'{name}-seed_*/metrics.jsonl')):
       lines = path.read_text().splitlines(keepends=True)

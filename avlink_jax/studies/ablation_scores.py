@@ -80,7 +80,7 @@ def clips(seeds, name):
 
 
 def estimate(seeds, name):
-  """{'mean', 'low', 'high', 'of', 'seeds': {seed: mean}} of a row; None where it is undefined.
+  """Estimate {'mean', 'low', 'high', 'of', 'seeds': {seed: mean}} of a row; None if undefined.
 
   'of' is 'clips' where low and high are an interval over clips, 'seeds' where they are the lowest
   and highest seed.

@@ -17,7 +17,7 @@ from avlink_jax.tasks.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder(Task):
-  """A codec (the generator) and, if `codec_loss.adversarial`, its discriminator.
+  """Codec (the generator) and, if `codec_loss.adversarial`, its discriminator.
 
   The generator minimises `reconstruction_loss` + KL (a mean over elements) and, from step
   `codec_loss.disc_after` on, λ · `disc_weight` · the adversarial loss. The discriminator is updated
@@ -115,8 +115,9 @@ class Autoencoder(Task):
       metrics |= {'adversarial': hinge, 'adversarial_weight': weight}
     value, gradient = jax.lax.stop_gradient((value, gradient))
     penalty, penalty_metrics = self.regularise(mean, log_variance)
-    decay, std = self.codec_config.std_decay, jnp.std(self.flow_data(mean))
-    std = decay * stats['std'] + (1 - decay) * jax.lax.stop_gradient(std)
+    decay = self.codec_config.std_decay
+    std = decay * stats['std'] + (1 - decay) * jax.lax.stop_gradient(
+        jnp.std(self.flow_data(mean)))
     return (value + jnp.sum(gradient * (reconstruction - fixed)) + penalty,
             ({**metrics, **penalty_metrics, 'latent_std': std}, {'std': std}))
 

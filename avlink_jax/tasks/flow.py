@@ -180,7 +180,7 @@ class FlowTask(Task):
     return jnp.full(size, self.config.flow.condition_time[name] if self.codec(name).noise else 1.0)
 
   def encode(self, towers, name, prepared):
-    """{'text', 'text_mask'} of a modality's Input from its prompts; None without a text encoder."""
+    """Fields 'text' and 'text_mask' of a modality's Input from its prompts; None if unprompted."""
     if not self.models.modalities[name].prompted:
       return dict(text=None, text_mask=None)
     embedded, mask = self.models.modalities[name].text.encode(towers[name]['text'], prepared)

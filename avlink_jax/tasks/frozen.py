@@ -15,7 +15,7 @@ from avlink_jax.storage import weights
 
 
 def codecs(models):
-  """{part: Codec} of the codecs that have weights."""
+  """Mapping {part: Codec} of the codecs that have weights."""
   every = (modality.codec for modality in models.modalities.values())
   return {codec.part: codec for codec in every if codec.part}
 
@@ -88,7 +88,7 @@ def keep(workdir, frozen, parts):
 
 
 def digests(config, parts, workdir=None):
-  """{part: SHA-256 of the file that it is read from}, hexadecimal."""
+  """Mapping {part: SHA-256 of the file that it is read from}, hexadecimal."""
   return {part: digest(path_of(config, part, workdir)) for part in parts}
 
 

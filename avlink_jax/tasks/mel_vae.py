@@ -86,7 +86,7 @@ class MelVAETask(Autoencoder):
     return l1 + loss.perceptual_weight * distance, {'l1': l1, 'perceptual': distance}
 
   def last_kernel(self, params):
-    """(function kernel -> params, the decoder's last kernel (3, width, n_mels))."""
+    """Pair (function kernel -> params, the decoder's last kernel (3, width, n_mels))."""
     decoder = params['decoder']
     last = f'Conv_{len(self.codec.multipliers)}'  # one at the input, one per up-sampling
     with_kernel = lambda kernel: {**params, 'decoder': {  # noqa: E731

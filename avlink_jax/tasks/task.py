@@ -42,7 +42,7 @@ class Task:
 
   @property
   def reads(self):
-    """What a data source must provide (data/pipeline.py)."""
+    """Names of what a data source must provide (data/pipeline.py)."""
     return tuple(reader.reads for reader in self.readers)
 
   @property
@@ -62,12 +62,12 @@ class Task:
 
   @property
   def accumulates(self):
-    """Whether a batch may be split into parts; adversarial losses need the complete batch."""
+    """Tells whether a batch may be split into parts; adversarial losses need the complete batch."""
     return not self.groups
 
   @property
   def active_towers(self):
-    """{modality: tower} of the towers that a step runs."""
+    """Mapping {modality: tower} of the towers that a step runs."""
     return {}
 
   @property

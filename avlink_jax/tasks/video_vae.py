@@ -83,7 +83,7 @@ class VideoVAETask(Autoencoder):
     return l1 + loss.perceptual_weight * distance, {'l1': l1, 'perceptual': distance}
 
   def last_kernel(self, params):
-    """(function kernel -> params, the decoder's last kernel (t, h, w, width, cell))."""
+    """Pair (function kernel -> params, the decoder's last kernel (t, h, w, width, cell))."""
     decoder = params['decoder']
     with_kernel = lambda kernel: {**params, 'decoder': {  # noqa: E731
         **decoder, 'last': {**decoder['last'], 'kernel': kernel}}}

@@ -132,7 +132,7 @@ def train_step(task, optimizer, config, state, frozen, batch):
 
 
 def counted(counts, finite, clipped):
-  """`State.counts` after a step that was `finite` and `clipped`, bool () each."""
+  """Next `State.counts` after a step that was `finite` and `clipped`, bool () each."""
   as_int = lambda flag: jnp.asarray(flag, jnp.int32)  # noqa: E731
   return {'clipped_steps': counts['clipped_steps'] + as_int(finite & clipped),
           'bad_steps': counts['bad_steps'] + as_int(~finite),
