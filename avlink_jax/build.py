@@ -1,6 +1,6 @@
-"""Config -> the models it describes: what each modality is made of and what links them; no weights.
+"""Builder of a config's models: each modality's parts and the link between modalities; no weights.
 
-A modality is a codec, a text encoder and a tower, held together as `models.modalities[name]`.
+A modality is a codec, a text encoder and a tower, together in `models.modalities[name]`.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from avlink_jax.codecs import codec as codecs
+from avlink_jax.codecs import codec as codec_seam
 from avlink_jax.codecs.codec import Codec
 from avlink_jax.codecs.t5_text import Pretrained
 from avlink_jax.codecs.text import WordEncoder
@@ -30,12 +30,12 @@ NAMES = ('audio', 'video')  # the modalities, in the order of Fusion Blocks' str
 
 @dataclasses.dataclass(frozen=True)
 class Modality:
-  """What one modality is made of.
+  """Parts of one modality.
 
   Attributes:
     codec: media to data and back (codecs/codec.py).
     text: prompts to embeddings (codecs/text.py).
-    tower: the flow model of its data.
+    tower: flow model of the data (model/tower.py).
   """
   codec: Codec
   text: WordEncoder | Pretrained
@@ -43,85 +43,85 @@ class Modality:
 
   @property
   def prompted(self) -> bool:
-    """Whether its tower listens to prompts; features from outside do not."""
+    """Tells whether its tower uses prompts; external features do not."""
     return self.tower.depth > 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-  """Everything a config builds. `link` is None where no modality conditions another."""
+  """Models of a config. `link` is None if no modality conditions another."""
   layout: Layout
   modalities: dict[str, Modality]
   link: AVLink | Injection | None
 
   @property
   def towers(self) -> dict[str, Tower]:
-    """{modality: its tower}."""
+    """Mapping {modality: tower}."""
     return {name: modality.tower for name, modality in self.modalities.items()}
 
   @property
   def prepare(self) -> dict[str, Callable]:
-    """{modality: function of a list of prompts -> arrays (B, ...)}, as data/batch.py takes it."""
+    """Mapping {modality: function of prompts -> arrays (B, ...)}, for data/batch.stack."""
     return {name: modality.text.prepare for name, modality in self.modalities.items()}
 
   @property
   def shapes_only(self) -> 'Models':
-    """These models with text encoders whose weights nobody reads: for shapes and FLOPs."""
+    """Copy of these models with text encoders for shapes only, whose weights are never read."""
     return dataclasses.replace(self, modalities={
         name: dataclasses.replace(modality, text=modality.text.shapes_only)
         for name, modality in self.modalities.items()})
 
   @property
   def texts(self) -> dict[str, WordEncoder | Pretrained]:
-    """{modality: its text encoder}."""
+    """Mapping {modality: text encoder}."""
     return {name: modality.text for name, modality in self.modalities.items()}
 
 
 def build(config: ConfigDict, dtype: Any = jnp.float32, platform: str | None = None) -> Models:
-  """ConfigDict -> Models, computing in `dtype` on `platform` (default: this process's).
+  """Builds a ConfigDict's Models, which compute in `dtype` on `platform` (default: this process's).
 
-  Raises UserError for a config that does not fit together, or an attention that cannot be had.
+  Raises UserError: contradictory settings, or an unavailable attention kernel.
   """
   if config.remat not in ('none', 'block', 'segment'):
     raise UserError(f'remat={config.remat!r}: use none, block or segment')
   text = build_text(config.text, config.data.source)
-  context = codecs.Context(dtype, platform, remat=config.remat != 'none')
-  made = {name: codecs.make(codec_kind(config.towers[name]), name, config, context)
-          for name in NAMES}
-  rates = {codec.sample_rate for codec in made.values()} - {None}
+  context = codec_seam.Context(dtype, platform, remat=config.remat != 'none')
+  codecs = {name: codec_seam.make(codec_kind(config.towers[name]), name, config, context)
+            for name in NAMES}
+  rates = {codec.sample_rate for codec in codecs.values()} - {None}
   layout = Layout.of(config.data, *rates)
   modalities = {name: Modality(codec, text, tower) for (name, codec), tower in zip(
-      made.items(), build_towers(config, made, text, dtype, platform), strict=True)}
+      codecs.items(), build_towers(config, codecs, text, dtype, platform), strict=True)}
   towers = {name: modality.tower for name, modality in modalities.items()}
-  # The paper's η_v: a position for each moment of video tokens.
-  clock_rate = made['video'].rate / config.towers.video.patch[0]
+  # The paper's η_v: one position for each time step of video tokens.
+  clock_rate = codecs['video'].rate / config.towers.video.patch[0]
   return Models(layout, modalities, build_link(config, towers, clock_rate, dtype, platform))
 
 
 def codec_kind(tower):
-  """Which codec a tower's data come from; of features from outside there is but one."""
+  """Kind of a tower's codec; external features have their own."""
   return 'features' if tower.features else tower.codec
 
 
 def fused(config):
-  """Whether Fusion Blocks link the towers."""
+  """Tells whether Fusion Blocks link the towers."""
   return 'fusion' in config and config.fusion.injection in ('fusion', 'cross')
 
 
-def build_towers(config, made, text, dtype, platform):
-  """The tower of each codec in `made` {name: Codec}, in order."""
-  # Without Fusion Blocks there are no segments between them: then it is each block.
+def build_towers(config, codecs, text, dtype, platform):
+  """Yields the tower of each codec in `codecs` {name: Codec}, in order."""
+  # Without Fusion Blocks there are no segments between them, so each block is rematerialised.
   remat = config.remat == 'block' or config.remat == 'segment' and not fused(config)
   kernel = attention.Kernel(attention.choose(config.attention, platform))
-  for name, codec in made.items():
+  for name, codec in codecs.items():
     yield tower_seam.make(config.towers[name], tower_seam.Context(
         channels=codec.channels, rate=codec.rate, seconds=codec.seconds, text_width=text.width,
         axis=f'{name}_tokens', attention=kernel, dtype=dtype, remat=remat, name=name))
 
 
 def build_link(config, towers, clock_rate, dtype, platform):
-  """What lets the towers condition each other, None where nothing does. `clock_rate`: positions a
-  second of the Fusion Blocks' temporal RoPE."""
+  """Builds the link by which towers condition each other, or None. `clock_rate`: positions a second
+  of the Fusion Blocks' temporal RoPE."""
   if 'fusion' not in config:
     return None
   f = config.fusion
@@ -149,7 +149,7 @@ def build_link(config, towers, clock_rate, dtype, platform):
 
 
 def build_text(config, source=''):
-  """config.text -> the text encoder it names; it knows what `data.source` has prepared for it."""
+  """Builds the text encoder of `config.text`; it uses embeddings prepared in `data.source`."""
   if config.encoder == 't5':
     return Pretrained(config.t5, config.width, config.max_tokens, config.cache or None,
                       prepared=embeddings.for_source(source, config))
@@ -159,7 +159,6 @@ def build_text(config, source=''):
 
 
 def example_shapes(models: Models) -> dict[str, tuple[int, ...]]:
-  """Data shapes of one example of the flow models: {'audio': (T, C), 'video': (F, H, W, 3)}, or
-  what their codecs make of it."""
+  """Shapes of an example's data by modality, such as {'audio': (T, C), 'video': (F, H, W, 3)}."""
   return {name: modality.codec.shape(models.layout)
           for name, modality in models.modalities.items()}

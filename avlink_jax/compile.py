@@ -1,7 +1,7 @@
-"""MODE compile: the real train step and the real sampler, compiled for chips that are not there.
+"""Mode `compile`: the train step and the sampler, compiled for chips that this machine lacks.
 
-Nothing is read: weights, data, prompts are shapes. What comes of it is what those programs would
-need and do: memory a chip, FLOPs, bytes between chips.
+Weights, data and prompts are shapes; nothing is read. The result is what the programs would need:
+memory a chip, FLOPs, bytes exchanged between chips.
 """
 
 import dataclasses
@@ -19,9 +19,7 @@ from avlink_jax.model import attention
 from avlink_jax.sampling.export import SAMPLERS, one_way
 from avlink_jax.storage.console import say
 from avlink_jax.tasks import frozen as frozen_parts
-from avlink_jax.training import memory, sharding
-from avlink_jax.training import step as training
-from avlink_jax.training.programs import place
+from avlink_jax.training import memory, programs, sharding, step
 
 GIB = 2**30
 CONTRACT = ('fits', 'peak_bytes_per_chip', 'flops_per_step', 'collective_bytes', 'compile_seconds')
@@ -29,10 +27,10 @@ UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': GIB, 'T': 2**40}
 
 
 def compile_ahead(config: ConfigDict, name: str, part: str = 'both') -> dict:
-  """Compiles what `part` says ('train', 'sample' or 'both') of `config` for the topology `name`.
+  """Compiles `part` ('train', 'sample' or 'both') of `config` for the topology `name`.
 
-  Returns the report, a dict: the train step's figures, and under 'sampler' the sampler's. Numbers
-  are null where they are not known, a part's where it was not asked for. Raises UserError.
+  Returns the report, a dict: the train step's figures and, under 'sampler', the sampler's. Figures
+  are null if unknown, or if their part was not compiled. Raises UserError.
   """
   devices = topology.devices(name)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
@@ -50,22 +48,23 @@ def compile_ahead(config: ConfigDict, name: str, part: str = 'both') -> dict:
   return report | {'sampler': per_clip(figures('sampler', sample, mesh)) if sample else None}
 
 
-def per_clip(told):
-  """The sampler's figures: a step is one of Euler's, for all clips; collectives are of all steps
-  together."""
+def per_clip(report):
+  """Converts the sampler's figures of a run to figures per Euler step (of all clips) and per clip;
+  collectives stay those of all steps."""
   for key in ('flops', 'model_flops'):
-    whole = told[f'{key}_per_step']
-    told |= {f'{key}_per_step': whole // told['steps'], f'{key}_per_clip': whole // told['clips']}
-  return told
+    total = report[f'{key}_per_step']
+    report |= {f'{key}_per_step': total // report['steps'],
+               f'{key}_per_clip': total // report['clips']}
+  return report
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-  """A jitted function and the shapes it is compiled for; what one run of it is worth.
+class CompileJob:
+  """Jitted function to be compiled, and shapes of its arguments.
 
-  model_flops: of the whole run, without what is computed again.
-  remedies: what would make it smaller, 'key=value' each.
-  about: what else to report of it.
+  model_flops: FLOPs of a call, without recomputation.
+  remedies: settings that would reduce its memory, 'key=value' each.
+  about: additional figures for the report.
   """
   function: object
   arguments: tuple
@@ -75,7 +74,7 @@ class Program:
 
 
 def task_of(config, mesh, **changes):
-  """The config's task as it is in a run, but for prompts, which are not read."""
+  """Task of a config as in a run, but with text encoders for shapes only."""
   config = ConfigDict(config)
   config.update(changes)
   platform = mesh.devices.flat[0].platform
@@ -84,95 +83,95 @@ def task_of(config, mesh, **changes):
 
 
 def frozen_shapes(task, mesh):
-  """What is frozen, as a run there keeps it."""
+  """Shapes of the frozen tree, in a run's precision."""
   policy = precision.of(mesh.devices.flat[0].platform)
   return frozen_parts.shapes(task.models, task.frozen_parts, policy.frozen)
 
 
 def train_step(config, mesh):
-  """The Program of one step of training."""
+  """CompileJob of one step of training."""
   task = task_of(config, mesh)
-  placed = place(task, mesh, frozen_shapes(task, mesh))
+  jitted = programs.build(task, mesh, frozen_shapes(task, mesh))
   plain = task_of(config, mesh, remat='none', attention='reference')
-  optimizer = training.make_optimizer(config)
-  step = lambda *args: training.train_step(plain, optimizer, config, *args)  # noqa: E731
-  arguments = (placed.state, placed.frozen, placed.batch)
-  return Program(placed.update, arguments, flops.of(step, *unplaced(arguments)),
-                 memory.for_training(task, mesh.size),
-                 dict(global_batch=config.train.batch_size, accumulate=config.train.accumulate))
+  optimizer = step.make_optimizer(config)
+  plain_step = lambda *args: step.train_step(plain, optimizer, config, *args)  # noqa: E731
+  arguments = (jitted.state, jitted.frozen, jitted.batch)
+  return CompileJob(jitted.update, arguments, flops.of(plain_step, *without_sharding(arguments)),
+                    memory.for_training(task, mesh.size),
+                    dict(global_batch=config.train.batch_size, accumulate=config.train.accumulate))
 
 
 def sampling(config, mesh):
-  """The Program of the sampler, of a codec that of decoding; None of a task that has none."""
+  """CompileJob of the sampler or, for codecs, of decoding; None if the task has none."""
   task, plain = (one_way(task_of(config, mesh, **changes), config.sample.direction)
                  for changes in ({}, dict(attention='reference')))
   sampler, frozen = SAMPLERS[task.sampler], frozen_shapes(task, mesh)
   program = sampler.program(task, mesh, frozen)
   if program is None:
     return None
-  return Program(program.function, program.arguments,
-                 flops.of(sampler.program(plain, mesh, frozen).plain, *unplaced(program.arguments)),
-                 memory.for_sampling(config, mesh.size) if task.prompted else [],
-                 dict(clips=program.clips, steps=program.steps))
+  model_flops = flops.of(sampler.program(plain, mesh, frozen).plain,
+                         *without_sharding(program.arguments))
+  return CompileJob(program.function, program.arguments, model_flops,
+                    memory.for_sampling(config, mesh.size) if task.prompted else [],
+                    dict(clips=program.clips, steps=program.steps))
 
 
-def unplaced(tree):
-  """Shapes that lie nowhere."""
+def without_sharding(tree):
+  """Shapes without shardings."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
-def figures(name, program, mesh):
-  """Compiles a Program and says what it needs and does."""
+def figures(name, job, mesh):
+  """Compiles a CompileJob: {figure: value}."""
   started = time.monotonic()
-  traced = program.function.trace(*program.arguments)
+  traced = job.function.trace(*job.arguments)
   executed = flops.count(traced.jaxpr)
-  say(f'{name}: {executed / 1e12:.4g} TFLOP, of which {program.model_flops / 1e12:.4g} without '
+  say(f'{name}: {executed / 1e12:.4g} TFLOP, of which {job.model_flops / 1e12:.4g} without '
       'recomputation; compiling ...')
-  needed, sent = compiled(name, program, traced.lower(), mesh)
+  needed, sent = compiled(name, job, traced.lower(), mesh)
   seconds = time.monotonic() - started
-  return program.about | needed | fitting(name, program, needed, mesh) | dict(
-      flops_per_step=executed, model_flops_per_step=program.model_flops,
+  return job.about | needed | headroom(name, job, needed, mesh) | dict(
+      flops_per_step=executed, model_flops_per_step=job.model_flops,
       collective_bytes=sent, compile_seconds=round(seconds, 1))
 
 
-def compiled(name, program, lowered, mesh):
-  """(bytes a chip needs, bytes it sends by kind of collective: None where XLA gave up for want of
-  memory)."""
+def compiled(name, job, lowered, mesh):
+  """Compiles: (bytes that a chip needs, bytes that it sends by kind of collective, or None if XLA
+  stopped for lack of memory)."""
   try:
-    made = lowered.compile()
+    executable = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    needed = too_large(str(error), program.arguments)
+    needed = too_large(str(error), job.arguments)
     if needed is None:
       raise
     return needed, None
-  sent, unknown = collectives.count(made.as_text(), mesh.size)
+  sent, unknown = collectives.count(executable.as_text(), mesh.size)
   if unknown:
     say(f'{name}: {unknown} loops of unknown length: their collectives are counted once')
-  return memory_of(made), sent
+  return memory_of(executable), sent
 
 
-def fitting(name, program, needed, mesh):
-  """Whether it fits, and how much is left, or lacks; said to the user too."""
+def headroom(name, job, needed, mesh):
+  """Figures on whether the program fits a chip, which are also printed."""
   hbm, peak = chips.MEMORY.get(mesh.devices.flat[0].device_kind), needed['peak_bytes_per_chip']
   if hbm is None:
     say(f'{name}: {peak / GIB:.2f} GiB a chip')
     return dict(fits=None, hbm_bytes_per_chip=None, headroom_bytes_per_chip=None)
-  told = f'{name}: {peak / GIB:.2f} GiB a chip, of {hbm / GIB:.2f}: '
-  say(told + ('fits' if peak <= hbm else
-              f'{(peak - hbm) / GIB:.2f} too much; ' + (
-                  f'try --config.{" or --config.".join(program.remedies)}' if program.remedies
-                  else 'take more chips, or a smaller scale')))
+  advice = (f'try --config.{" or --config.".join(job.remedies)}' if job.remedies
+            else 'take more chips, or a smaller scale')
+  say(f'{name}: {peak / GIB:.2f} GiB a chip, of {hbm / GIB:.2f}: ' + (
+      'fits' if peak <= hbm else f'{(peak - hbm) / GIB:.2f} too much; {advice}'))
   return dict(fits=peak <= hbm, hbm_bytes_per_chip=hbm, headroom_bytes_per_chip=hbm - peak)
 
 
-def memory_of(compiled):
-  """Bytes a chip holds while the program runs.
+def memory_of(executable):
+  """Memory of a chip while the program runs, bytes by kind.
 
-  The peak is what is handed in and out, the two of them sharing what is donated, the block of
-  temporaries, and the program itself: XLA reserves all of it before the first instruction.
-  `peak_memory_in_bytes` of newer releases is less by what lies idle in that block.
+  The peak is the sum of arguments, outputs (less donated arguments), temporaries and code: XLA
+  reserves all of it before the first instruction. `peak_memory_in_bytes` of newer releases omits
+  the unused part of the temporaries.
   """
-  m = compiled.memory_analysis()
+  m = executable.memory_analysis()
   parts = dict(argument=m.argument_size_in_bytes, output=m.output_size_in_bytes,
                alias=m.alias_size_in_bytes, temporary=m.temp_size_in_bytes,
                code=m.generated_code_size_in_bytes)
@@ -182,13 +181,13 @@ def memory_of(compiled):
 
 
 def too_large(message, arguments):
-  """`memory_of` a program that XLA gave up on, from what it says; None where it says nothing."""
-  found = re.search(r'\(([\d.]+)([KMGT]?)\) exceeds available', message)
-  if 'RESOURCE_EXHAUSTED' not in message or not found:
+  """Figures as `memory_of`, from XLA's message on a program it rejected; None without a size."""
+  match = re.search(r'\(([\d.]+)([KMGT]?)\) exceeds available', message)
+  if 'RESOURCE_EXHAUSTED' not in message or not match:
     return None
-  needed = round(float(found[1]) * UNITS[found[2]])  # whatever the message calls it: all of it
-  given = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-              for x in jax.tree.leaves(arguments) if x.sharding is not None)
+  needed = round(float(match[1]) * UNITS[match[2]])  # the program's total
+  argument_bytes = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+                       for x in jax.tree.leaves(arguments) if x.sharding is not None)
   return dict.fromkeys(f'{part}_bytes_per_chip' for part in ('output', 'alias', 'code')) | dict(
-      argument_bytes_per_chip=given, temporary_bytes_per_chip=needed - given,
-      peak_bytes_per_chip=needed)
+      argument_bytes_per_chip=argument_bytes, peak_bytes_per_chip=needed,
+      temporary_bytes_per_chip=needed - argument_bytes)

@@ -1,25 +1,25 @@
-"""What is nobody's bug: a user's mistake, a broken piece of media, a notice to leave; and the exit
-statuses that a scheduler reads."""
+"""Errors that are no bugs: a user's mistake, unusable media, preemption, lost processes; and exit
+statuses for schedulers."""
 
-MISTAKE = 2  # told in one line; the same command would fail again
-HANG = 70  # no step ended in time (training/resilience/watchdog.py): start again
-LOST = HANG  # a process of the run never came, or is gone: start again
-PREEMPTED = 75  # everything is saved (training/resilience/preemption.py): start again
+MISTAKE = 2  # a one-line message; the same command would fail again
+HANG = 70  # no step ended in time (training/resilience/watchdog.py): restart
+LOST = HANG  # a process of the run did not join, or is gone: restart
+PREEMPTED = 75  # the state is saved (training/resilience/preemption.py): restart
 
 
 class UserError(Exception):
-  """A mistake of the person at the keyboard, told in one line: what, where, what to do.
+  """Mistake of the user, with a one-line message: what, where, what to do.
 
-  `main` prints it and exits with status 2; everything else that is raised is a bug
-  and keeps its traceback.
+  `main` prints it and exits with status MISTAKE; exceptions that are none of the classes here are
+  bugs and keep their traceback.
   """
 
 
 class MediaError(Exception):
-  """A file that cannot be used as a clip. `reason` is short enough for a report's column.
+  """File that cannot be used as a clip. `reason` is short enough for a report's column.
 
-  While training, such a clip is replaced, counted and listed (`data/pipeline.py`);
-  as the user's own input it ends in one line.
+  In training, such a clip is replaced, counted and listed (`data/pipeline.py`); as a user's input
+  it ends the command with a one-line message.
   """
 
   def __init__(self, path, reason: str):
@@ -29,13 +29,13 @@ class MediaError(Exception):
 
 
 class Preempted(Exception):
-  """The run was asked to leave and has saved itself; `main` exits with status PREEMPTED."""
+  """Notice that a run was asked to stop and has saved its state; `main` exits with PREEMPTED."""
 
 
 class Lost(Exception):
-  """Others of the run's processes did not come; `main` exits with status LOST."""
+  """Loss of other processes of the run; `main` exits with LOST."""
 
 
 def out_of_memory(error):
-  """Whether a JaxRuntimeError says that a device's memory does not hold a program."""
+  """Tells whether a JaxRuntimeError means that a device is out of memory."""
   return 'RESOURCE_EXHAUSTED' in str(error)

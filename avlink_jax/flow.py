@@ -1,7 +1,7 @@
-"""Rectified flow as the paper uses it: path, laws of time, target, guidance, Euler. No model here.
+"""Rectified flow as in the paper: path, law of t, target, guidance, Euler. No model here.
 
-Time runs from noise, t = 0, to data, t = 1 (AV-Link Sec. 3.1). `t` is a scalar or has one
-value for each example, (B,); arrays of data are (B, ...).
+Time runs from noise, t = 0, to data, t = 1 (AV-Link Sec. 3.1). `t` is a scalar or has one value
+for each example, (B,); arrays of data are (B, ...).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,38 +13,38 @@ from jax.typing import ArrayLike
 
 
 def broadcast(t: ArrayLike, like: jax.Array) -> jax.Array:
-  """t () or (B,) -> the same values shaped (B, 1, 1, ...) so that they multiply `like` (B, ...)."""
+  """Reshapes t, () or (B,), to (B, 1, 1, ...), so that it multiplies `like` (B, ...)."""
   t = jnp.asarray(t)
   return t if t.ndim == 0 else t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
 
 
 def interpolate(x1: jax.Array, x0: jax.Array, t: ArrayLike) -> jax.Array:
-  """X_t = t·X_1 + (1−t)·X_0: the straight path from noise X_0 to data X_1 (Eq. 1)."""
+  """Straight path X_t = t·X_1 + (1−t)·X_0 from noise X_0 to data X_1 (Eq. 1)."""
   t = broadcast(t, x1)
   return t * x1 + (1 - t) * x0
 
 
 def target(x1: jax.Array, x0: jax.Array) -> jax.Array:
-  """v_t = dX_t/dt = X_1 − X_0, what the network regresses (Sec. 3.1)."""
+  """Target velocity v_t = dX_t/dt = X_1 − X_0 (Sec. 3.1)."""
   return x1 - x0
 
 
 def logit_normal(key: jax.Array, shape: Sequence[int], location: ArrayLike = 0.0,
                  scale: ArrayLike = 1.0) -> jax.Array:
-  """t = sigmoid(location + scale·n), n ~ N(0, 1): the law of t in training (App. D.1)."""
+  """Draws t = sigmoid(location + scale·n), n ~ N(0, 1), the law of t in training (App. D.1)."""
   return jax.nn.sigmoid(location + scale * jax.random.normal(key, shape))
 
 
 def guide(v_conditional: jax.Array, v_unconditional: jax.Array, weight: ArrayLike) -> jax.Array:
-  """v = v_u + w·(v_c − v_u): classifier-free guidance (App. C.2; w = 5 there, w = 1 is none)."""
+  """Classifier-free guidance v = v_u + w·(v_c − v_u) (App. C.2: w = 5; w = 1 is no guidance)."""
   return v_unconditional + weight * (v_conditional - v_unconditional)
 
 
 def time_grid(steps: int, shift: jax.Array | float = 0.0) -> jax.Array:
-  """Times (steps + 1,) from 0 to 1 between which Euler steps lie.
+  """Boundaries (steps + 1,) of Euler steps, from 0 to 1.
 
-  logit t_k = logit(k/steps) + shift. Shift 0 is the paper's uniform grid; a negative one
-  crowds the steps towards noise just as a negative `location` does the law of t in training.
+  logit t_k = logit(k/steps) + shift. Shift 0 is the paper's uniform grid; a negative shift moves
+  steps towards noise, as a negative `location` does for the law of t in training.
   """
   u = jnp.linspace(0.0, 1.0, steps + 1)
   return u / (u + (1 - u) * jnp.exp(-shift))
@@ -56,7 +56,7 @@ def euler(velocity: Callable[[Any, Any], Any], x0: Any, times: Any) -> Any:
   Args:
     velocity: (x, t) -> dx/dt, with x any pytree and t as `times`, without its axis.
     x0: pytree, the state at times[0].
-    times: (steps + 1,) increasing; or a dict of them with the keys of x0, each with its own.
+    times: (steps + 1,), increasing; or a dict of such arrays with the keys of x0.
   Returns:
     the state at times[-1].
   """

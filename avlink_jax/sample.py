@@ -1,4 +1,4 @@
-"""MODE sample: clips with generated audio or video, in a folder with a gallery."""
+"""Mode `sample`: generates audio or video for clips, into a folder with a gallery."""
 
 import os
 import sys
@@ -20,11 +20,10 @@ from avlink_jax.training import sharding
 def sample(config: ConfigDict, workdir: str | os.PathLike, *, input_path: str | None = None,
            prompt: str | None = None, output: str | os.PathLike, seed: int = 0,
            explicit: bool = False) -> list[str]:
-  """Generates for the user's own clips or prompts, or for clips of the data source's test split.
+  """Generates samples for the user's clips or prompts, or for the data source's test split.
 
   `workdir` and `output` may be in a bucket (storage/bucket.py). `explicit`: the user named the
-  workdir, so that one without a checkpoint is a mistake. Returns the ids of all samples. Raises
-  UserError.
+  workdir, so that it must have a checkpoint. Returns all samples' ids. Raises UserError.
   """
   with bucket.Mirror(workdir) as run, bucket.Mirror(output) as samples:
     run.pull('frozen')
@@ -37,7 +36,7 @@ def sample(config: ConfigDict, workdir: str | os.PathLike, *, input_path: str | 
     clips = inputs.find(task, config, input_path, prompt)
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_tokens(task, mesh)
-    frozen = sharding.put(frozen_parts.load(
+    frozen = sharding.shard(frozen_parts.load(
         config, models, task.frozen_parts, policy.frozen, run.here), mesh)
     weights = trained.find(task, workdir, frozen, mesh, explicit)
     exporter = Exporter(task, frozen, run.here, upsampling.load(task), mesh)

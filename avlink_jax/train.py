@@ -1,4 +1,4 @@
-"""The training loop, top to bottom: one for every task."""
+"""Mode `train`: the training loop of every task, top to bottom."""
 
 import collections
 import contextlib
@@ -22,17 +22,15 @@ from avlink_jax.errors import Preempted, UserError
 from avlink_jax.hardware import compile_cache, precision
 from avlink_jax.model import attention
 from avlink_jax.sampling.in_training import TrainingSamples
-from avlink_jax.storage import bucket as storage
-from avlink_jax.storage import weights
+from avlink_jax.storage import bucket, weights
 from avlink_jax.storage.atomic import write_text
 from avlink_jax.storage.console import hms, say
 from avlink_jax.tasks import frozen as frozen_parts
-from avlink_jax.training import hosts, memory, mfu, sharding
+from avlink_jax.training import hosts, memory, mfu, programs, sharding
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.log import Log
 from avlink_jax.training.profile import Profile
-from avlink_jax.training.programs import place
-from avlink_jax.training.resilience import config_drift as drift
+from avlink_jax.training.resilience import config_drift
 from avlink_jax.training.resilience.bad_numbers import BadNumbers, file_name
 from avlink_jax.training.resilience.lock import only_run
 from avlink_jax.training.resilience.preemption import Preemption
@@ -40,45 +38,44 @@ from avlink_jax.training.resilience.watchdog import Watchdog
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict:
-  """Trains `config.task` in `workdir`, from its newest sound checkpoint where there is one.
+  """Trains `config.task` in `workdir`, from its newest intact checkpoint if there is one.
 
-  Returns the scores of the last samples. Raises UserError, and Preempted once it has saved itself.
+  Returns the scores of the final samples. Raises UserError, and Preempted after saving its state.
   """
   workdir = make_workdir(workdir)
   process = jax.process_index()
   with (only_run(workdir) if process == 0 else contextlib.nullcontext(),
-        storage.Mirror(workdir) as mirror,
+        bucket.Mirror(workdir) as mirror,
         Preemption() as preemption,
         Watchdog(mirror.here, config.train.watchdog_seconds, process) as watchdog):
-    return run(config, workdir, mirror, preemption, watchdog)
+    return build_and_run(config, workdir, mirror, preemption, watchdog)
 
 
-def run(config, workdir, mirror, preemption, watchdog):
-  """The run itself, from the config to the last samples; all but the checkpoints is written
-  through `mirror`."""
+def build_and_run(config, workdir, mirror, preemption, watchdog):
+  """Builds the task and runs it; everything except checkpoints is written through `mirror`."""
   if config.scale == 'paper' and jax.default_backend() == 'cpu':
     raise UserError('paper scale needs accelerators and this machine has none: '
                     f'try --config=configs/{config.task}.py:nano')
   compile_cache.use(config.compile_cache)
   task = tasks.make(config, model_builder.build(config, precision.of().compute))
-  task.check()  # what is needed late had better be missed early
-  with memory.told(memory.for_training, task):
-    return go(task, workdir, mirror, preemption, watchdog)
+  task.check()  # so that a missing vocoder is reported now, not at the first samples
+  with memory.advice(memory.for_training, task):
+    return run(task, workdir, mirror, preemption, watchdog)
 
 
-def go(task, workdir, mirror, preemption, watchdog):
-  """The run of a task."""
+def run(task, workdir, mirror, preemption, watchdog):
+  """Runs a task from its newest checkpoint to the final samples; returns their scores."""
   config, models = task.config, task.models
   first = jax.process_index() == 0
   profile = Profile(mirror.here, config.profile.steps, config.train.steps, first)
 
-  # What there is to go on from
+  # Checkpoint to resume from
   mirror.pull('frozen', 'metrics.jsonl', 'skipped.jsonl', file_name(jax.process_index()))
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.keep_every)
-  start = checkpoints.newest_sound()
-  known = {} if start is None else checkpoints.about(start)
-  if known:
-    drift.check(known['config'], config.to_dict(), workdir)
+  start = checkpoints.newest_intact()
+  saved = {} if start is None else checkpoints.about(start)
+  if saved:
+    config_drift.check(saved['config'], config.to_dict(), workdir)
   if start is not None and start > config.train.steps:
     raise UserError(f'{workdir} is at step {start} already: train.steps={config.train.steps} would '
                     'be a step back')
@@ -96,38 +93,38 @@ def go(task, workdir, mirror, preemption, watchdog):
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   say(f'{len(source)} training clips from {config.data.source}', first)
 
-  # Frozen parts and state, made sharded
+  # Frozen parts and state, sharded
   frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here)
   for part, codec in frozen_parts.codecs(models).items():
     if part in frozen:
       pipeline.check_codec(source, codec, frozen[part])
   if first:
     frozen_parts.keep(mirror.here, frozen, task.frozen_parts)
-  placed = place(task, mesh, frozen)
-  frozen = sharding.put(frozen, mesh)
-  state = placed.init(frozen)
+  jitted = programs.build(task, mesh, frozen)
+  frozen = sharding.shard(frozen, mesh)
+  state = jitted.init(frozen)
   say(overview(state.params, frozen), first)
   if start is not None:
     state = checkpoints.restore(state, start)
-    say(f'resumed at step {start}, after {hms(known.get("seconds", 0))} of training', first)
+    say(f'resumed at step {start}, after {hms(saved.get("seconds", 0))} of training', first)
   elif config.train.init_from:
     state = start_from(state, config.train.init_from, task)
   start, steps = start or 0, config.train.steps
 
   skipped = collections.Counter({(name, reason): count
-                                 for name, reason, count in known.get('skipped', ())})
-  log = Log(mirror.here, steps, start, first, known.get('seconds', 0.0), skipped,
-            mfu.share_of_peak(config, placed, mesh.devices.flat))
+                                 for name, reason, count in saved.get('skipped', ())})
+  log = Log(mirror.here, steps, start, first, saved.get('seconds', 0.0), skipped,
+            mfu.share_of_peak(config, jitted, mesh.devices.flat))
   samples = TrainingSamples(task, frozen, mirror.here, mesh)
   bad_numbers = BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
   mirror.push()
   batches = pipeline.train_batches(
       examples, models.prepare, seed=config.seed, batch_size=config.train.batch_size,
       first_step=start, last_step=steps,
-      rows=sharding.own_rows(mesh, config.train.batch_size), threads=config.data.threads)
+      rows=sharding.local_rows(mesh, config.train.batch_size), threads=config.data.threads)
 
-  def look(step, metrics, ids):
-    """What a step came to, once it has ended: it is looked at while the next one runs."""
+  def report(step, metrics, ids):
+    """Checks and logs a step's results; waits for its end, while the next one runs already."""
     bad_in_a_row = int(metrics['bad_in_a_row'])
     watchdog.step_ended(step)
     profile.ended(step)
@@ -135,11 +132,10 @@ def go(task, workdir, mirror, preemption, watchdog):
     if step % config.train.log_every == 0 or step == steps:
       log.step(step, {**metrics, **pipeline.shares(
           source, config.seed, step * config.train.batch_size)})
-    mirror.push(storage.EVERY)
+    mirror.push(bucket.EVERY)
 
   def sample(step):
-    """Samples, made by all processes from what lies where it lies; the first one writes and scores
-    them."""
+    """Samples on all processes with the sharded weights; the first one writes and scores."""
     with watchdog.paused():
       if first:
         mirror.pull(f'samples/step_{step}')
@@ -148,31 +144,31 @@ def go(task, workdir, mirror, preemption, watchdog):
       hosts.wait_for_all(f'samples {step}', config.hosts.patience_seconds)
     return scores
 
-  def to_be_sampled(step):
+  def is_sampled(step):
     every = config.train.sample_every
     return every and step and step % every == 0 and step < steps
 
-  if to_be_sampled(start) and not log.scored(start):  # the run was stopped before it came to it
+  if is_sampled(start) and not log.scored(start):  # the run was stopped before these samples
     sample(start)
   if missed := profile.missed(start):
     say(missed, first)
   hosts.wait_for_all('first step', config.hosts.patience_seconds)  # gloo waits 30 s for the slowest
-  unseen, leave = None, False
+  pending, leave = None, False  # results of the last step that are not reported yet
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
-    batch = sharding.put_batch(batch, mesh, config.train.batch_size)
+    batch = sharding.shard_batch(batch, mesh, config.train.batch_size)
     with profile.step(step):
-      state, metrics = placed.update(state, frozen, batch)
+      state, metrics = jitted.update(state, frozen, batch)
     log.skipped(mirror.here, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
     skipped.update(meta.skipped)
-    if unseen:
-      look(*unseen)
-    unseen = (step, {**metrics, 'skipped_clips': len(skipped),
-                     'replaced_examples': skipped.total()}, meta.ids)
+    if pending:
+      report(*pending)
+    pending = (step, {**metrics, 'skipped_clips': len(skipped),
+                      'replaced_examples': skipped.total()}, meta.ids)
     leave = preemption.reached(step)
     save = step % config.checkpoint.every == 0 or step == steps or leave
-    if save or to_be_sampled(step):  # what is saved has been looked at: a resumed run will not
-      look(*unseen)
-      unseen = None
+    if save or is_sampled(step):  # a resumed run will not report steps before its checkpoint
+      report(*pending)
+      pending = None
     if save:
       log.sync()
       mirror.push()
@@ -181,7 +177,7 @@ def go(task, workdir, mirror, preemption, watchdog):
           'skipped': [[*clip, count] for clip, count in skipped.items()]})
     if leave:
       break
-    if to_be_sampled(step):
+    if is_sampled(step):
       sample(step)
 
   profile.close()
@@ -190,9 +186,9 @@ def go(task, workdir, mirror, preemption, watchdog):
     log.close()
     raise Preempted(f'{workdir}: saved at step {step} of {steps}, as it was asked to leave: start '
                     'the same command again to go on')
-  whole = hosts.gather({'params': state.ema, 'stats': state.stats})
+  exported = hosts.gather({'params': state.ema, 'stats': state.stats})
   if first:
-    weights.save(mirror.here / 'weights.safetensors', whole,
+    weights.save(mirror.here / 'weights.safetensors', exported,
                  {'task': config.task, 'scale': config.scale, 'steps': steps,
                   'seed': config.seed, 'config': json.dumps(config.to_dict())})
   scores = sample(steps)
@@ -200,35 +196,36 @@ def go(task, workdir, mirror, preemption, watchdog):
   return scores
 
 
-def start_from(state, given, task):
-  """The State with the weights of an earlier run, as far as they fit (weights.overlay); says what
-  was taken, what was widened and what begins anew. `given` is a workdir, a file or, for what builds
-  on the base video model, 'bundled'. Raises UserError where nothing fits, or none of the blocks."""
-  path = weights.locate(task.base_part, given, task.config.scale)
+def start_from(state, source, task):
+  """State with an earlier run's weights as far as they fit (weights.overlay), which is reported.
+
+  `source` is a workdir, a file or, for tasks that build on the base video model, 'bundled'. Raises
+  UserError: nothing fits, or none of the blocks."""
+  path = weights.locate(task.base_part, source, task.config.scale)
   tree = {'params': {}, **weights.read(path)[0]}
   exported = task.exported(state.params)
   merged, taken, widened, left = weights.overlay(
       exported, tree['params'], functools.partial(pixels, task))
   blocks = any('blocks/' in name for name in taken + left)
   if not any('blocks/' in name or not blocks for name in taken):
-    told = weights.differences(tree['params'], exported, 'blocks/' if blocks else '')
-    raise UserError(f'train.init_from={given}: these weights are of another model: {told}')
+    differences = weights.differences(tree['params'], exported, 'blocks/' if blocks else '')
+    raise UserError(f'train.init_from={source}: these weights are of another model: {differences}')
   unused = len(jax.tree.leaves(tree['params'])) - len(taken) - len(widened)
-  say(f'train.init_from={given}: {len(taken)} arrays taken'
-      f'{named("widened by inputs of zero weight", widened)}{named("begin anew", left)}'
+  say(f'train.init_from={source}: {len(taken)} arrays taken'
+      f'{listing("widened by inputs of zero weight", widened)}{listing("begin anew", left)}'
       + (f'; {unused} of its own are left out' if unused else ''), jax.process_index() == 0)
-  whole = merged if exported is state.params else {**state.params, task.groups[-1]: merged}
-  return state.replace(params=whole, ema=jax.tree.map(jnp.copy, merged))
+  params = merged if exported is state.params else {**state.params, task.groups[-1]: merged}
+  return state.replace(params=params, ema=jax.tree.map(jnp.copy, merged))
 
 
-def named(what, names, count=3):
-  """'; 5 begin anew: a, b, c, …' of a list of names, '' of none."""
+def listing(what, names, count=3):
+  """Text '; 5 begin anew: a, b, c, …' for a list of names, '' without any."""
   more = ', …' if len(names) > count else ''
   return f'; {len(names)} {what}: {", ".join(names[:count])}{more}' if names else ''
 
 
 def pixels(task, name):
-  """How many pixels a patch has in the tower that a parameter belongs to."""
+  """Number of pixels in a patch of the tower that a parameter belongs to."""
   towers = task.config.towers
   tower = next((tower for part, tower in towers.items() if f'towers/{part}/' in name),
                towers[task.generate[0]])
@@ -236,10 +233,10 @@ def pixels(task, name):
 
 
 def make_workdir(workdir):
-  """Makes the folder; UserError where it cannot be written to. Of a bucket the address, which
-  has nothing to be made: its lock is the first thing that is written."""
-  if storage.is_bucket(workdir):
-    return storage.absolute(workdir)
+  """Creates the folder, and returns its path or, in a bucket, its address, where the lock is the
+  first object written. Raises UserError: it cannot be written to."""
+  if bucket.is_bucket(workdir):
+    return bucket.absolute(workdir)
   workdir = pathlib.Path(workdir)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -250,7 +247,7 @@ def make_workdir(workdir):
 
 
 def overview(params, frozen):
-  """clu's table of trainable parameters, and the count of frozen ones."""
+  """Text with clu's table of trainable parameters, and the number of frozen ones."""
   table = parameter_overview.get_parameter_overview(params, include_stats=False)
   count = sum(x.size for x in jax.tree.leaves(frozen))
   return f'trainable parameters:\n{table}\nfrozen parameters: {count:,}'

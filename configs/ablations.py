@@ -1,8 +1,8 @@
-"""The paper's ablations, each by its name: configs/ablations.py:NAME[:SCALE].
+"""The paper's ablations by name: configs/ablations.py:NAME[:SCALE].
 
-A line is a name, what it is built on, and what it changes there; nothing else is changed. What is
-built on a task's file is trained; what is built on another name is sampled with that one's weights,
-and its default workdir is that one's. `launch/ablations.sh` trains and scores them all.
+A row has a name, its base, and the keys that it changes. Rows based on a task's config are trained;
+rows based on another row are sampled with that row's weights, from its default workdir.
+`launch/ablations.sh` trains and scores them all.
 """
 
 import difflib
@@ -16,13 +16,13 @@ UNIFORM = {'flow.condition_law': 'uniform'}
 CAVP, CLIP = ({'towers.video.features': width} for width in (512, 768))
 
 GROUPS = {
-    'table2': {  # in the paper's order of rows
+    'table2': {  # in the paper's order
         'uniform_time': ('v2a', UNIFORM),
         'ours': ('v2a', {}),
         'cavp': ('v2a', CAVP),
         'cavp_finetuned': ('v2a', CAVP | TUNED),
         'clip': ('v2a', CLIP),
-        'after_1': ('v2a', {'fusion.placement': 'after:1'}),  # of 24 blocks: see `placement`
+        'after_1': ('v2a', {'fusion.placement': 'after:1'}),  # of 24 blocks, see `placement`
         'after_11': ('v2a', {'fusion.placement': 'after:11'}),
         'after_22': ('v2a', {'fusion.placement': 'after:22'}),
         'text_finetuned': ('v2a', {'fusion.injection': 'text'} | TUNED),
@@ -37,7 +37,7 @@ GROUPS = {
         'joint_v2a': ('ours_joint', {'sample.direction': 'audio', 'sample.guidance': 5.0}),  # v2a's
         'joint_a2v': ('ours_joint', {'sample.direction': 'video'}),
     },
-    'fig3': {  # a model that has learnt every conditioning time, sampled at each
+    'fig3': {  # a model trained with uniform conditioning times, sampled at each
         'uniform_time_a2v': ('a2v', UNIFORM),
         **{f'time_{t:g}': ('uniform_time', {'flow.condition_time.video': t}) for t in TIMES},
         **{f'time_{t:g}_a2v': ('uniform_time_a2v', {'flow.condition_time.audio': t})
@@ -53,7 +53,7 @@ ROWS = {name: line for group in GROUPS.values() for name, line in group.items()}
 
 
 def get_config(arg='ours'):
-  """Config of 'NAME' at paper scale, or of 'NAME:SCALE'. Raises ValueError: no such one."""
+  """Config of 'NAME' at paper scale, or of 'NAME:SCALE'. Raises ValueError: unknown name."""
   name, _, scale = arg.partition(':')
   if name not in ROWS:
     near = difflib.get_close_matches(name, ROWS, 5, 0) if name else []
@@ -62,27 +62,27 @@ def get_config(arg='ours'):
   base, changes = ROWS[name]
   if base in TASKS:
     c = importlib.import_module(f'avlink_jax.configs.{base}').get_config(scale or 'paper')
-    c.name = name  # which weights these are: of the trained one
+    c.name = name  # of the weights: the trained row's
     if c.scale == 'paper':  # Sec. 4.2
       c.train.batch_size, c.train.learning_rate = 128, 1e-4
   else:
     c = get_config(f'{base}:{scale or "paper"}')
   c.update_from_flattened_dict(changes)
-  c.sample.upsample = False  # the base models' pictures are what is compared
+  c.sample.upsample = False  # the base models' video is compared
   c.fusion.placement = placement(c.fusion.placement, c.towers.audio.depth)
   return c
 
 
-def placement(told, depth):
-  """'after:K' of the paper's 24 blocks -> the same share of `depth`; never after the last block,
-  where nothing is left to reinject into."""
-  kind, _, k = told.partition(':')
+def placement(setting, depth):
+  """Scales 'after:K' from the paper's 24 blocks to `depth`; never after the last block, since
+  reinjection needs a block that follows."""
+  kind, _, k = setting.partition(':')
   if kind != 'after':
-    return told
+    return setting
   return f'after:{max(1, min(depth - 1, round(int(k) * depth / PAPER_BLOCKS)))}'
 
 
 def trained(name):
-  """The name whose training gives the weights of `name`: its own, if it is trained."""
+  """Row whose training gives the weights of `name`: itself, if it is trained."""
   base, _ = ROWS[name]
   return name if base in TASKS else base

@@ -1,12 +1,12 @@
-"""What all tasks share, at each scale. A task's own file says what is different about it.
+"""Defaults of all tasks, at each scale; a task's own file changes them.
 
 paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, minutes.
 
-A task's config has every key that its code may read. A section stands where the task has the part
-that it describes (`fusion`, `video_codec`, `codec_loss`, `vocoder`), and what one task alone reads
-stands in its own file; everything else is here. A new key also gets a line in
-avlink_jax/storage/config_versions.py, so that configs saved before it go on working. The comment
-beside a key is what `--help --config=…` says of it.
+A task's config has every key that its code may read. Sections for parts that only some tasks have
+(`fusion`, `video_codec`, `codec_loss`, `vocoder`) are added by their files, as are keys that a
+single task reads; everything else is here. A new key also needs a line in
+avlink_jax/storage/config_versions.py, so that older configs still work. `--help --config=…` shows
+the comment beside a key.
 """
 
 import math
@@ -20,7 +20,7 @@ SCALES = ('paper', 'small', 'nano')
 
 
 def at_scale(scale):
-  """A function (paper, small, nano) -> the one of them that is for `scale`."""
+  """Function (paper, small, nano) -> the value for `scale`."""
   if scale not in SCALES:
     raise ValueError(f'unknown scale {scale!r}: use one of {", ".join(SCALES)}')
   return lambda *values: values[SCALES.index(scale)]
@@ -44,7 +44,7 @@ def base(task, scale):
   # Blocks the others condition; of several directions each example is drawn one
   c.generate = ()
 
-  c.data = ConfigDict(dict(  # clips, and what is cut from them
+  c.data = ConfigDict(dict(  # clips, and examples cut from them
       # impacts, a folder of clips or a list of them, prepared records, tfds:NAME, or a mixture:
       # SOURCE*WEIGHT,SOURCE*WEIGHT (data/sources/mixture.py)
       source=by_scale('', 'impacts', 'impacts'),
@@ -55,15 +55,15 @@ def base(task, scale):
       fps=6.0,  # frames a second
       height=36,  # rows of a frame, pixels
       width=64,  # columns of a frame, pixels
-      crop_height=0,  # rows of a frame that an example shows, at a random place; 0: all
-      crop_width=0,  # columns of a frame that an example shows; 0: all
+      crop_height=0,  # height of an example's random crop, pixels; 0: all
+      crop_width=0,  # width of an example's random crop, pixels; 0: all
       # seconds of the clips that examples are cut from (impacts, records), and of clips that are
-      # looked at whole; 0: as data.seconds
+      # sampled or tested; 0: as data.seconds
       clip_seconds=0.0,
       max_fps=30.0,  # frames a second that are kept of a file, at most
       min_seconds=0.5,  # of a clip; shorter ones are left out
-      decode_seconds=120.0,  # that decoding a clip may take; then it is given up
-      max_broken=0.5,  # share of broken clips above which a run stops
+      decode_seconds=120.0,  # time limit for decoding a clip
+      max_broken=0.5,  # fraction of broken clips above which a run stops
       cache_bytes=2 << 30,  # memory for decoded clips
       threads=by_scale(16, 8, 2)))  # threads that read and decode clips
 
@@ -74,9 +74,9 @@ def base(task, scale):
       latent_channels=by_scale(64, 32, 16),  # numbers of a latent
       kl_weight=by_scale(1e-2, 1e-2, 1e-3),  # weight of the KL divergence in the loss
       std_decay=0.99,  # decay of the moving average of the latents' deviation
-      centre=by_scale(SILENCE, SILENCE, -8.0),  # value taken off mels; silence at larger scales
-      scale=by_scale(1.0, 1.0, 2.0),  # what mels are divided by then
-      linear=by_scale(False, False, True)))  # whether a matrix goes around the convolutions
+      centre=by_scale(SILENCE, SILENCE, -8.0),  # subtracted from mels; silence at larger scales
+      scale=by_scale(1.0, 1.0, 2.0),  # divisor of mels after that
+      linear=by_scale(False, False, True)))  # whether a matrix runs parallel to the convolutions
   c.text = ConfigDict(dict(  # encoder of prompts
       encoder=by_scale('t5', 't5', 'words'),  # t5: pretrained; words: trained with its tower
       width=by_scale(1024, 768, 64),  # numbers of a token's embedding
@@ -90,12 +90,12 @@ def base(task, scale):
   c.towers = ConfigDict()  # diffusion transformers, one a modality
   for name, codec, patch in (('audio', 'mel_vae', by_scale((1,), (1,), (2,))),
                              ('video', 'pixels', by_scale((1, 2, 2), (1, 6, 8), (1, 18, 16)))):
-    # A patch wider than the tower needs a network that names the data, and a way past the tower for
-    # what the tower cannot carry.
+    # A patch with more values than the tower's width needs data prediction, and a bypass for detail
+    # that the tower cannot represent.
     wide = (name, scale) == ('video', 'nano')
     c.towers[name] = ConfigDict(dict(
         kind='dit',  # which model the tower is; dit: the paper's (model/dit.py)
-        codec=codec,  # what makes its data of clips: mel_vae; pixels, video_vae
+        codec=codec,  # codec of its data: mel_vae; pixels, video_vae
         width=by_scale(1024, 384, 64),  # numbers of a token
         depth=by_scale(24, 12, 4),  # how many blocks
         heads=by_scale(16, 6, 2),  # attention heads
@@ -103,26 +103,26 @@ def base(task, scale):
         rope_base=by_scale(10_000.0, 1_000.0, 100.0),  # base of the rotary frequencies (Eq. 4)
         patch=patch,  # latents of a token: in time, of video also rows and columns
         features=0,  # above 0: no tower, but so long vectors from files (model/features.py)
-        # what the network names: velocity; data; residual, of a tower with a guide
+        # what the network predicts: velocity; data; residual, of a tower with a guide
         prediction='data' if wide else 'velocity',
         hidden=192 if wide else 0,  # width of the network around a wide patch; 0: none
-        detail=0.04 if wide else 0.0,  # deviation of what is taken from the input past the tower
-        guide=0,  # channels of a low-resolution video that guides it (upsampler); 0: none
-        local=0))  # width of the head that sees each place's surroundings (upsampler); 0: none
+        detail=0.04 if wide else 0.0,  # deviation of the detail that bypasses the tower
+        guide=0,  # channels of the low-resolution input video (upsampler); 0: none
+        local=0))  # width of the head that uses neighbouring pixels (upsampler); 0: none
 
   c.flow = ConfigDict(dict(  # flow matching in training (Sec. 3.1)
-      # location of the logit-normal law of t of what is generated, in training (App. D.1)
+      # location of the logit-normal law of the generated modality's t, in training (App. D.1)
       location=dict(audio=0.0, video=0.0),
       scale=1.0,  # scale of that law
       loss_weight=dict(audio=1.0, video=1.0),  # of each generated modality's error
-      condition_law='fixed',  # t of what conditions, in training: fixed, or uniform (Sec. 4.4)
+      condition_law='fixed',  # law of the conditions' t, in training: fixed, uniform (Sec. 4.4)
       drop_generated=0.1,  # share of null prompts of the generated modality, in training
       drop_condition=0.1,  # share of null prompts of the conditioning one, in training
-      condition_time=dict(video=0.96, audio=0.8)))  # t of what conditions (Sec. 3.3)
+      condition_time=dict(video=0.96, audio=0.8)))  # t of the conditions (Sec. 3.3)
   c.train = ConfigDict(dict(  # the training loop and its optimiser
       steps=1,  # length of the run
       batch_size=by_scale(256, 64, 16),  # examples a step, on all devices together
-      accumulate=1,  # parts of a batch that are gone through one after another, to save memory
+      accumulate=1,  # parts of a batch, processed one after another to save memory
       learning_rate=by_scale(3e-4, 5e-4, 2e-3),  # AdamW's (App. C.1)
       warmup_steps=by_scale(10_000, 500, 100),  # first steps, in which the learning rate rises
       decay_steps=0,  # last steps, in which the learning rate falls to 0; 0: it stays
@@ -130,11 +130,11 @@ def base(task, scale):
       beta2=0.99,  # Adam's decay of the mean squared gradient
       epsilon=1e-8,  # Adam's, beside the root of the squared gradient
       weight_decay=0.01,  # AdamW's
-      init_from='',  # workdir or file of weights to begin with, as far as they fit
-      max_bad_steps=10,  # steps in a row that may not be finite; then the run stops
+      init_from='',  # workdir or file of initial weights, as far as they fit
+      max_bad_steps=10,  # skipped steps in a row, not being finite, that stop the run
       watchdog_seconds=by_scale(1_800, 600, 600),  # a step that takes longer is a hang; 0: never
       clip_norm=1.0,  # gradients' norm, at most
-      ema_decay=by_scale(0.9999, 0.999, 0.99),  # of the averaged weights, the ones that are used
+      ema_decay=by_scale(0.9999, 0.999, 0.99),  # decay of the averaged weights, which are exported
       log_every=by_scale(50, 50, 20),  # steps between lines of the log
       sample_every=by_scale(5_000, 2_000, 0)))  # steps between samples; 0: at the end alone
   c.checkpoint = ConfigDict(dict(  # kept in the workdir
@@ -145,7 +145,7 @@ def base(task, scale):
       steps=64,  # Euler steps from noise to data (App. C.2)
       guidance=5.0,  # w of classifier-free guidance (App. C.2); 1: none, half the work
       shift=dict(audio=0.0, video=0.0),  # where Euler steps lie (flow.time_grid); 0: evenly
-      # what makes waves of mels: griffin_lim, bundled, a workdir or a file (codecs/vocoder.py)
+      # vocoder: griffin_lim, bundled, a workdir or a file (codecs/vocoder.py)
       vocoder=by_scale('griffin_lim', 'griffin_lim', 'bundled'),
       vocoder_rounds=by_scale(0, 0, 16),  # rounds of fitting a neural vocoder's wave to its mel
       direction='',  # of a joint task: audio or video; '': what `generate` names first
@@ -155,32 +155,32 @@ def base(task, scale):
       count=by_scale(16, 16, 8),  # how many clips of the data source are sampled for
       batch_size=by_scale(8, 32, 32),  # windows sampled at a time
       overlap=1.16))  # seconds that neighbouring windows of a long clip share
-  c.frozen = ConfigDict(dict(  # weights: bundled, a workdir or a .safetensors file; '': none given
+  c.frozen = ConfigDict(dict(  # weights: bundled, a workdir or a .safetensors file; '': none
       codec='',  # of the 1D-VAE (configs/mel_vae.py)
       audio='',  # of the audio tower (configs/t2a.py)
       video='',  # of the video tower (configs/t2v.py)
       video_codec='',  # of the video autoencoder (configs/video_vae.py)
       upsampler=''))  # of the upsampler (configs/upsampler.py)
   c.hosts = ConfigDict(dict(  # several processes (training/hosts.py)
-      join_seconds=300,  # that all may take to come; then those missing are named
-      heartbeat_seconds=100,  # that a host may be silent; then it is gone
-      patience_seconds=6 * 3600))  # that the others wait while the first process samples
+      join_seconds=300,  # time limit for all to join; missing ones are named
+      heartbeat_seconds=100,  # silence after which a host counts as lost
+      patience_seconds=6 * 3600))  # time limit of others while the first process writes samples
   c.profile = ConfigDict(dict(  # where a step's time goes
       steps=''))  # to trace, such as 10:13 for steps 10 to 12 (training/profile.py); '': none
-  c.mesh = ConfigDict(dict(  # how many ways devices share the work (training/sharding.py)
-      data=-1,  # ways that examples are split; -1: as many as devices are left
-      fsdp=1,  # ways that parameters are split, and examples with them
-      sequence=1))  # ways that the tokens of the video are split
+  c.mesh = ConfigDict(dict(  # axes of the mesh of devices (training/sharding.py)
+      data=-1,  # shards of the batch; -1: as many as devices are left
+      fsdp=1,  # shards of the parameters, and further ones of the batch
+      sequence=1))  # shards of the video's tokens
   return c
 
 
 def freeze(c, *parts):
-  """Parts whose weights are read, bundled ones where there are any."""
+  """Sets the sources of frozen parts: bundled weights at scale nano."""
   c.frozen.update(dict.fromkeys(parts, 'bundled' if c.scale == 'nano' else ''))
 
 
 def add_fusion(c):
-  """Fusion Blocks between the frozen towers, and where the frozen weights come from."""
+  """Adds Fusion Blocks between the frozen towers, and the sources of the frozen weights."""
   by_scale, nano, tower = at_scale(c.scale), c.scale == 'nano', c.towers.audio
   c.fusion = ConfigDict(dict(  # Fusion Blocks (Sec. 3.3, model/fusion.py)
       blocks=by_scale(8, 4, 2),  # how many Fusion Blocks
@@ -189,28 +189,28 @@ def add_fusion(c):
       mlp=tower.mlp,  # hidden width of the MLPs
       rank=16,  # of the modulation by both flow times (adaLN-Zero)
       rope_base=by_scale(10_000.0, 100.0, 10.0),  # base of the rotary frequencies (Eq. 4)
-      nearness=by_scale(0.0, 1.0, 1.5),  # how much attention begins with what is near in time
-      contrast=by_scale(0.0, 0.0, 6.0),  # how much louder what changes in time is heard
-      injection='fusion',  # how the condition comes in: fusion, cross, text, add (Table 2)
+      nearness=by_scale(0.0, 1.0, 1.5),  # initial preference of attention for what is near in time
+      contrast=by_scale(0.0, 0.0, 6.0),  # amplification of what changes in time
+      injection='fusion',  # how the condition is injected: fusion, cross, text, add (Table 2)
       placement='interleaved',  # interleaved; after:K, all of them after block K
-      reinject=True,  # False: the conditioning tower hears nothing back, and runs once a sample
-      finetune=False))  # True: the generated tower is trained along
+      reinject=True,  # False: the conditioning tower gets nothing back, and runs once a sample
+      finetune=False))  # True: the generated tower is trained too
   c.flow.location = dict(audio=-2.5 if nano else -1.0, video=-1.5 if nano else -1.0)
   if nano:
-    # Where the condition decides about timing depends on the data: the nano codec's latents show
-    # most onsets by themselves from t = 0.2 on (tests/benchmarks/timing_in_noise.py), so examples
-    # and Euler steps lie below. Paper scale keeps the paper's law and even steps.
+    # The nano codec's noisy latents show most onsets by themselves from t = 0.2 on
+    # (tests/benchmarks/timing_in_noise.py), so the condition only matters below, and examples and
+    # Euler steps are concentrated there. Paper scale has the paper's law and even steps.
     c.sample.shift = ConfigDict(c.flow.location)  # a copy: each can be set by itself
     if set('+'.join(c.generate).split('+')) == {'audio', 'video'}:
-      # A picture's error is a small thing in a wide patch: by itself A2V's gradient is 0.002 long
-      # and V2A's 0.5, and blocks that hear both learned nothing of A2V in 4,000 steps.
+      # The video's error is small with a wide patch: without a weight A2V's gradient norm is 0.002
+      # and V2A's 0.5, and shared blocks learned nothing about A2V in 4,000 steps.
       c.flow.loss_weight.video = 100.0
   c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
   freeze(c, 'codec', 'audio', 'video')
 
 
 def add_video_codec(c):
-  """The video autoencoder, 4×8×8, for tasks that train it or whose video is its latents."""
+  """Adds the video autoencoder, 4×8×8, for tasks that train it or use its latents."""
   by_scale = at_scale(c.scale)
   c.towers.video.codec = 'video_vae'
   c.video_codec = ConfigDict(dict(  # the video autoencoder (codecs/video_vae.py)
@@ -221,33 +221,33 @@ def add_video_codec(c):
       decoder_blocks=by_scale(4, 2, 2),  # residual blocks a level, in the decoder
       middle=by_scale(4, 1, 0),  # residual blocks besides at the coarsest level
       latent_channels=by_scale(16, 16, 8),  # numbers of a latent
-      # frames, rows, columns of pixels that make a cell first, so that no convolution runs over
-      # single pixels
+      # frames, rows, columns of pixels that form a cell, so that no convolution runs over single
+      # pixels
       patch=by_scale((1, 1, 1), (1, 2, 2), (2, 4, 4)),
       ends=by_scale((3, 3, 3), (3, 3, 3), (1, 3, 3)),  # kernels of the convolutions next to cells
       up_kernel=by_scale((3, 3, 3), (3, 3, 3), (1, 1, 1)),  # of convolutions that go up a level
-      linear=by_scale(False, False, True),  # whether a matrix goes around the convolutions
+      linear=by_scale(False, False, True),  # whether a matrix runs parallel to the convolutions
       quantise='none',  # none; lfq: latents of -1 and 1, tokens (codecs/lfq.py)
       kl_weight=by_scale(1e-6, 1e-6, 1e-4),  # weight of the KL divergence in the loss
       std_decay=0.99,  # decay of the moving average of the latents' deviation
-      entropy_weight=0.1,  # of lfq: weight of its entropy loss, in the KL's place
+      entropy_weight=0.1,  # of lfq: weight of its entropy loss, instead of the KL's
       commitment_weight=0.25))  # of lfq: weight of its commitment loss
 
 
 def high_resolution(c, seconds, crop=(0, 0)):
-  """512×288 at 24 frames a second. An example is `seconds` of a clip and shows of its frames
-  `crop` (height, width), at a place of its own; 0: all."""
+  """Sets 512×288 at 24 frames a second. An example is `seconds` of a clip, with a random `crop`
+  (height, width) of its frames; 0: all."""
   c.data.fps, c.data.height, c.data.width, c.data.seconds = 24.0, 288, 512, seconds
   c.data.crop_height, c.data.crop_width = crop
   c.data.clip_seconds = 5.16
 
 
 def early(c, name, location, guidance):
-  """Nano base models learn, and are sampled, near noise, and for longer.
+  """Sets nano base models' training and sampling nearer to noise, and a longer training.
 
-  An average over a whole clip shows its background, its layout, its timbre from t = 0.01 on: what
-  a prompt says is there to be seen, and only before that do words matter. Trained on the paper's
-  law, which has hardly an example there, nano models did not listen to their prompts at all.
+  An average over a clip shows background, layout and timbre from t = 0.01 on, so that a prompt only
+  matters below. The paper's law has hardly any examples there, and nano models trained with it
+  ignored their prompts.
   """
   if c.scale == 'nano':
     c.flow.location[name] = c.sample.shift[name] = location

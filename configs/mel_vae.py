@@ -1,4 +1,4 @@
-"""The 1D-VAE that makes latents of log-mel spectrograms: L1, perceptual, KL and an adversary."""
+"""The 1D-VAE of log-mel spectrograms: L1, perceptual, KL and adversarial losses."""
 
 from ml_collections import ConfigDict
 
@@ -10,7 +10,7 @@ def get_config(scale='paper'):
   by_scale = common.at_scale(scale)
   c.train.steps = by_scale(400_000, 20_000, 5_000)
   c.train.decay_steps = by_scale(0, 5_000, 1_500)
-  # Two Adams, and no decay of weights: it would move the discriminator before its time (ref. 27).
+  # Two Adams without weight decay, which would change the waiting discriminator (ref. 27).
   c.train.beta1, c.train.beta2, c.train.weight_decay = 0.5, 0.9, 0.0
   c.codec_loss = ConfigDict(dict(  # beside the L1 and the KL
       # network of the perceptual loss: none, bundled (this project's), or files of VGG16 and
@@ -25,7 +25,7 @@ def get_config(scale='paper'):
       disc_weight=0.5,  # weight of the adversarial loss
       disc_layers=3,  # layers of the discriminator that halve
       disc_width=by_scale(64, 32, 16),  # channels of the discriminator's first layer
-      frames=by_scale(0, 256, 128)))  # frames of a mel that both networks look at; 0: all
+      frames=by_scale(0, 256, 128)))  # frames of a mel that both networks use; 0: all
   if scale == 'nano':
     c.train.batch_size, c.train.learning_rate = 4, 2e-3
   if scale == 'paper':  # ref. 27

@@ -15,13 +15,13 @@ def get_config(scale='paper'):
   c.train.decay_steps = by_scale(0, 5_000, 3_000)
   c.train.batch_size = by_scale(128, 16, 4)
   c.train.learning_rate = by_scale(1e-4, 3e-4, 2e-3)
-  # Two Adams, and no decay of weights: it would move the discriminator before its time.
+  # Two Adams without weight decay, which would change the waiting discriminator.
   c.train.beta1, c.train.beta2, c.train.weight_decay = by_scale(0.0, 0.5, 0.9), 0.99, 0.0
   c.sample.count = by_scale(16, 4, 2)  # of 55 MB each
   c.codec_loss = ConfigDict(dict(  # beside the L1 and the KL
       perceptual='none',  # none, or files of VGG16 and LPIPS's heads: path[,path]
       perceptual_weight=1.0,  # weight of the perceptual loss
-      frames=by_scale(4, 4, 2),  # frames that the perceptual network looks at; 0: all
+      frames=by_scale(4, 4, 2),  # frames that the perceptual network uses; 0: all
       adversarial=by_scale(True, True, False),  # False: no discriminator at all
       disc_after=by_scale(20_000, 5_000, 1_500),  # steps before the discriminator begins
       disc_rate=by_scale(1.0, 1.0, 0.1),  # the discriminator's learning rate, times the codec's

@@ -1,4 +1,4 @@
-"""HiFi-GAN, which makes waves of log-mel spectrograms (Kong et al. 2020)."""
+"""HiFi-GAN, the vocoder from log-mel spectrograms to waves (Kong et al. 2020)."""
 
 from ml_collections import ConfigDict
 

@@ -28,7 +28,7 @@ def convolve(x, kernel, strides=(1, 1, 1)):
 
 
 def convolve_planes(x, kernel, strides=(1, 1, 1)):
-  """`convolve` as a sum of 2-D convolutions, one for each frame of the kernel.
+  """Equivalent of `convolve` as a sum of 2-D convolutions, one for each frame of the kernel.
 
   XLA's 3-D convolutions on a CPU are slow, and their gradients slower: 12 and 6 GFLOP/s on a core
   where 2-D ones reach 63. Strided 2-D ones have no fast gradient either, so with stride 2 each

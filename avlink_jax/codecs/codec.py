@@ -89,7 +89,7 @@ class Codec:
     raise TypeError(f'{type(self).__name__} has no shape')
 
   def arrays(self, layout):
-    """{name: (dtype, shape)} of the arrays that `read` returns for an example."""
+    """Mapping {name: (dtype, shape)} of the arrays that `read` returns for an example."""
     raise TypeError(f'{type(self).__name__} lists no arrays')
 
   def read(self, media, mask, layout):

@@ -174,5 +174,5 @@ def build(config, spec):
 
 @functools.partial(jax.jit, static_argnums=0)
 def synthesise(vocoder, params, log_mel):
-  """`HiFiGAN.apply`, jitted."""
+  """Jitted `HiFiGAN.apply`."""
   return vocoder.apply(params, log_mel)

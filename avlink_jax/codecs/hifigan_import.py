@@ -30,7 +30,7 @@ ABOUT = {'sampling_rate': 'sample_rate', 'n_fft': 'n_fft', 'win_size': 'window',
 
 
 def load(path):
-  """(HiFiGAN, params, about) of a folder with config.json, or of a weights file beside one.
+  """Reads (HiFiGAN, params, about) of a folder with config.json, or of a weights file beside one.
 
   `about` describes the mels the weights expect: {'layout': 'original' or 'speecht5', 'n_mels',
   'hop'}, and where config.json has them 'sample_rate', 'n_fft', 'window', 'f_min', 'f_max'.
@@ -105,7 +105,7 @@ def _weights_file(folder):
 
 
 def _read(path):
-  """{torch name: float32 array} of a file of tensors, which may be nested one level deep."""
+  """Mapping {torch name: float32 array} of a file of tensors, maybe nested one level deep."""
   tensors = foreign.read(path)
   for part in ('generator.', 'state_dict.'):
     tensors = {name.removeprefix(part): value for name, value in tensors.items()

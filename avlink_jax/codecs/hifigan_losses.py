@@ -57,7 +57,7 @@ class Discriminators:
   scale_layers: tuple[tuple[int, int, int, int], ...] = PAPER_SCALE_LAYERS
 
   def _views(self, wave):
-    """Each discriminator's module and input: {name: (critic, (B', T, 1))}."""
+    """Modules and inputs of the discriminators: {name: (critic, (B', T, 1))}."""
     last = len(self.period_widths) - 1
     layers = tuple((width, 5, 1 if i == last else 3, 1)
                    for i, width in enumerate(self.period_widths))

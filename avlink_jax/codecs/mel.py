@@ -83,7 +83,7 @@ def frames_in_jax(wave, spec):
 
 
 def log_mel_in_jax(wave, spec, padded=False):
-  """`log_mel` for a batch, differentiable: (B, S) float32 -> (B, S // hop, n_mels).
+  """Differentiable `log_mel` for a batch: (B, S) float32 -> (B, S // hop, n_mels).
 
   With `padded` the wave is (B, padding + S + padding), with real audio instead of reflections at
   both ends. The gradient is finite everywhere, and 0 on digital silence.

@@ -86,7 +86,7 @@ class MelCodec(Codec):
             self.mask_name: mask[:frames * hop].reshape(-1, hop).any(-1)}
 
   def read_latents(self, latents, rate, seconds, layout):
-    """`read` from prepared latents (T, C), `rate` a second, of a window with `seconds` of audio.
+    """Reads prepared latents (T, C), `rate` a second, of a window with `seconds` of audio.
 
     Raises ValueError: wrong length.
     """

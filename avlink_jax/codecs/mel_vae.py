@@ -175,7 +175,7 @@ class MelVAE:
     return self.moments(params, mel)[0] / std
 
   def encode_padded(self, params, std, mel):
-    """`encode` for mel (B, T, n_mels) of any length, padded with silence to a full latent."""
+    """Encodes mel (B, T, n_mels) of any length, padded with silence to a full latent."""
     fill = -mel.shape[1] % self.stride
     mel = jnp.pad(mel, ((0, 0), (0, fill), (0, 0)), constant_values=self.silence)
     return self.encode(params, std, mel)
@@ -202,5 +202,5 @@ def kl_divergence(mean, log_variance):
 
 @functools.partial(jax.jit, static_argnums=0)
 def decode_mel(vae, params, std, latents):
-  """`MelVAE.decode`, jitted."""
+  """Jitted `MelVAE.decode`."""
   return vae.decode(params, std, latents)

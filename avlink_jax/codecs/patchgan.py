@@ -107,12 +107,12 @@ class PatchGAN3D:
 
 
 def discriminator_hinge(real, fake):
-  """½·(E[max(0, 1 − D(x))] + E[max(0, 1 + D(x̂))]) of two sets of logits: scalar."""
+  """Hinge loss ½·(E[max(0, 1 − D(x))] + E[max(0, 1 + D(x̂))]) of two sets of logits: scalar."""
   return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake)))
 
 
 def generator_hinge(fake):
-  """−E[D(x̂)], from the logits of generated examples: scalar."""
+  """Hinge loss −E[D(x̂)] from the logits of generated examples: scalar."""
   return -jnp.mean(fake)
 
 

@@ -41,7 +41,7 @@ def distance(network, image, other):
 
 
 class MelFeatures(nn.Module):
-  """This project's network: 3×3 convolutions of stride 2 with ReLU; returns all their maps."""
+  """Network of this project: 3×3 convolutions of stride 2 with ReLU; returns all their maps."""
   widths: tuple[int, ...] = (16, 24, 32, 48)
 
   @nn.compact

@@ -1,4 +1,4 @@
-"""The encoder of T5 (App. C: flan-t5-large), always frozen.
+"""Encoder of T5 (App. C: flan-t5-large), always frozen.
 
 The model and the reader of its files; t5_text.py builds a text encoder from them.
 
@@ -124,7 +124,7 @@ class Block(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class T5:
-  """The encoder. Parameters: {'embedding', 'relative_bias', 'layers' (stacked), 'norm'}."""
+  """T5's encoder. Parameters: {'embedding', 'relative_bias', 'layers' (stacked), 'norm'}."""
   config: T5Config
 
   def init(self, key):

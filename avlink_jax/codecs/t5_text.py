@@ -87,7 +87,7 @@ class T5Encoder:
     return self.model.config.d_model
 
   def init(self, key):
-    """No trainable parameters."""
+    """Trainable parameters: none."""
     return {}
 
   def check(self, prompt):
@@ -106,7 +106,7 @@ class T5Encoder:
     return padded(self.rows(prompts), prompts, self.max_tokens, self.width)
 
   def rows(self, prompts):
-    """{prompt: (n, width)} with a row per token, for each distinct prompt; raises as `prepare`."""
+    """Mapping {prompt: (n, width)}, a row per token, of distinct prompts; raises as `prepare`."""
     rows = {text: self.cache.get(self._key(text)) for text in dict.fromkeys(prompts)}
     if missing := [text for text, row in rows.items() if row is None]:
       # In a jitted function (the null prompt) this must be computed, not traced.
@@ -151,7 +151,7 @@ class T5Encoder:
 
 
 def padded(rows, prompts, max_tokens, width):
-  """`prepare`'s result for a list of prompts, from {prompt: rows (n, width)}."""
+  """Pads {prompt: rows (n, width)} to `prepare`'s result for a list of prompts."""
   # Always float32, so that a row which overflows float16 does not cause a recompilation.
   embedding = np.zeros((len(prompts), max_tokens, width), np.float32)
   mask = np.arange(max_tokens) < np.array([len(rows[text]) for text in prompts])[:, None]
@@ -223,16 +223,16 @@ class Pretrained:
 
   @property
   def shapes_only(self):
-    """This encoder for shapes only: its weights are never read."""
+    """Copy of this encoder for shapes only: its weights are never read."""
     return ShapesOnly(self.source, self.width, self.max_tokens)
 
   def init(self, key):
-    """No trainable parameters."""
+    """Trainable parameters: none."""
     del key
     return {}
 
   def prepare(self, prompts):
-    """`T5Encoder.prepare`, using `prepared` rows where they exist."""
+    """Equivalent of `T5Encoder.prepare` that uses `prepared` rows where they exist."""
     known = {text: self._known(text) for text in dict.fromkeys(prompts)}
     if missing := [text for text, rows in known.items() if rows is None]:
       known |= self.encoder.rows(missing)

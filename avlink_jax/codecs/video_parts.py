@@ -105,7 +105,7 @@ def over_time(part, inputs, stride, length, at_once):
 
 
 class Span:
-  """One side of a tile, in latents: slices `tile` and `context` (with the halo) of the grid, and
+  """Side of a tile, in latents: slices `tile` and `context` (with the halo) of the grid, and
   `inner`, the tile within its context."""
 
   def __init__(self, first, last, length, size, halo):

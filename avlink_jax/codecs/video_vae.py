@@ -215,8 +215,8 @@ class VideoVAE:
     return mean, log_variance
 
   def moments_of_part(self, params, past, video):
-    """`moments` of a part of a video, whose sides are multiples of the strides, and the state for
-    the next part; `past` is the previous part's state, None for the first."""
+    """Moments of a part of a video, whose sides are multiples of the strides, and the state for the
+    next part; `past` is the previous part's state, None for the first."""
     video = as_float(video)
     moments, past = self._apply(self.encoder, params['encoder'], past,
                                 self._cells(video, self.patch))
@@ -242,7 +242,7 @@ class VideoVAE:
     return lfq.tokens(self.encode(params, 1.0, video))
 
   def decode_tokens(self, params, tokens, frames=None, height=None, width=None):
-    """`decode` of tokens (B, T, H, W)."""
+    """Decodes tokens (B, T, H, W)."""
     return self.decode(params, 1.0, lfq.codes(tokens, self.latent_channels), frames, height, width)
 
   def decode(self, params, std, latents, frames=None, height=None, width=None):
@@ -263,13 +263,13 @@ class VideoVAE:
     return video, past
 
   def encode_in_parts(self, params, std, video, latents_at_once=4, tile=None):
-    """`encode` in bounded memory, on the host: `latents_at_once` in time and, if `tile` (rows,
+    """Encodes in bounded memory, on the host: `latents_at_once` in time and, if `tile` (rows,
     columns) of latents is set, in overlapping tiles (codecs/video_parts.py)."""
     return video_parts.encode(self, params, std, video, latents_at_once, tile)
 
   def decode_in_parts(self, params, std, latents, frames=None, height=None, width=None,
                       latents_at_once=4, tile=None):
-    """`decode` in bounded memory, with `encode_in_parts`' arguments."""
+    """Decodes in bounded memory, with `encode_in_parts`' arguments."""
     video = video_parts.decode(self, params, std, latents, latents_at_once, tile)
     return self.cut(video, frames, height, width)
 

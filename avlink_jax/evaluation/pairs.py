@@ -11,7 +11,7 @@ import typing
 import numpy as np
 
 from avlink_jax.data.clip import samples_of
-from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.metrics import av_align, onset
 from avlink_jax.samples.folder import event_times, low_files, read_manifest
@@ -186,12 +186,12 @@ def _decode(audio, video):
   motion = reason = decoded = None
   if video is not None:
     try:
-      decoded = media.decode(video, height=av_align.HEIGHT, sample_rate=onset.DETECTION_RATE,
-                          need_audio=False)
+      decoded = decode(video, height=av_align.HEIGHT, sample_rate=onset.DETECTION_RATE,
+                       need_audio=False)
       motion = av_align.motion(decoded.frames, decoded.frame_times, decoded.duration)
     except MediaError as error:  # its audio may be good, and is scored by itself
       reason = error.reason
   if decoded is None or video != audio:
-    decoded = media.decode(audio, sample_rate=onset.DETECTION_RATE, need_video=False,
-                        need_audio=False)
+    decoded = decode(audio, sample_rate=onset.DETECTION_RATE, need_video=False,
+                     need_audio=False)
   return decoded, motion, reason

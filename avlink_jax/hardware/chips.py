@@ -1,9 +1,9 @@
-"""What is known of accelerators, by the name that `device.device_kind` has.
+"""Memory and peak speed of accelerators, by `device.device_kind`.
 
-Memory: what XLA lets one program use, which is less than is soldered on. It is what libtpu 0.0.52
-says when a program for that chip needs more ("exceeds available HBM (15.75G)"); Cloud TPU's system
+Memory: what XLA allows one program, which is less than the chip has: the number in libtpu 0.0.52's
+message when a program needs more ("exceeds available HBM (15.75G)"); Cloud TPU's system
 architecture pages say 32, 16, 95 and 32 GB.
-Speed: dense bf16 matrix products a second at most, from the same pages and from NVIDIA's data
+Speed: peak of dense bf16 matrix products, from the same pages and from NVIDIA's data
 sheets of A100, H100 and H200 (without sparsity).
 """
 

@@ -1,12 +1,12 @@
-"""Bytes that the chips of a compiled program exchange, by kind of collective, from its HLO text.
+"""Bytes that a compiled program's chips exchange, by kind of collective, from its HLO text.
 
-Counted is what one chip sends where n of them pass pieces around a ring, which is what any way of
-doing it has to send at least, given the operand's size on one chip:
+Counts are bytes sent by one of n chips in a ring algorithm, the least that any algorithm sends,
+given the operand's size on one chip:
 
     all-gather (n − 1) · operand         reduce-scatter, all-to-all (n − 1)/n · operand
     all-reduce 2 (n − 1)/n · operand     collective-permute operand
 
-A loop's body counts as often as it runs; of a conditional the branch that sends most.
+A loop's body counts as often as it runs; a conditional as its branch that sends most.
 """
 
 import collections
@@ -29,7 +29,7 @@ ARRAY = re.compile(r'\b(pred|bf16|[sufc]\d+)(?:e\w+)?\[([\d,]*)\]')
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """`name = shape opcode(operands), attributes` of HLO text."""
+  """Line `name = shape opcode(operands), attributes` of HLO text."""
   name: str
   shape: str
   opcode: str
@@ -44,52 +44,52 @@ class Instruction:
 
   def called(self, *keys):
     """Names of the computations under the attributes `keys`."""
-    found = re.findall(rf'\b(?:{"|".join(keys)})=(\{{[^}}]*\}}|%[\w.-]+)', self.attributes)
-    return [name for text in found for name in re.findall(r'%([\w.-]+)', text)]
+    matches = re.findall(rf'\b(?:{"|".join(keys)})=(\{{[^}}]*\}}|%[\w.-]+)', self.attributes)
+    return [name for text in matches for name in re.findall(r'%([\w.-]+)', text)]
 
 
 def count(hlo, chips):
-  """HLO text of a compiled program of `chips` partitions -> ({kind: bytes a chip sends},
-  loops whose length could not be told, whose collectives are counted once).
+  """Counts a program of `chips` partitions from its HLO text: ({kind: bytes that a chip sends},
+  number of loops with unknown trip count, whose collectives are counted once).
 
-  Raises ValueError for groups of chips written in a way not known here.
+  Raises ValueError: unknown notation of replica groups.
   """
-  program = Program(hlo, chips)
-  sent = program.sent(program.entry)
-  return {kind: round(sent[kind]) for kind in KINDS}, program.unknown_loops
+  module = HloModule(hlo, chips)
+  sent = module.sent(module.entry)
+  return {kind: round(sent[kind]) for kind in KINDS}, module.unknown_loops
 
 
-class Program:
+class HloModule:
   """Computations of HLO text: {name: {name: Instruction}}."""
 
   def __init__(self, hlo, chips):
     self.computations, self.entry, self.chips, self.unknown_loops = {}, None, chips, 0
     self._sent = {}
-    inside = None
+    current = None
     for line in hlo.splitlines():
       if head := re.match(r'(ENTRY )?%?([\w.-]+) (?:\(.*)?\{$', line):
-        inside = self.computations[head[2]] = {}
+        current = self.computations[head[2]] = {}
         self.entry = head[2] if head[1] else self.entry
-      elif inside is not None and (instruction := _instruction(line)):
-        inside[instruction.name] = instruction
+      elif current is not None and (instruction := _instruction(line)):
+        current[instruction.name] = instruction
 
   def sent(self, name):
-    """Counter {kind: bytes} of one run of a computation."""
+    """Counter {kind: bytes} of one execution of a computation."""
     if name not in self._sent:
       total = collections.Counter()
       for instruction in self.computations[name].values():
-        total.update(self._by(instruction, name))
+        total.update(self._sent_by(instruction, name))
       self._sent[name] = total
     return self._sent[name]
 
-  def _by(self, instruction, where):
-    """Counter of one instruction in the computation `where`."""
+  def _sent_by(self, instruction, where):
+    """Counter {kind: bytes} of one instruction in the computation `where`."""
     opcode = instruction.opcode.removesuffix('-start')
     kind = ALIASES.get(opcode, opcode)
     if kind in KINDS:
       if 'chain_id=' in instruction.attributes and not self._begins(where):
         return {}
-      if where.startswith('all-reduce-scatter'):  # TPU's name for a sum of which each keeps a part
+      if where.startswith('all-reduce-scatter'):  # TPU's name for it
         kind = 'reduce-scatter'
       size = sum(_bytes(self.computations[where][x].shape) for x in instruction.inputs)
       return {kind: size * KINDS[kind](self._group(instruction.attributes))}
@@ -108,8 +108,10 @@ class Program:
     return {}
 
   def _begins(self, where):
-    """TPUs cut a collective into a beginning, work it is hidden behind, and an end: computations
-    that all hold it. The first one counts."""
+    """Tells whether a computation starts an asynchronous collective.
+
+    On TPUs the start, the overlapped work and the end are separate computations that all contain
+    the collective; it is counted at its start."""
     return any('AsyncCollectiveStart' in x.attributes for x in self.computations[where].values())
 
   def _loop(self, loop, where, sent):
@@ -122,40 +124,40 @@ class Program:
     return {kind: times * size for kind, size in sent.items()}
 
   def trip_count(self, loop, where):
-    """How often a while loop runs; None where that cannot be told.
+    """Trip count of a while loop, or None if unknown.
 
-    XLA says it (`known_trip_count`), or it is a counter that is compared with a constant.
+    It is in `known_trip_count`, or follows from a counter that is compared with a constant.
     """
-    if told := re.search(r'known_trip_count[^}]*?"n":"?(\d+)', loop.attributes):
-      return int(told[1])
+    if match := re.search(r'known_trip_count[^}]*?"n":"?(\d+)', loop.attributes):
+      return int(match[1])
     body, condition = (self.computations[loop.called(key)[0]] for key in ('body', 'condition'))
     compare = next((x for x in condition.values() if x.is_root), None)
     if compare is None or 'direction=LT' not in compare.attributes:
       return None
     counter, end = (condition[x] for x in compare.inputs)
-    place = re.search(r'index=(\d+)', counter.attributes)
+    index = re.search(r'index=(\d+)', counter.attributes)
     end = _constant(end)
     if counter.opcode != 'get-tuple-element' or end is None:
       return None
-    start = self._start(loop, where, int(place[1]))
-    step = self._step(body, int(place[1]))
+    start = self._start(loop, where, int(index[1]))
+    step = self._step(body, int(index[1]))
     return None if start is None or step is None else -(-(end - start) // step)
 
-  def _start(self, loop, where, place):
-    """A loop variable's first value, where it is a constant."""
-    inside = self.computations[where]
-    given = inside[loop.inputs[0]]
-    if given.opcode != 'tuple':
+  def _start(self, loop, where, index):
+    """Initial value of a loop variable, or None if it is not constant."""
+    instructions = self.computations[where]
+    operand = instructions[loop.inputs[0]]
+    if operand.opcode != 'tuple':
       return None
-    value = inside[given.inputs[place]]
+    value = instructions[operand.inputs[index]]
     while value.opcode in ('copy', 'copy-start', 'copy-done', 'bitcast', 'convert'):
-      value = inside[value.inputs[0]]
+      value = instructions[value.inputs[0]]
     return _constant(value)
 
-  def _step(self, body, place):
-    """What a loop variable grows by, where that is a constant."""
+  def _step(self, body, index):
+    """Increment of a loop variable, or None if it is not constant."""
     root = next(x for x in body.values() if x.is_root)
-    value = body[root.inputs[place]] if root.opcode == 'tuple' else root
+    value = body[root.inputs[index]] if root.opcode == 'tuple' else root
     while value.opcode in ('copy', 'copy-start', 'copy-done', 'bitcast', 'convert'):
       value = body[value.inputs[0]]
     constants = [_constant(body[x]) for x in value.inputs]
@@ -167,7 +169,7 @@ class Program:
     return steps[0] if value.opcode == 'add' and len(steps) == 1 and steps[0] > 0 else None
 
   def _group(self, attributes):
-    """How many chips take part together."""
+    """Number of chips in a replica group."""
     if pairs := re.search(r'source_target_pairs=', attributes):
       return 2 if pairs else 1
     if groups := re.search(r'replica_groups=\{\{([\d,]+)\}', attributes):
@@ -184,7 +186,7 @@ class Program:
 
 
 def _instruction(line):
-  """One line of a computation -> Instruction; None for what is none."""
+  """Parses a line of a computation: Instruction, or None."""
   head = re.match(r'\s+(ROOT )?%?([\w.-]+) = ', line)
   if not head:
     return None
@@ -198,17 +200,17 @@ def _instruction(line):
 
 
 def _closing(text, opened):
-  """Where the parenthesis that opens at `opened` is closed."""
+  """Position of the parenthesis that closes the one at `opened`."""
   depth = 0
-  for place in re.finditer(r'[()]', text[opened:]):
-    depth += 1 if place[0] == '(' else -1
+  for match in re.finditer(r'[()]', text[opened:]):
+    depth += 1 if match[0] == '(' else -1
     if depth == 0:
-      return opened + place.start()
+      return opened + match.start()
   raise ValueError(f'HLO text with a parenthesis left open: {text[:200]}')
 
 
 def _bytes(shape):
-  """Bytes of the arrays in a shape, be it a tuple."""
+  """Bytes of the arrays in a shape, which may be a tuple."""
   total = 0
   for kind, sizes in ARRAY.findall(shape):
     bits = {'pred': 8, 'bf16': 16}.get(kind) or int(kind[1:])
@@ -217,7 +219,7 @@ def _bytes(shape):
 
 
 def _constant(instruction):
-  """The value of a whole-number constant, else None."""
+  """Value of an integer constant, or None."""
   if instruction.opcode == 'constant' and re.fullmatch(r'-?\d+', instruction.operands):
     return int(instruction.operands)
   return None

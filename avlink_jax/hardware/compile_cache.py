@@ -1,4 +1,4 @@
-"""Programs that took long to compile are kept, for the next run of the same config."""
+"""Persistent cache of compiled programs."""
 
 import os
 
@@ -6,10 +6,10 @@ import jax
 
 
 def use(folder):
-  """Keeps them in `folder`, or a bucket; not where it is '' or JAX was told another one.
+  """Enables the cache in `folder` (also in a bucket), unless it is '' or JAX has another one set.
 
-  Nor on CPUs: there a program is made for the very processor that compiled it, and one that shares
-  the folder might know other instructions.
+  It stays off on CPUs: their programs are compiled for one processor's instruction set, and another
+  machine may share the folder.
   """
   if folder and not jax.config.jax_compilation_cache_dir and jax.default_backend() != 'cpu':
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(folder))

@@ -1,9 +1,10 @@
-"""Floating-point operations of a traced program, from its shapes: matrix products and convolutions.
+"""Floating-point operations of a traced program, from the shapes of its matrix products and
+convolutions.
 
-A multiplication and an addition are two. A scan's body counts as often as it runs, a kernel's
-(Pallas) as often as its grid has places, what stands in a `shard_map` on every device; of branches
-the dearest. What rematerialisation computes again is counted: it stands in the program. XLA's own
-count (`cost_analysis`) counts a loop's body once and knows nothing of kernels.
+A multiply-add counts as two. A scan's body counts as often as it runs, a Pallas kernel's for each
+grid cell, a `shard_map`'s on every device, and of branches the most expensive one. Recomputation by
+rematerialisation is included, as part of the program. XLA's own count (`cost_analysis`) counts a
+loop's body once and ignores kernels.
 """
 
 import functools
@@ -15,15 +16,14 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 
 def of(function, *args):
-  """FLOPs of one call, on all devices together. `args` may be shapes; nothing is computed."""
+  """Counts the FLOPs of one call, on all devices. `args` may be shapes; nothing is computed."""
   return count(jax.make_jaxpr(function)(*args))
 
 
 def count(closed):
-  """FLOPs of a ClosedJaxpr, leaving out what no output depends on, as XLA does.
+  """Counts the FLOPs of a ClosedJaxpr, without dead code, as in XLA.
 
-  Raises ValueError for matrix products in a loop whose length is not known beforehand, and for
-  kernels that cannot be looked into.
+  Raises ValueError: matrix products in a loop of unknown length, or an opaque kernel.
   """
   return _count(dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))[0])
 
@@ -49,27 +49,27 @@ def _equation(equation):
 
 
 def _times(name, params):
-  """How often what stands in an equation runs."""
+  """Number of times that an equation's inner program runs."""
   if name == 'scan':
     return params['length']
   if name == 'pallas_call':
     return math.prod(params['grid_mapping'].grid)
-  if name == 'shard_map':  # its axes are called otherwise from release to release
+  if name == 'shard_map':  # the parameter's name depends on JAX's version
     axes = params.get('newly_manual_axes', params.get('manual_axes'))
     return math.prod(params['mesh'].shape[axis] for axis in axes)
   return 1
 
 
 def _dot(equation):
-  """2 · outputs · what each of them is summed over."""
+  """FLOPs of a matrix product: 2 · outputs · length of the contraction."""
   (contracted, _), _ = equation.params['dimension_numbers']
   left = equation.invars[0].aval.shape
   return 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
 
 
 def _convolution(equation):
-  """2 · outputs · (channels · taps they are summed over), without taps on padding or on the zeros
-  that dilation puts between inputs."""
+  """FLOPs of a convolution: 2 · outputs · channels · taps, without taps on padding or on the zeros
+  that dilation inserts between inputs."""
   left, right = (x.aval.shape for x in equation.invars)
   out, params = equation.outvars[0].aval.shape, equation.params
   of_left, of_right, of_out = params['dimension_numbers']
@@ -82,10 +82,11 @@ def _convolution(equation):
 
 
 @functools.cache
-def _taps(inputs, kernel, outputs, low, stride, spread, dilation):
-  """Pairs (output, kernel tap) along one axis that meet an input."""
-  if kernel > outputs:  # a gradient's kernel: both enter alike
+def _taps(inputs, kernel, outputs, low, stride, input_dilation, dilation):
+  """Number of pairs (output, kernel tap) along one axis that meet an input."""
+  if kernel > outputs:  # a gradient's kernel; the count is symmetric in both
     kernel, outputs, stride, dilation = outputs, kernel, dilation, stride
-  last = (inputs - 1) * spread
-  return sum(1 for tap in range(kernel) for place in range(outputs)
-             if 0 <= (at := place * stride + tap * dilation - low) <= last and at % spread == 0)
+  last = (inputs - 1) * input_dilation
+  return sum(1 for tap in range(kernel) for output in range(outputs)
+             if 0 <= (at := output * stride + tap * dilation - low) <= last
+             and at % input_dilation == 0)

@@ -1,10 +1,10 @@
-"""Memory in huge pages, for who trains on a CPU: two nano blocks take 45 ms instead of 81.
+"""Memory in huge pages, for training on a CPU: two nano blocks take 45 ms instead of 81.
 
-XLA takes a program's intermediate arrays, a hundred megabytes of two nano blocks with their
-gradient, from the system at each call and gives them back after it. In pages of 4 KiB the kernel
-hands them out, zeroed, 25,000 times a call, in pages of 2 MiB 129 times. glibc asks for those if a
-variable says so before the process starts, which is too early for Python: so the process starts
-itself anew. On an accelerator those arrays are not the system's, and nothing is done.
+XLA allocates a program's intermediate arrays, a hundred megabytes for two nano blocks with their
+gradient, at each call and frees them afterwards. In pages of 4 KiB that is 25,000 zeroed pages a
+call, in pages of 2 MiB 129. glibc uses huge pages if an environment variable is set when a process
+starts, so this process restarts itself. On an accelerator the arrays are not in system memory, and
+nothing is done.
 
     python -m tests.benchmarks.blocks
     GLIBC_TUNABLES= python -m tests.benchmarks.blocks
@@ -16,14 +16,14 @@ import pathlib
 import sys
 
 TUNABLES = 'GLIBC_TUNABLES'
-# Devices that accelerators show, and the packages through which JAX uses them.
+# Device files of accelerators, and JAX's packages for them.
 ACCELERATORS = {'nvidia[0-9]*': ('jax_cuda12_plugin', 'jax_cuda13_plugin'),
                 'accel*': ('libtpu',), 'vfio/[0-9]*': ('libtpu',)}
 
 
 def ask():
-  """Starts this process anew, as itself, with glibc asking for huge pages; comes back where that
-  is so already, where the variable is set otherwise, on an accelerator and where there is no Linux.
+  """Restarts this process with huge pages enabled in glibc. Returns if the variable is already set,
+  on an accelerator, and on systems other than Linux.
   """
   if sys.platform == 'linux' and TUNABLES not in os.environ and not on_accelerator():
     os.environ[TUNABLES] = 'glibc.malloc.hugetlb=1'
@@ -31,7 +31,7 @@ def ask():
 
 
 def on_accelerator(devices='/dev'):
-  """Whether JAX would compute on a GPU or TPU, found out without importing it."""
+  """Tells whether JAX would use a GPU or TPU, determined without importing it."""
   if chosen := os.environ.get('JAX_PLATFORMS'):
     return chosen.split(',')[0] != 'cpu'
   return any(any(pathlib.Path(devices).glob(device))

@@ -1,7 +1,7 @@
-"""Chips that are not there, by name: what a program can be compiled for without having it.
+"""Topologies that programs can be compiled for without having the chips, by name.
 
-`v5p:4x4x4` and the like are TPU slices as libtpu describes them; `cpu:8` is that many simulated
-devices of this machine.
+`v5p:4x4x4` and the like are TPU slices as libtpu describes them; `cpu:8` means eight simulated
+devices on this machine.
 """
 
 import importlib.util
@@ -14,9 +14,9 @@ from jax.experimental import topologies
 from avlink_jax.errors import UserError
 
 SOME = 'v4:2x2x4, v5e:2x4, v5e:16x16, v5p:2x2x4, v5p:4x4x4, v6e:4x4, cpu:8'
-# One device a chip, as elsewhere: a v4 chip's two cores count as two devices if nothing is said.
+# One device a chip, as on other TPUs: by default a v4 chip's two cores are two devices.
 OPTIONS = {'v4': dict(chip_config_name='megacore')}
-# What libtpu asks a cloud's metadata server for and, where there is none, complains about.
+# Values that libtpu would otherwise request from a cloud's metadata server.
 ENVIRONMENT = dict(ALLOW_MULTIPLE_LIBTPU_LOAD='1', TPU_SKIP_MDS_QUERY='1',
                    TPU_WORKER_HOSTNAMES='localhost', TPU_ACCELERATOR_TYPE='v5litepod-4',
                    TPU_MIN_LOG_LEVEL='3', TPU_STDERR_LOG_LEVEL='3')
@@ -25,8 +25,8 @@ ENVIRONMENT = dict(ALLOW_MULTIPLE_LIBTPU_LOAD='1', TPU_SKIP_MDS_QUERY='1',
 def devices(name):
   """Devices of the topology `name`, in its order.
 
-  This process computes on its CPU from here on. Raises UserError: no such topology, or nothing
-  that knows it.
+  From now on this process computes on the CPU. Raises UserError: no such topology, or libtpu is
+  missing.
   """
   jax.config.update('jax_platforms', 'cpu')
   kind, _, shape = name.partition(':')
@@ -39,7 +39,7 @@ def _simulated(name, count):
   try:
     jax.config.update('jax_num_cpu_devices', int(count))
   except RuntimeError:
-    pass  # JAX has begun already: what it has must do
+    pass  # JAX is initialised already; its devices may suffice
   here = jax.devices('cpu')
   if len(here) < int(count):
     raise UserError(f'--topology={name}: this process has {len(here)} CPU devices by now')

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from avlink_jax.data.clip import resample_frames
-from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics import av_align, onset
 from avlink_jax.samples.folder import event_times, file_stem, make_folder, read_manifest
@@ -123,7 +123,7 @@ def _low_side(folder, row, figure):
   if path is None:
     return 0.0, BROKEN_SIDE.format(name=name, reason='file missing')
   try:
-    clip = media.decode(path, height=STRIP_HEIGHT, need_audio=False)
+    clip = decode(path, height=STRIP_HEIGHT, need_audio=False)
   except MediaError as error:
     return 0.0, BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
   return clip.duration, SIDE.format(
@@ -136,11 +136,11 @@ def _decode(path, with_frames):
   """Decodes a clip with its audio, and small frames if wanted and possible."""
   if with_frames and path.suffix.lower() not in AUDIO_SUFFIXES:
     try:
-      return media.decode(path, height=STRIP_HEIGHT, sample_rate=onset.DETECTION_RATE,
-                          need_audio=False)
+      return decode(path, height=STRIP_HEIGHT, sample_rate=onset.DETECTION_RATE,
+                    need_audio=False)
     except MediaError:
       pass  # the audio may do without, or the reason is raised below
-  return media.decode(path, sample_rate=onset.DETECTION_RATE, need_video=False, need_audio=False)
+  return decode(path, sample_rate=onset.DETECTION_RATE, need_video=False, need_audio=False)
 
 
 def _frame_strip(page_folder, figure, clip):

@@ -1,4 +1,4 @@
-"""Samples into a folder with a gallery, going on where an interrupted export left it."""
+"""Export of samples into a folder with a gallery; an interrupted export can be resumed."""
 
 import json
 import pathlib
@@ -19,17 +19,19 @@ from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import hosts, memory
 
 SAMPLERS = {'flow': Sampler, 'reconstruction': Reconstruction}  # by task.sampler
-# How `write_sample` is given a clip's own medium: decoded, or as the user's file has it.
+# `write_sample`'s arguments for a clip's own medium: decoded, or the path of the user's file.
 ARGUMENTS = {'audio': ('audio', 'source_audio'), 'video': ('frames', 'source_video')}
 
 
 class Exporter:
-  """What makes one task's samples, and writes them; built once in a run.
+  """Generates and writes the samples of a task; built once in a run.
 
   Args:
-    task: with the one direction that it goes.
-    frozen: its frozen tree. workdir: whose copies of it count (tasks/frozen.py).
-    upsampler: upsampling.Upsampler of its frames; None: they are written as they are.
+    task: a task with one direction.
+    frozen: its frozen tree.
+    workdir: run that may have copies of the frozen parts (tasks/frozen.py).
+    upsampler: upsampling.Upsampler of its frames, or None.
+    mesh: as in sampler.Sampler.
   """
 
   def __init__(self, task, frozen, workdir=None, upsampler=None, mesh=None):
@@ -39,18 +41,17 @@ class Exporter:
     self._first = jax.process_index() == 0
 
   def export(self, trained, inputs, output, seed):
-    """Samples for `inputs` (inputs.Inputs) with the weights `trained` (trained.Trained) into the
-    folder `output`, with a gallery; what was skipped is listed.
+    """Exports samples for `inputs` (inputs.Inputs), with weights `trained` (trained.Trained), to a
+    folder `output`, with a gallery and a list of skipped clips. Returns all samples' ids.
 
-    The references of a data set's clips are written to `output/reference/` too. With an upsampler
-    the small frames are written beside the large ones. Clips that are there already, whole and
-    made of the same (resume.py), are kept. Returns the ids of all. Of several processes all sample
-    and the first one writes.
+    For clips of a data source, references are written to `output/reference/`. With an upsampler the
+    low-resolution frames are written as well. Existing samples that are complete and have the same
+    fingerprint (resume.py) are kept. All processes sample; the first one writes.
     """
     clips, generate = inputs.clips, self.task.generate
     folders = [output] if inputs.own else [output, output / 'reference']
-    made_of = self._made_of(trained, inputs, seed) if self._first else {}
-    missing = self._missing(clips, folders, made_of)
+    fingerprints = self._fingerprints(trained, inputs, seed) if self._first else {}
+    missing = self._missing(clips, folders, fingerprints)
     if len(missing) < len(clips):
       say(f'{len(clips) - len(missing)} of {len(clips)} clips are in {output} already, made of '
           'the same: kept')
@@ -58,10 +59,10 @@ class Exporter:
       if not self._first:
         continue
       record = dict(source=clip.source, prompt=prompts[generate[0]], events=clip.events,
-                    made_of=made_of[clip.id])
+                    made_of=fingerprints[clip.id])
       if len(generate) > 1:
         record['prompts'] = prompts
-      write_sample(output, clip.id, generated=generate, **self._shown(clip, sample, inputs.own),
+      write_sample(output, clip.id, generated=generate, **self._media(clip, sample, inputs.own),
                    record=dict(task=self.config.task, seed=seed, steps=self.config.sample.steps,
                                guidance=self.config.sample.guidance, **record))
       if not inputs.own:
@@ -71,8 +72,8 @@ class Exporter:
       write_gallery(output, reference=None if inputs.own else output / 'reference')
     return [clip.id for clip in clips]
 
-  def _made_of(self, trained, inputs, seed):
-    """{clip id: what its sample is made of}."""
+  def _fingerprints(self, trained, inputs, seed):
+    """Mapping {clip id: fingerprint of its sample}."""
     parts = frozen_parts.digests(self.config, self.task.frozen_parts, self._workdir)
     names = [trained.name, parts] + (
         [] if self.upsampler is None else [self.upsampler.name(seed)])
@@ -81,55 +82,56 @@ class Exporter:
         run, self.task, clip, inputs.prompts(clip, self.task.generate), inputs.own)
         for clip in inputs.clips}
 
-  def _missing(self, clips, folders, made_of):
-    """The clips that are not in all the folders yet, made of the same: on all processes what the
-    first one sees."""
-    wanted = np.ones(len(clips), bool)
+  def _missing(self, clips, folders, fingerprints):
+    """Clips that some folder lacks with the same fingerprint; all processes get the first one's
+    result."""
+    missing = np.ones(len(clips), bool)
     if self._first:
       for folder in folders:
         sweep(folder)
-      there = [complete(folder) for folder in folders]
-      wanted = np.array([any(rows.get(clip.id, {}).get('made_of') != made_of[clip.id]
-                             for rows in there) for clip in clips])
-    return [clip for clip, want in zip(clips, hosts.as_the_first(wanted), strict=True) if want]
+      existing = [complete(folder) for folder in folders]
+      missing = np.array([any(rows.get(clip.id, {}).get('made_of') != fingerprints[clip.id]
+                              for rows in existing) for clip in clips])
+    missing = hosts.as_the_first(missing)
+    return [clip for clip, is_missing in zip(clips, missing, strict=True) if is_missing]
 
   def _samples(self, trained, clips, inputs, seed):
-    """Yields (clip, its prompts, its sample) as they come, and says how far it is."""
+    """Yields (clip, prompts, sample) as they are generated, and reports progress."""
     task, upsampler = self.task, self.upsampler
-    sampled, enlarged = (Progress(verb, len(clips), every=0.0, write=self._first)
-                         for verb in ('sampled', 'upsampled'))
+    sampled, upsampled = (Progress(verb, len(clips), every=0.0, write=self._first)
+                          for verb in ('sampled', 'upsampled'))
     for group in self._sampler.batches(clips):
-      chosen = [clips[i] for i in group]
-      prompts = [inputs.prompts(clip, task.generate) for clip in chosen]
-      with memory.told(memory.for_sampling, self.config):
-        samples = self._sampler(trained, chosen, prompts, seed)
+      batch = [clips[i] for i in group]
+      prompts = [inputs.prompts(clip, task.generate) for clip in batch]
+      with memory.advice(memory.for_sampling, self.config):
+        samples = self._sampler(trained, batch, prompts, seed)
       if upsampler is not None:
         sampled.add(len(group))
-        samples = upsampler(chosen, prompts, samples, seed)
-      for clip, prompt, sample in zip(chosen, prompts, samples, strict=True):
-        (sampled if upsampler is None else enlarged).add(1)
+        samples = upsampler(batch, prompts, samples, seed)
+      for clip, prompt, sample in zip(batch, prompts, samples, strict=True):
+        (sampled if upsampler is None else upsampled).add(1)
         yield clip, prompt, sample
 
-  def _shown(self, clip, sample, own):
-    """A sample's media as `write_sample` takes them: what was generated, and beside it what the
-    clip itself has to show."""
+  def _media(self, clip, sample, own):
+    """Arguments of `write_sample` for a sample's media: generated ones, and those of the clip that
+    are kept."""
     layout = self.task.models.layout
     out = dict(sample_rate=layout.sample_rate, fps=layout.fps, audio=sample.get('audio'),
                frames=sample.get('video'))
     if 'low' in sample:
       out |= dict(low=sample['low'])
       large = self.task if self.upsampler is None else self.upsampler.task
-      out |= dict(fps=large.models.layout.fps, low_fps=large.given_layout.fps)
-    for medium in self.task.beside:
+      out |= dict(fps=large.models.layout.fps, low_fps=large.condition_layout.fps)
+    for medium in self.task.kept_media:
       decoded, source = ARGUMENTS[medium]
       if not own:
         out[decoded] = self._original(clip, medium)
-      elif medium in self.task.given or medium in clip.media:
+      elif medium in self.task.conditions or medium in clip.media:
         out[source] = clip.source
     return out
 
   def _original(self, clip, medium):
-    """A clip's own medium at the model's rate, None where it has none."""
+    """Medium of a clip at the model's rate, or None."""
     if medium not in clip.media:
       return None
     layout = self.task.models.layout
@@ -144,14 +146,14 @@ class Exporter:
 
 
 def folder_of_samples(path):
-  """The folder, which the first process makes; the others have nothing to write there."""
+  """Path of the folder; the first process creates it, others do not write there."""
   return make_folder(path) if jax.process_index() == 0 else pathlib.Path(path)
 
 
 def one_way(task, direction=''):
-  """A task that generates one thing: of a joint one the way that `direction` says, or its first.
+  """Task restricted to one direction: `direction`, or by default its first.
 
-  Raises UserError for a direction that the task does not have."""
+  Raises UserError: the task does not have that direction."""
   if len(task.directions) == 1:
     return task
   known = ['+'.join(names) for names in task.directions]

@@ -1,4 +1,4 @@
-"""Samples of a run that trains, with scores: every so many steps, and at its end."""
+"""Samples of a training run, with scores: at intervals and at its end."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import numpy as np
 
 from avlink_jax.codecs.mel import MelSpec, log_mel
 from avlink_jax.data import pipeline
-from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.decode import decode
 from avlink_jax.evaluate import evaluate, summary
 from avlink_jax.samples.folder import file_stem
 from avlink_jax.samples.gallery import write_gallery
@@ -18,14 +18,13 @@ from avlink_jax.sampling.export import Exporter, folder_of_samples, one_way
 from avlink_jax.sampling.inputs import Inputs, read_clips
 from avlink_jax.sampling.trained import Trained
 
-SHOWN = 2  # clips that TensorBoard gets pictures of
+SHOWN = 2  # clips whose images go to TensorBoard
 
 
 class TrainingSamples:
-  """What exports samples of a run, again and again: clips are read and samplers built once.
+  """Exports samples repeatedly during a run; clips are read and samplers built once.
 
-  Args:
-    task, frozen: the run's. workdir: its folder on this machine. mesh: what it trains on.
+  Args: the run's task, frozen tree, workdir on this machine, and mesh.
   """
 
   def __init__(self, task, frozen, workdir, mesh=None):
@@ -34,11 +33,11 @@ class TrainingSamples:
     self._inputs, self._exporters = None, {}
 
   def export(self, params, stats, step, log):
-    """Samples with the weights of `step` into `samples/step_N/`, with scores where there is audio.
+    """Exports samples with the weights of `step` to `samples/step_N/`, scored if there is audio.
     Returns the scores.
 
-    A task of several directions gets a folder for each (`step_N/audio`, `step_N/video`), and its
-    scores their names as prefixes.
+    A task with several directions has a folder for each (`step_N/audio`, `step_N/video`), and its
+    scores have their names as prefixes.
     """
     folder = self._workdir / 'samples' / f'step_{step}'
     trained = Trained(params, stats, f'step {step}', self._name(step))
@@ -52,7 +51,7 @@ class TrainingSamples:
     return scores
 
   def _name(self, step):
-    """What tells the weights of a step from all others: a run is a function of its config."""
+    """Identity of a step's weights; a run is a function of its config."""
     text = json.dumps(self.config.to_dict(), sort_keys=True)
     return f'step {step} of {hashlib.sha256(text.encode()).hexdigest()}'
 
@@ -73,7 +72,7 @@ class TrainingSamples:
     return scores
 
   def _validation(self):
-    """The Inputs that are sampled for, read once."""
+    """Inputs from the validation split, read once."""
     if self._inputs is None:
       source = pipeline.open_source(
           self.config, self.task.models.layout, 'validation', self.task.modalities)
@@ -83,11 +82,11 @@ class TrainingSamples:
 
 
 def show(folder, ids, step, log, generated):
-  """The first samples as pictures for TensorBoard: spectrogram, and every fifth frame in a row."""
+  """Logs samples as images to TensorBoard: spectrogram, and every fifth frame in a row."""
   spec = MelSpec()
   for clip_id in ids:
-    clip = media.decode(folder / f'{file_stem(clip_id)}.mp4', need_audio=False,
-                        sample_rate=spec.sample_rate)
+    clip = decode(folder / f'{file_stem(clip_id)}.mp4', need_audio=False,
+                  sample_rate=spec.sample_rate)
     if len(clip.audio) > spec.n_fft:
       log.image(f'{generated}/spectrogram/{clip_id}',
                 spectrogram_image(log_mel(clip.audio, spec)), step)

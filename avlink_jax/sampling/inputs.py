@@ -1,4 +1,4 @@
-"""What samples are made for: the user's prompts and files, or clips of a data source."""
+"""Inputs of sampling: the user's prompts and files, or clips of a data source."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,7 @@ from avlink_jax.data.clip import Clip
 from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
 from avlink_jax.errors import MediaError, UserError
 
-MEDIA = ('audio', 'video')  # which a user's file may have
+MEDIA = ('audio', 'video')  # of a user's file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Inputs:
 
   Attributes:
     clips: list of Clip.
-    skipped: (name, reason) of those that cannot be used.
-    own: whether they are the user's: of these what was given is kept as it is.
-    prompt: the user's prompt for what is generated; None: the clips' captions.
+    skipped: (name, reason) of unusable clips.
+    own: whether they are the user's own, whose media are kept unchanged in samples.
+    prompt: the user's prompt for generated modalities; None: the clips' captions.
   """
   clips: list
   skipped: list = dataclasses.field(default_factory=list)
@@ -32,39 +32,40 @@ class Inputs:
   prompt: str | None = None
 
   def prompts(self, clip, generate):
-    """{modality: prompt} of a clip of which `generate` are generated."""
+    """Mapping {modality: prompt} of a clip; `generate`: the generated modalities."""
     captions = {'audio': clip.audio_caption, 'video': clip.video_caption}
     return captions if self.prompt is None else captions | dict.fromkeys(generate, self.prompt)
 
 
 def find(task, config, input_path=None, prompt=None):
-  """The Inputs that the flags ask for: the user's own clips or prompts, else the test split of the
-  data source. Raises UserError where they do not go with the task, or nothing can be used."""
+  """Inputs from the flags: the user's clips or prompts, or by default the data source's test split.
+
+  Raises UserError: the flags do not fit the task, or no clip is usable."""
   if not task.prompted and (input_path is not None or prompt is not None):
     raise UserError(f'{config.task} puts clips of its data source back together: leave --input '
                     'and --prompt out')
   prompts = read_prompts(prompt, task)
-  if input_path is not None and not task.given:
+  if input_path is not None and not task.conditions:
     raise UserError(f'{config.task} is conditioned on words alone: leave --input out')
-  if len(prompts) > 1 and task.given:
+  if len(prompts) > 1 and task.conditions:
     raise UserError(f'--prompt={prompt} holds {len(prompts)} prompts: {config.task} takes one, '
                     'for all its clips')
   layout = task.models.layout
-  of_all = prompts[0] if prompts and task.given else None
+  shared_prompt = prompts[0] if prompts and task.conditions else None
   if input_path is not None:
-    clips, skipped = read_clips(own_clips(input_path, config, task.given_layout, task.given))
-    return Inputs(clips, skipped, True, of_all)
-  if prompts and not task.given:
+    source = own_clips(input_path, config, task.condition_layout, task.conditions)
+    return Inputs(*read_clips(source), True, shared_prompt)
+  if prompts and not task.conditions:
     return Inputs([blank_clip(i, text, layout) for i, text in enumerate(prompts)], own=True)
   source = pipeline.open_source(config, layout, 'test', task.modalities)
   clips, skipped = read_clips(source, config.sample.count, layout)
-  return Inputs(clips, skipped, False, of_all)
+  return Inputs(clips, skipped, False, shared_prompt)
 
 
 def read_prompts(prompt, task):
-  """The prompts that --prompt gives, cleaned: itself, or the lines of the .txt file it names.
+  """Cleaned prompts from --prompt: itself, or the lines of the .txt file it names.
 
-  Raises UserError where there is none in it, or a text encoder of the task's cannot take one whole.
+  Raises UserError: the file has no prompts, or one is unusable or too long for a text encoder.
   """
   if prompt is None:
     return []
@@ -89,16 +90,16 @@ def read_prompts(prompt, task):
   return prompts
 
 
-def own_clips(path, config, layout, given):
-  """The user's files, of which the media in `given` are needed."""
+def own_clips(path, config, layout, required):
+  """Source of the user's files, which must have the media in `required`."""
   return Folder(path, height=layout.height, width=layout.width, sample_rate=layout.sample_rate,
-                max_fps=layout.fps, **{f'need_{medium}': medium in given for medium in MEDIA},
+                max_fps=layout.fps, **{f'need_{medium}': medium in required for medium in MEDIA},
                 features=config.towers.video.features, features_rate=layout.fps,
                 decode_seconds=config.data.decode_seconds)
 
 
 def blank_clip(i, prompt, layout):
-  """A clip of which only a prompt is known."""
+  """Clip without media, for a prompt alone."""
   stem = '_'.join(re.findall(r'\w+', prompt.lower())[:6])[:40]
   return Clip(id=f'{i:03d}_{stem}'.rstrip('_'), duration=layout.seconds,
               frames=np.zeros((0, layout.height, layout.width, 3), np.uint8),
@@ -108,8 +109,9 @@ def blank_clip(i, prompt, layout):
 
 
 def read_clips(source, count=None, layout=None):
-  """The first `count` usable clips (default: all; cut to the model's length where `layout` is
-  given), and (name, reason) of those that are not usable. Raises UserError where none is."""
+  """Reads the first `count` usable clips (default: all): (clips, [(name, reason)] of unusable).
+
+  With `layout`, clips are cut to its clip length. Raises UserError: none is usable."""
   clips, skipped = [], []
   for i in range(len(source)):
     if len(clips) == count:
@@ -128,10 +130,10 @@ def read_clips(source, count=None, layout=None):
 
 
 def cut(clip, seconds):
-  """A clip's first `seconds`, its audio normalised as the models hear it."""
+  """Cuts a clip to its first `seconds`, and normalises its audio for the models."""
   duration = min(seconds, clip.duration)
-  shown = clip.frame_times < duration
+  kept = clip.frame_times < duration
   events = None if clip.events is None else clip.events[clip.events < duration]
   return dataclasses.replace(
-      clip, duration=duration, frames=clip.frames[shown], frame_times=clip.frame_times[shown],
+      clip, duration=duration, frames=clip.frames[kept], frame_times=clip.frame_times[kept],
       audio=normalise(clip.audio[:round(duration * clip.sample_rate)]), events=events)

@@ -1,4 +1,4 @@
-"""What makes samples, as a program that can be compiled without running it."""
+"""Description of a sampler's program, for ahead-of-time compilation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A sampler's program for one batch.
+  """Program of a sampler for one batch.
 
   Attributes:
-    function: jitted.
-    arguments: shapes of what it takes, which know where they lie.
-    clips: of the batch.
-    steps: Euler steps that it takes.
-    plain: the same function, not jitted, to count FLOPs by.
+    function: jitted function.
+    arguments: shapes of its arguments, with shardings.
+    clips: number of clips in the batch.
+    steps: number of Euler steps.
+    plain: the function without jit, for counting FLOPs.
   """
   function: Callable
   arguments: tuple

@@ -1,4 +1,4 @@
-"""A codec's samples: each clip through it, there and back."""
+"""Samples of a codec: clips that are encoded and decoded."""
 
 import jax
 
@@ -7,7 +7,7 @@ from avlink_jax.training import hosts, sharding
 
 
 class Reconstruction:
-  """`reconstruction(trained, clips, prompts, seed)`, as sampler.Sampler; nothing is drawn."""
+  """Reconstructs clips, with sampler.Sampler's interface; it is deterministic."""
 
   def __init__(self, task, frozen, mesh=None):
     del frozen, mesh
@@ -15,19 +15,19 @@ class Reconstruction:
 
   @staticmethod
   def program(task, mesh, frozen):
-    """What `--mode=compile` looks at: decoding, a whole clip on each device; None where that is
-    nothing to speak of."""
+    """Program for `--mode=compile`: decoding of one complete clip on each device; None if that is
+    cheap."""
     del frozen
     if (decoding := task.decoding(mesh.size)) is None:
       return None
     decode, weights, latents = decoding
-    where = sharding.batch_sharding(mesh)
+    batch = sharding.batch_sharding(mesh)
     arguments = (*sharding.abstract(weights, sharding.shardings(weights, mesh)),
-                 sharding.abstract(latents, where))
-    return Program(jax.jit(decode, out_shardings=where), arguments, mesh.size, 1, decode)
+                 sharding.abstract(latents, batch))
+    return Program(jax.jit(decode, out_shardings=batch), arguments, mesh.size, 1, decode)
 
   def batches(self, clips):
-    """Clip by clip."""
+    """Groups of one clip index each."""
     return [[i] for i in range(len(clips))]
 
   def __call__(self, trained, clips, prompts, seed):

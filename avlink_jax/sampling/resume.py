@@ -1,8 +1,7 @@
-"""Everything that a sample is made of, as one short text: the same text, the same sample.
+"""Fingerprints of samples: equal fingerprints mean equal samples.
 
-So a folder of samples can be gone on with: what is there and was made so need not be made again.
-Weights are named, by step or by their files' checksums; of a clip it is the content that counts,
-not the path it was read from.
+They let an interrupted export resume: existing samples with the right fingerprint are kept. Weights
+enter by name (their step, or their files' checksums), clips by content, not by path.
 """
 
 import hashlib
@@ -10,21 +9,21 @@ import json
 
 from avlink_jax.storage.digest import add_tree
 
-FORMAT = 2  # to be raised when the same settings begin to make other samples
+FORMAT = 2  # increase it when the same settings give different samples
 PARTS = ('task', 'codec', 'video_codec', 'codec_loss', 'text', 'towers', 'fusion', 'flow', 'sample',
          'data')
-# Of these parts, what changes nothing in a sample; of `data`, only what a sample is like counts.
+# Keys of these parts that do not affect samples; of `data`, only the keys in DATA do.
 INDIFFERENT = {'sample': ('count', 'batch_size', 'direction', 'upsample'), 'text': ('cache',)}
 DATA = ('seconds', 'fps', 'height', 'width', 'max_fps')
 
 
 def of_run(task, names, seed):
-  """What all samples of a run have in common: a hash to go on from.
+  """Hash object of everything that a run's samples have in common.
 
   Args:
-    task: with the one direction that it goes.
-    names: of all weights that have a part in it (trained.Trained.name, frozen.digests): JSON.
-    seed: of the noise.
+    task: a task with one direction.
+    names: JSON-like names of all weights involved (trained.Trained.name, frozen.digests).
+    seed: the noise's seed.
   """
   parts = {name: value for name, value in task.config.to_dict().items() if name in PARTS}
   parts['data'] = {name: parts['data'][name] for name in DATA}
@@ -37,13 +36,13 @@ def of_run(task, names, seed):
 
 
 def of_sample(run, task, clip, prompts, own):
-  """16 hexadecimal digits. `run` is from `of_run`; `own` says whether the user's own media is kept
-  in the sample; the others are what a sampler gets."""
+  """Fingerprint of a sample, 16 hexadecimal digits. `run` is from `of_run`; `own`: whether the
+  user's own media are kept in the sample; the others are the sampler's arguments."""
   digest = run.copy()
   about = [clip.id, clip.duration, clip.sample_rate, clip.features_rate, str(clip.source), prompts,
            own]
   digest.update(json.dumps(about, sort_keys=True).encode())
-  # Prompts as the model gets them, so that the text encoder's weights count too.
+  # Prompts as prepared for the model, which depend on the text encoder's weights too.
   words = [text.prepare(sorted(prompts.values())) for text in task.models.texts.values()
            ] if task.prompted else None
   add_tree(digest, [clip.frames, clip.frame_times, clip.audio, clip.events, clip.features, words])

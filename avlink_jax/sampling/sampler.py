@@ -1,8 +1,8 @@
-"""Generation by a flow: clips and prompts in, media out.
+"""Sampling from the flow: clips and prompts in, media out.
 
-`generate` is the pure, jitted part: one scan of Euler steps over the joint state, the generated
-modalities moving and the conditioning ones standing at their flow time (Sec. 3.3). `Sampler`
-wraps it for clips of any length, in batches of one shape.
+`generate` is the pure, jitted part: one scan of Euler steps over the generated modalities, while
+the conditioning ones stay at their flow time (Sec. 3.3). `Sampler` wraps it for clips of any
+length, in batches of one shape.
 """
 
 import functools
@@ -21,16 +21,16 @@ from avlink_jax.training import sharding
 
 
 def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift):
-  """Euler from noise to data for every window of a batch.
+  """Integrates from noise to data by Euler's method, for every window of a batch.
 
   Args:
     task: tasks.FlowTask; static, as is `steps`.
     params, frozen: trained and frozen trees.
-    batch: as data/batch.py says; of generated modalities only the mask and the prompt.
-    noise: {name: X_0 (W, T, ...)} of what has noise; windows that overlap share it.
-    tracks: {name: (index (W, T), weight (T,))} of the generated ones (windows.Track).
-    guidance: w of classifier-free guidance, () array; None: none, as w = 1, in half the work.
-    shift: {name: of the time grid (flow.time_grid), () array}.
+    batch: as in data/batch.py; of generated modalities only masks and prompts.
+    noise: {name: X_0 (W, T, ...)} of all data with noise; overlapping windows share it.
+    tracks: {name: (index (W, T), weight (T,))} of generated modalities (windows.Track).
+    guidance: w of classifier-free guidance, () array; None: no guidance, in half the time.
+    shift: {name: shift of the time grid (flow.time_grid), () array}.
   Returns:
     {name: X_1 (W, T, ...)} of the generated modalities.
   """
@@ -47,21 +47,21 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
       x = task.clean(frozen, batch, name)
       x = flow.interpolate(x, noise[name], t) if name in noise else x
       conditions[name] = task.input_type(x=x, t=t, mask=masks[name], **prompt[name])
-  features = task.features(params, frozen, conditions)  # computed once for all steps
+  features = task.features(params, frozen, conditions)  # once for all steps
   guide = {} if task.guide is None else task.guide.fixed(frozen, batch, noise)
 
   def velocity(x, t):
     inputs = {name: task.input_type(x=x[name], t=jnp.full(x[name].shape[:1], t[name]),
-                               mask=masks[name], **prompt[name], **guide) for name in x}
+                                    mask=masks[name], **prompt[name], **guide) for name in x}
     conditional = task.velocity(params, frozen, {
         name: (inputs | conditions)[name] for name in task.modalities}, features)
     out = {}
     for name in x:
       v = conditional[name]
       if guidance is not None:
-        # The unconditional pass: Fusion Blocks bypassed, the generated tower alone, no prompt.
-        bare = inputs[name].replace(**null[name])
-        unconditional = task.models.towers[name].velocity(towers[name]['dit'], bare)
+        # The unconditional pass: the generated tower alone, without Fusion Blocks or prompt.
+        unconditional = task.models.towers[name].velocity(
+            towers[name]['dit'], inputs[name].replace(**null[name]))
         v = flow.guide(v, unconditional, guidance)
       index, weight = tracks[name]
       out[name] = windows.blend(v, index, weight, index.size)[index]
@@ -72,35 +72,34 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
   return flow.euler(velocity, start, times)
 
 
-def compiled(task, mesh):
-  """`generate` as a program of `mesh`, jitted: (params, frozen, batch, noise, tracks, guidance,
-  shift) -> {name: X_1}, the whole of it on every device."""
+def jitted(task, mesh):
+  """Jitted `generate` on `mesh`: (params, frozen, batch, noise, tracks, guidance, shift) ->
+  {name: X_1}, replicated."""
   return jax.jit(
-      sharding.over(mesh, functools.partial(generate, task, task.config.sample.steps)),
-      out_shardings=sharding.whole(mesh))
+      sharding.on_mesh(mesh, functools.partial(generate, task, task.config.sample.steps)),
+      out_shardings=sharding.replicated(mesh))
 
 
 def guidance_of(config):
-  """The config's, as `generate` takes it."""
+  """Guidance argument of `generate` from the config."""
   return None if config.sample.guidance == 1 else config.sample.guidance
 
 
 def noise_shapes(task):
-  """{name: shape of one window's X_0} of all that has noise."""
+  """Mapping {name: shape of one window's X_0} of all data with noise."""
   shapes = example_shapes(task.models)
   guides = {} if task.guide is None else {task.guide.noise: task.guide.shape}
   return {name: shapes[name] for name in task.noised} | guides
 
 
 def abstract_arguments(task, mesh, frozen, count):
-  """What `compiled`'s program takes for `count` windows, as shapes that know where they lie;
-  `frozen` holds arrays or shapes (tasks/frozen.py)."""
+  """Shapes, with shardings, of the arguments of `jitted`'s function for `count` windows; `frozen`
+  holds arrays or shapes (tasks/frozen.py)."""
   models, config = task.models, task.config
-  whole, rows = sharding.whole(mesh), sharding.batch_sharding(mesh)
   init = lambda frozen: task.exported(task.init(jax.random.key(0), frozen))  # noqa: E731
   params = jax.eval_shape(init, frozen)
   batch = batches.shapes(count, task.readers, models.layout, models.texts)
-  for codec in map(task.codec, task.generate):  # of which there is the mask alone
+  for codec in map(task.codec, task.generate):  # only their masks are in the batch
     batch = {name: x for name, x in batch.items()
              if name not in codec.arrays(models.layout) or name == codec.mask_name}
   if task.guide is not None:
@@ -113,53 +112,54 @@ def abstract_arguments(task, mesh, frozen, count):
   number = jax.ShapeDtypeStruct((), jnp.float32, weak_type=True)
   return (sharding.abstract(params, sharding.shardings(params, mesh)),
           sharding.abstract(frozen, sharding.shardings(frozen, mesh)),
-          *sharding.abstract((batch, noise), rows),
-          sharding.abstract(tracks, whole), None if guidance_of(config) is None else number,
+          *sharding.abstract((batch, noise), sharding.batch_sharding(mesh)),
+          sharding.abstract(tracks, sharding.replicated(mesh)),
+          None if guidance_of(config) is None else number,
           dict.fromkeys(task.generate, number))
 
 
 def noise_of(clip_id, seed, name, shape):
-  """X_0 of one clip, float32, drawn from (seed, clip id, modality) alone, so that a clip's sample
-  does not depend on what else is in its batch. A longer clip begins with the same noise."""
+  """X_0 of one clip, float32, drawn from (seed, clip id, name) alone, so that a clip's sample does
+  not depend on its batch. A longer clip begins with the same noise."""
   key = [seed, zlib.crc32(clip_id.encode()), zlib.crc32(name.encode())]
   return np.random.default_rng(key).standard_normal(shape, np.float32)
 
 
 class Sampler:
-  """Samples for clips: `sampler(trained, clips, prompts, seed)`.
+  """Generates media for clips: `sampler(trained, clips, prompts, seed)`.
 
-  It is built once in a run: what it compiles, for each batch shape, it keeps.
+  It is built once in a run and keeps what it has compiled for each batch shape.
   """
 
   def __init__(self, task, frozen, mesh=None):
-    """On `mesh` (default: what `config.mesh` makes of this machine's devices)."""
+    """Prepares sampling on `mesh` (default: this machine's devices as in `config.mesh`)."""
     self.task, self.config = task, task.config
     self._mesh = mesh or sharding.make_mesh(**self.config.mesh)
-    self._frozen = sharding.put(frozen, self._mesh)
-    self._generate = compiled(task, self._mesh)
+    self._frozen = sharding.shard(frozen, self._mesh)
+    self._generate = jitted(task, self._mesh)
     self._decode = {name: jax.jit(task.codec(name).decode,
-                                  out_shardings=sharding.whole(self._mesh))
+                                  out_shardings=sharding.replicated(self._mesh))
                     for name in task.generate}
 
   @staticmethod
   def program(task, mesh, frozen):
-    """What `--mode=compile` looks at (sampling/program.py)."""
+    """Program for `--mode=compile`."""
     count = task.config.sample.batch_size
-    clips = padded_size(count, count, sharding.ways(mesh))
-    return Program(compiled(task, mesh), abstract_arguments(task, mesh, frozen, clips), clips,
+    clips = padded_size(count, count, sharding.batch_shards(mesh))
+    return Program(jitted(task, mesh), abstract_arguments(task, mesh, frozen, clips), clips,
                    task.config.sample.steps,
                    functools.partial(generate, task, task.config.sample.steps))
 
   def plan(self, clip):
-    """Starts in seconds of a clip's windows, on the grid of the modality with the fewest frames a
-    second, so that windows share all of it exactly."""
+    """Starts of a clip's windows in seconds, on the grid of the modality with the lowest rate, so
+    that frames of overlapping windows coincide."""
     models = self.task.models
     rate = min(modality.codec.rate for modality in models.modalities.values())
     return windows.window_starts(clip.duration, models.layout.seconds, self.config.sample.overlap,
                                  rate, models.layout.fps)
 
   def batches(self, clips):
-    """Groups clip indices so that a group's windows fill a batch."""
+    """Yields groups of clip indices whose windows fill a batch."""
     group, used = [], 0
     for i, clip in enumerate(clips):
       count = len(self.plan(clip))
@@ -175,29 +175,30 @@ class Sampler:
     """Generates for each clip.
 
     Args:
-      trained: trained.Trained, whose parameters are arrays of the mesh or of the host.
-      clips: list of Clip: the conditioning material, and how long the result shall be.
+      trained: trained.Trained, with parameters on the mesh or the host.
+      clips: list of Clip, with the conditioning media and the duration of the result.
       prompts: list of {modality: text}.
-      seed: of the noise.
+      seed: the noise's seed.
     Returns:
       list of {modality: media}, float32 (S,) or uint8 (N, H, W, 3), each as long as its clip (to
-      the sample, and to the frame); 'low' is what was upsampled. Of several processes all make the
-      call, with the same clips, and have the result.
+      the sample, and to the frame); of the upsampler also 'low', its input. All processes call it
+      with the same clips, and all get the result.
     """
     models, task = self.task.models, self.task
     starts = [self.plan(clip) for clip in clips]
     batch = batches.stack(
-        [self._window(clip, prompt, start) for clip, prompt, when in
-         zip(clips, prompts, starts, strict=True) for start in when], models.prepare)
+        [self._window(clip, prompt, start) for clip, prompt, clip_starts in
+         zip(clips, prompts, starts, strict=True) for start in clip_starts], models.prepare)
     noise, tracks = self._noise(clips, starts, seed)
     count = sum(map(len, starts))
-    fill = padded_size(count, self.config.sample.batch_size, sharding.ways(self._mesh)) - count
+    shards = sharding.batch_shards(self._mesh)
+    fill = padded_size(count, self.config.sample.batch_size, shards) - count
     index = {name: (_fill_index(tracks[name].index, fill), tracks[name].weight)
              for name in task.generate}
-    batch, noise = sharding.put_rows(
+    batch, noise = sharding.shard_rows(
         jax.tree.map(lambda x: _repeat_last(x, fill), (batch, noise)), self._mesh)
-    x1 = self._generate(sharding.put(trained.params, self._mesh), self._frozen, batch, noise, index,
-                        guidance_of(self.config),
+    params = sharding.shard(trained.params, self._mesh)
+    x1 = self._generate(params, self._frozen, batch, noise, index, guidance_of(self.config),
                         {name: self.config.sample.shift[name] for name in task.generate})
     results = [{} for _ in clips]
     for name in task.generate:
@@ -213,7 +214,7 @@ class Sampler:
     return results
 
   def _window(self, clip, prompt, start):
-    """One window's arrays; of a generated modality only the mask."""
+    """Arrays of one window; of a generated modality only the mask."""
     layout, task = self.task.models.layout, self.task
     window = {f'{name}_text': prompt[name] for name in task.models.modalities}
     for name in task.modalities:
@@ -222,7 +223,7 @@ class Sampler:
     return window if task.guide is None else window | task.guide.window(clip, start)
 
   def _noise(self, clips, starts, seed):
-    """{name: X_0 (W, T, ...)} of all windows, and {name: Track} of the data that it is of."""
+    """Mapping {name: X_0 (W, T, ...)} of all windows, and {name: Track}."""
     task, shapes = self.task, noise_shapes(self.task)
     streams = {name: task.codec(name).noise for name in task.noised}
     tracks = {name: windows.track(starts, shapes[name][0], task.codec(name).rate)
@@ -231,20 +232,20 @@ class Sampler:
       tracks[task.guide.noise] = tracks[task.guide.name]
     noise = {}
     for name, track in tracks.items():
-      drawn = [noise_of(clip.id, seed, streams.get(name, name), (int(size), *shapes[name][1:]))
-               for clip, size in zip(clips, np.diff(track.first), strict=True)]
-      noise[name] = np.concatenate(drawn)[track.index]
+      values = [noise_of(clip.id, seed, streams.get(name, name), (int(size), *shapes[name][1:]))
+                for clip, size in zip(clips, np.diff(track.first), strict=True)]
+      noise[name] = np.concatenate(values)[track.index]
     return noise, tracks
 
 
-def padded_size(count, batch_size, ways=1):
-  """Windows are filled up to few sizes, so that little is compiled: the next power of two up to
-  the batch size, and multiples of it beyond; then to what can be split in so many `ways`."""
+def padded_size(count, batch_size, shards=1):
+  """Number of windows after padding to few sizes, so that little is compiled: the next power of two
+  up to the batch size, multiples of it beyond; then to a multiple of `shards`."""
   if count >= batch_size:
     size = -(-count // batch_size) * batch_size
   else:
     size = min(batch_size, 1 << (count - 1).bit_length())
-  return -(-size // ways) * ways
+  return -(-size // shards) * shards
 
 
 def _repeat_last(values, times):
@@ -252,6 +253,6 @@ def _repeat_last(values, times):
 
 
 def _fill_index(index, times):
-  """Windows that only fill the batch get rows of their own."""
+  """Extends an index (W, T) with rows of their own for padding windows."""
   extra = index.max() + 1 + np.arange(times * index.shape[1]).reshape(times, index.shape[1])
   return np.concatenate([index, extra.astype(index.dtype)])

@@ -1,4 +1,4 @@
-"""Which weights samples are made with: a workdir's newest checkpoint, or the bundled ones."""
+"""Weights for sampling: a workdir's newest checkpoint, or bundled ones."""
 
 import dataclasses
 
@@ -7,18 +7,18 @@ import jax
 from avlink_jax.errors import UserError
 from avlink_jax.storage import bucket, weights
 from avlink_jax.tasks import frozen as frozen_parts
-from avlink_jax.training import checkpoint, sharding
-from avlink_jax.training import step as training
+from avlink_jax.training import checkpoint, sharding, step
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """Trained weights and where they are from.
+  """Trained weights and their origin.
 
   Attributes:
-    params: what `task.exported` gives. stats: the task's running statistics.
-    origin: where from, for the user.
-    name: what tells them from all others: of the same name are the same weights.
+    params: `task.exported`'s tree.
+    stats: the task's running statistics.
+    origin: description for the user.
+    name: unique identity of the weights.
   """
   params: dict
   stats: dict
@@ -27,9 +27,9 @@ class Trained:
 
 
 def find(task, workdir, frozen, mesh, explicit=False):
-  """Trained of the workdir's newest intact checkpoint, which lie on `mesh`, else the bundled ones.
+  """Trained weights of the workdir's newest intact checkpoint, sharded on `mesh`, or bundled ones.
 
-  Raises UserError where there are neither, or an `explicit` workdir has no checkpoint.
+  Raises UserError: neither exists, or an `explicit` workdir has no checkpoint.
   """
   with bucket.reached(workdir):
     saved = bucket.entries(bucket.absolute(workdir) / 'checkpoints')
@@ -52,11 +52,11 @@ def find(task, workdir, frozen, mesh, explicit=False):
 
 
 def _restored(task, workdir, checkpoints, frozen, mesh):
-  step = checkpoints.newest_sound()
-  optimizer = training.make_optimizer(task.config)
+  newest = checkpoints.newest_intact()
+  optimizer = step.make_optimizer(task.config)
   like = jax.eval_shape(
-      lambda frozen: training.init(task, optimizer, task.config.seed, frozen), frozen)
-  state = checkpoints.restore(sharding.abstract(like, sharding.shardings(like, mesh)), step)
-  name = checkpoints.digest(step)
+      lambda frozen: step.init(task, optimizer, task.config.seed, frozen), frozen)
+  state = checkpoints.restore(sharding.abstract(like, sharding.shardings(like, mesh)), newest)
+  name = checkpoints.digest(newest)
   checkpoints.close()
-  return Trained(state.ema, state.stats, f'{workdir}, step {step}', name)
+  return Trained(state.ema, state.stats, f'{workdir}, step {newest}', name)

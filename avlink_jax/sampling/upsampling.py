@@ -1,7 +1,7 @@
-"""From a base model's pictures to 512×288 at 24 a second: the second stage of sampling (Sec. 3.2).
+"""Second stage of sampling: a base model's frames upsampled to 512×288 at 24 fps (Sec. 3.2).
 
-The upsampler is a run of its own (configs/upsampler.py): what it is stands in the header of its
-weights, and its codec in its workdir. Its samples are made by the same sampler.
+The upsampler is a run of its own (configs/upsampler.py): its config is in its weights' header, and
+its codec in its workdir. It uses the same sampler.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from avlink_jax.training import memory, sharding
 
 @dataclasses.dataclass(frozen=True)
 class Upsampler:
-  """The second stage: `task` is the upsampler's own, `folder` where its frozen parts may lie."""
+  """Second stage: the upsampler's `task` and weights; `folder` may have its frozen parts."""
   task: tasks.UpsamplerTask
   trained: Trained
   frozen: dict
@@ -35,60 +35,61 @@ class Upsampler:
     return Sampler(self.task, self.frozen)
 
   def name(self, seed):
-    """What its part in a sample is: text."""
+    """Identity of its contribution to a sample: text."""
     parts = frozen_parts.digests(self.task.config, self.task.frozen_parts, self.folder)
     return resume.of_run(self.task, [self.trained.name, parts], seed).hexdigest()
 
   def __call__(self, clips, prompts, samples, seed):
-    """Yields each of the `samples` of a base model for those clips and prompts with its frames
-    enlarged: {'video': uint8 (⌈duration·24⌉, 288, 512, 3), 'low': what 'video' was, ...}."""
+    """Yields a base model's `samples`, for those clips and prompts, with upsampled frames:
+    {'video': uint8 (⌈duration·24⌉, 288, 512, 3), 'low': the base model's frames, ...}."""
     small = [dataclasses.replace(
         clip, frames=sample['video'],
-        frame_times=np.arange(len(sample['video'])) / self.task.given_layout.fps)
+        frame_times=np.arange(len(sample['video'])) / self.task.condition_layout.fps)
         for clip, sample in zip(clips, samples, strict=True)]
     for group in self.sampler.batches(small):
-      with memory.told(memory.for_upsampling, self.task.config):
+      with memory.advice(memory.for_upsampling, self.task.config):
         large = self.sampler(self.trained, [small[i] for i in group],
                              [prompts[i] for i in group], seed)
-      for i, enlarged in zip(group, large, strict=True):
-        yield samples[i] | {'video': enlarged['video'], 'low': samples[i]['video']}
+      for i, sample in zip(group, large, strict=True):
+        yield samples[i] | {'video': sample['video'], 'low': samples[i]['video']}
 
 
 def load(task):
-  """The Upsampler of a run that samples frames; None where there is none, or is not wanted.
+  """Loads the Upsampler for a task that generates frames; None if there is none, or it is off.
 
-  Raises UserError where it is wanted and not there, or made for other frames.
+  Raises UserError: it is required but missing, or was trained for other frames.
   """
   config = task.config
-  wanted = config.sample.upsample
-  if not task.upsampled or wanted is False:
+  setting, source = config.sample.upsample, config.frozen.upsampler
+  if not task.upsampled or setting is False:
     return None
-  given = config.frozen.upsampler
-  none = not given or given == 'bundled' and not weights.bundled('upsampler', config.scale).exists()
-  if wanted is None and none:
+  none = not source or (
+      source == 'bundled' and not weights.bundled('upsampler', config.scale).exists())
+  if setting is None and none:
     return None
-  path = weights.locate('upsampler', given, config.scale)
+  path = weights.locate('upsampler', source, config.scale)
   tree, about = weights.read(path)
-  own = config_versions.config_of(about, path)
-  if own.task != 'upsampler':
-    raise UserError(f'frozen.upsampler={given}: {path} holds a {own.task} model: give a '
+  saved = config_versions.config_of(about, path)
+  if saved.task != 'upsampler':
+    raise UserError(f'frozen.upsampler={source}: {path} holds a {saved.task} model: give a '
                     'workdir of configs/upsampler.py')
-  own.mesh, own.attention = config.mesh, config.attention  # of this machine, not of that one
+  saved.mesh, saved.attention = config.mesh, config.attention  # this machine's
   policy = precision.of()
-  models = model_builder.build(own, policy.compute)
-  upsampler = tasks.make(own, models)
-  check_grid(task.models.layout, upsampler.given_layout, given)
-  frozen = frozen_parts.load(own, models, upsampler.frozen_parts, policy.frozen, path.parent)
-  sharding.check_tokens(upsampler, sharding.make_mesh(**own.mesh))
+  models = model_builder.build(saved, policy.compute)
+  upsampler = tasks.make(saved, models)
+  check_grid(task.models.layout, upsampler.condition_layout, source)
+  frozen = frozen_parts.load(saved, models, upsampler.frozen_parts, policy.frozen, path.parent)
+  sharding.check_tokens(upsampler, sharding.make_mesh(**saved.mesh))
   like = jax.eval_shape(lambda key: upsampler.init(key, frozen), jax.random.key(0))
   params = weights.fit(tree['params'], like, path)
   trained = Trained(params, {}, str(path), frozen_parts.digest(path))
   return Upsampler(upsampler, trained, frozen, path.parent)
 
 
-def check_grid(made, wanted, given):
-  """Raises UserError where a model's pictures are not what the upsampler was made for."""
-  sizes = [f'{layout.width}×{layout.height} at {layout.fps:g} fps' for layout in (made, wanted)]
+def check_grid(generated, expected, source):
+  """Raises UserError: a model's frames have another layout than the upsampler's input."""
+  sizes = [f'{layout.width}×{layout.height} at {layout.fps:g} fps'
+           for layout in (generated, expected)]
   if sizes[0] != sizes[1]:
-    raise UserError(f'frozen.upsampler={given} enlarges {sizes[1]}, and this model makes '
+    raise UserError(f'frozen.upsampler={source} enlarges {sizes[1]}, and this model makes '
                     f'{sizes[0]}: give one trained for that, or set sample.upsample=False')

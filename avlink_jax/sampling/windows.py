@@ -1,9 +1,8 @@
-"""Clips of any length as windows of the model's length that overlap and are blended.
+"""Clips of any length as overlapping windows of the model's length.
 
-A clip longer than the model becomes several windows. Each modality's data stands once in a flat
-array over all clips; `index` says which rows of it a window sees, so that where windows
-overlap they share noise and state, and their velocities are averaged at every Euler step. The
-result is one trajectory for the whole clip: nothing is cross-faded that was made apart.
+Each modality's data are one flat array over all clips; `index` gives the rows of each window. So
+overlapping windows share noise and state, and their velocities are averaged at every Euler step.
+The result is one trajectory for the complete clip, not a cross-fade of separate results.
 """
 
 import dataclasses
@@ -14,11 +13,11 @@ import numpy as np
 
 
 def window_starts(duration, seconds, overlap, rate, fps=None):
-  """Starts in seconds of windows that cover [0, duration), at least `overlap` shared by neighbours.
+  """Starts in seconds of windows that cover [0, duration), neighbours sharing at least `overlap`.
 
-  One window where the clip is no longer than the model (but for less than a picture). Starts
-  lie on multiples of 1/rate, so that windows share pictures exactly; or latents, where one holds
-  several pictures of `fps` a second.
+  One window if the clip exceeds the model's length by less than a frame. Starts are multiples of
+  1/rate, so that frames (or latents, with several frames of `fps` a second) of overlapping windows
+  coincide.
   """
   if duration <= seconds + 1 / (fps or rate):
     return np.zeros(1)
@@ -30,9 +29,9 @@ def window_starts(duration, seconds, overlap, rate, fps=None):
 class Track:
   """Windows of one modality over all clips.
 
-  index: int32 (W, T): row of the flat array that each step of each window is.
-  weight: float32 (T,): a window's say where windows overlap, falling towards its ends.
-  first: (clips + 1,): where each clip's rows begin.
+  index: int32 (W, T): each window's rows in the flat array.
+  weight: float32 (T,): a window's weight where windows overlap, decreasing towards its ends.
+  first: (clips + 1,): first row of each clip.
   """
   index: np.ndarray
   weight: np.ndarray
@@ -43,16 +42,16 @@ class Track:
     return int(self.first[-1])
 
   def flat(self, values):
-    """(W, T, ...) of windows -> (rows, ...), averaged by weight where they overlap."""
+    """Blends windows (W, T, ...) to (rows, ...), by weighted mean where they overlap."""
     return blend(values, self.index, self.weight, self.rows, np)
 
   def of_clip(self, flat, clip):
-    """The rows of one clip."""
+    """Rows of one clip."""
     return flat[self.first[clip]:self.first[clip + 1]]
 
 
 def track(starts_by_clip, steps, rate):
-  """Track of a modality with `steps` data steps a window at `rate` a second."""
+  """Track of a modality with `steps` data frames a window, `rate` a second."""
   index, first = [], [0]
   for starts in starts_by_clip:
     local = np.round(starts * rate).astype(int)[:, None] + np.arange(steps)
@@ -74,5 +73,5 @@ def blend(values, index, weight, rows, xp=jnp):
   else:
     total = jnp.zeros((rows,) + values.shape[2:], values.dtype).at[index].add(weighted)
     count = jnp.zeros(rows, values.dtype).at[index].add(weights)
-  count = xp.where(count > 0, count, 1)  # rows of windows that are only there to fill the batch
+  count = xp.where(count > 0, count, 1)  # rows of padding windows
   return total / count.reshape((rows,) + (1,) * (values.ndim - 2))

@@ -1,12 +1,11 @@
-"""Configs saved by earlier versions of this program, opened by this one.
+"""Completion of configs that earlier versions of this program saved.
 
-A config is saved in a workdir (config.json, a checkpoint's about.json) and in the header of a file
-of weights, with the `version` of its schema. Opened today it gets the keys that came since, with
-the values that do what the program did before there were such keys; a new run takes its defaults
-from configs/ instead.
+A config is saved in a workdir (config.json, a checkpoint's about.json) and in the header of a
+weights file, with the `version` of its schema. When it is read, keys that were added since get the
+values that reproduce the earlier behaviour; new runs get their defaults from configs/ instead.
 
     1  the first edition, whose configs have no `version`
-    2  every key that a task's code may read is there
+    2  has every key that a task's code may read
 """
 
 import copy
@@ -19,13 +18,13 @@ from avlink_jax.errors import UserError
 
 VERSION = 2
 
-# Per version, in its order: old names, keys that nothing reads any more, keys that came. A key goes
-# where its section is (`codec_loss` is the autoencoders' alone); `towers.*` is each tower. A value
-# may be a function of the config. To add a key within a version is to add a line here too.
+# By version, applied in this order: renamed keys, removed keys, added keys. A key is added only if
+# its section exists (`codec_loss` belongs to the autoencoders); `towers.*` means each tower. Values
+# may be functions of the config. A key that is added within a version needs a line here too.
 RENAMED = {2: {'ablation': 'name'}}
 REMOVED = {1: ('text.max_bytes',)}
 ADDED = {
-    1: {  # while the first edition was made: its oldest weights lack them
+    1: {  # added during the first edition: its oldest weights lack them
         'compile_cache': '', 'data.decode_seconds': 120.0, 'data.max_broken': 0.5,
         'data.tfds_dir': '', 'codec.centre': math.log(1e-5), 'codec.scale': 1.0,
         'codec.linear': False, 'towers.*.hidden': 0,
@@ -49,9 +48,9 @@ ADDED = {
 
 
 def complete(saved, where='the saved config'):
-  """The ConfigDict that this version makes of a config (dict) saved by it or an earlier one.
+  """Completes a config (dict) saved by this or an earlier version: a ConfigDict.
 
-  Raises UserError, naming `where` it was saved, for one of a later version.
+  Raises UserError, which names `where` it was saved: a later version saved it.
   """
   version = saved.get('version', 1)
   if version not in range(1, VERSION + 1):
@@ -60,22 +59,22 @@ def complete(saved, where='the saved config'):
   config = copy.deepcopy(saved)
   for edition in range(version, VERSION + 1):
     for old, new in RENAMED.get(edition, {}).items():
-      for branch, key in _places(config, old):
+      for branch, key in _locations(config, old):
         if key in branch:
           branch[new] = branch.pop(key)
-    for gone in REMOVED.get(edition, ()):
-      for branch, key in _places(config, gone):
+    for removed in REMOVED.get(edition, ()):
+      for branch, key in _locations(config, removed):
         branch.pop(key, None)
     for path, value in ADDED.get(edition, {}).items():
-      for branch, key in _places(config, path):
+      for branch, key in _locations(config, path):
         if key not in branch:
           branch[key] = value(config) if callable(value) else copy.deepcopy(value)
   return ConfigDict(config | {'version': VERSION})
 
 
 def config_of(header, path):
-  """The config that the header of a file of weights says it was trained with, completed; UserError
-  where it says none."""
+  """Config of the run that trained a weights file, from its header, completed. Raises UserError: it
+  has none."""
   try:
     saved = json.loads(header['config'])
   except (KeyError, ValueError):
@@ -86,9 +85,8 @@ def config_of(header, path):
   return complete(saved, path)
 
 
-def _places(config, path):
-  """[(dict, key)] at which the last name of a dotted `path` stands, or would stand, in the sections
-  that `config` has."""
+def _locations(config, path):
+  """List of (dict, key) for the last name of a dotted `path`, in the sections that `config` has."""
   *sections, key = path.split('.')
   branches = [config]
   for section in sections:

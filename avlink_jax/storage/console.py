@@ -1,44 +1,44 @@
-"""Lines on stderr for the person who watches a command."""
+"""Messages and progress on stderr."""
 
 import sys
 import time
 
 
 def say(text, write=True):
-  """Prints a line on stderr at once. `write` is False on all but the first process of a run."""
+  """Prints a line on stderr immediately. `write` is False on all but a run's first process."""
   if write:
     print(text, file=sys.stderr, flush=True)
 
 
 def hms(seconds):
-  """Seconds as h:mm:ss or m:ss."""
+  """Formats seconds as h:mm:ss or m:ss."""
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
 class Progress:
-  """Says how many pieces of work are done, how fast they go and how long the others will take.
+  """Reporter of progress: how much is done, the rate, and the time left.
 
-  A line begins with `verb DONE/COUNT unit`, which scripts may read.
+  A line begins with `verb DONE/COUNT unit`, which scripts may parse.
 
   Attributes:
-    done: pieces so far.
+    done: number of finished items.
   """
 
   def __init__(self, verb, count, unit='clips', every=5.0, write=True):
-    """`every`: seconds between two lines, at least; the last piece has its line in any case."""
+    """Starts the clock. every: minimum seconds between lines, except for the last item's."""
     self._verb, self._count, self._unit = verb, count, unit
     self._every, self._write = every, write
     self.done, self._started = 0, time.monotonic()
     self._shown = self._started
 
   def add(self, count=1, note=''):
-    """`count` more pieces are done; `note` goes into the line."""
+    """Reports `count` more finished items; `note` becomes part of the line."""
     self.at(self.done + count, note)
 
   def at(self, done, note='', last=False):
-    """`done` pieces are done in all. `last`: no more will be, whatever the count was."""
+    """Reports `done` finished items in all. last: it is the final report, whatever the count."""
     before, self.done, now = self.done, done, time.monotonic()
     due = now - self._shown >= self._every or last or done == self._count
     if not self._count or not due or before == done == self._count:

@@ -1,4 +1,4 @@
-"""Hashes by which content is known again."""
+"""Hashes that identify content."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def add_tree(digest, tree, dtype=None):
-  """Feeds a pytree's arrays into a hashlib digest: names, types, shapes and bytes.
+  """Adds a pytree's arrays to a hashlib digest: names, types, shapes and bytes.
 
-  `dtype`: every array is read as that type, and its own does not count.
+  dtype: arrays are converted to it first, and their own type is not added.
   """
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     array = np.asarray(leaf, dtype)
@@ -20,5 +20,5 @@ def add_tree(digest, tree, dtype=None):
 
 
 def key(content) -> str:
-  """32 hexadecimal digits that stand for what JSON can hold."""
+  """Hash of JSON-like content: 32 hexadecimal digits."""
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

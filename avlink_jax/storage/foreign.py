@@ -1,18 +1,18 @@
-"""Other people's weights: one reader for all formats, and nothing in a file is run.
+"""Reader of other projects' weights in all their formats, which never executes a file's code.
 
     .safetensors, or the .json index of several        safetensors
     .npz, .npy                                         NumPy, no pickles
     .onnx, also zipped: the float32 initializers       onnx (an extra)
     torch's checkpoints: .pt, .pth, .bin, …            torch (an extra), weights_only
-    pickled NumPy arrays, where the reader has         pickle, with NumPy's names for arrays alone
-    compared the file's checksum: some .npy, .ckpt
+    pickled NumPy arrays in .npy or .ckpt files        pickle, restricted to NumPy's array types
+    whose checksum has been verified
 
-torch and onnx are needed by those alone whose files are in these formats: public vocoders, LPIPS,
-the networks of metrics. A machine without them reads a copy that was converted once elsewhere:
+torch and onnx are only needed for files in these formats: published vocoders, LPIPS, the networks
+of metrics. A machine without them can read a copy that was converted elsewhere:
 
     python -m avlink_jax.storage.foreign FILE... OUT.safetensors
 
-The copy's header says what it was made of: `source`, its name, and `sha256`, its checksum.
+The copy's header has the name (`source`) and the checksum (`sha256`) of the original.
 """
 
 import contextlib
@@ -38,43 +38,43 @@ import safetensors.numpy
 from avlink_jax.errors import MISTAKE, UserError
 from avlink_jax.storage.atomic import replacing
 
-SAFE_TORCH = (2, 6)  # before it weights_only could be made to run code (CVE-2025-32434)
-# What pickled NumPy arrays call, by names of before NumPy 2.
+SAFE_TORCH = (2, 6)  # earlier versions can execute code despite weights_only (CVE-2025-32434)
+# Functions that pickled NumPy arrays call, by their names before NumPy 2.
 NUMPY = {'numpy.dtype': np.dtype, 'numpy.ndarray': np.ndarray,
          'numpy.core.multiarray._reconstruct': np.zeros(1).__reduce__()[0]}
 TORCH, LEGACY_TORCH = b'PK\x03\x04', b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # first bytes
-WANTED = 'a torch checkpoint of tensors alone'
+TORCH_FORMAT = 'a torch checkpoint of tensors alone'
 
 
 class Unreadable(UserError):
-  """A file that is damaged, or not of the format that it should be of."""
+  """File that is damaged, or not of the expected format."""
 
 
 class Stored(typing.NamedTuple):
-  """A tensor in a file: its shape, and how to read it."""
+  """Tensor in a file: its shape, and a function that reads it."""
   shape: tuple
   load: Callable[[], np.ndarray]
 
 
-def read(path, keys=None, known=False) -> dict:
-  """{name: array} of a file of weights.
+def read(path, keys=None, verified=False) -> dict:
+  """Reads a weights file: {name: array}.
 
   Args:
     path: the file.
-    keys: function of a name that says whether to read that tensor; None: all.
-    known: whether the file has the checksum that it should have. Pickled NumPy arrays are read
-      only then: NumPy follows the pointers of an array that says it has some.
+    keys: function of a name, whether to read that tensor; None: all.
+    verified: whether the file's checksum is the expected one. Pickled NumPy arrays are read only
+      then: NumPy would follow pointers in the file.
 
   Raises:
-    Unreadable: damaged, or more in it than arrays.
-    UserError: no such file, or a library that is missing.
+    Unreadable: damaged, or it contains more than arrays.
+    UserError: no such file, or a library is missing.
   """
-  return {name: stored.load() for name, stored in scan(path, known).items()
+  return {name: stored.load() for name, stored in scan(path, verified).items()
           if keys is None or keys(name)}
 
 
-def scan(path, known=False) -> dict:
-  """{name: Stored} of a file of weights, whose tensors are read one by one; as `read` else.
+def scan(path, verified=False) -> dict:
+  """Lists a weights file's tensors: {name: Stored}; arguments and errors as in `read`.
 
   Names of nested dicts and lists are joined by dots.
   """
@@ -87,7 +87,7 @@ def scan(path, known=False) -> dict:
     return _index(path)
   if path.name.endswith(('.onnx', '.onnx.zip')):
     return _onnx(path)
-  if known and path.suffix in ('.npy', '.ckpt'):
+  if verified and path.suffix in ('.npy', '.ckpt'):
     return _pickled(path)
   if path.suffix in ('.npy', '.npz'):
     return _numpy(path)
@@ -95,7 +95,7 @@ def scan(path, known=False) -> dict:
 
 
 def origin(path):
-  """sha256 of the file that a .safetensors was converted from; None where it does not say."""
+  """sha256 of the file that a .safetensors file was converted from, or None."""
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       return (file.metadata() or {}).get('sha256')
@@ -104,7 +104,7 @@ def origin(path):
 
 
 def checksum(path) -> str:
-  """A file's sha256, in hexadecimal."""
+  """sha256 of a file, hexadecimal."""
   with pathlib.Path(path).open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
@@ -119,26 +119,26 @@ def convert(paths, out):
   about['sha256'] = ' '.join(map(checksum, paths))
   with replacing(out) as partial:
     safetensors.numpy.save_file(arrays, partial, about)
-    partial.chmod(0o644)  # safetensors makes files that only their owner can read
+    partial.chmod(0o644)  # safetensors creates files that only their owner can read
 
 
 @contextlib.contextmanager
-def _readable(path, wanted):
-  """Turns whatever a library raises over a broken file into one line."""
+def _readable(path, expected):
+  """Context that turns a library's errors about a broken file into Unreadable."""
   try:
     yield
   except UserError:
     raise
-  except Exception as error:  # they raise what the bytes happen to run into
+  except Exception as error:  # libraries raise anything for broken files
     reason = str(error).rpartition('WeightsUnpickler error:')[2]
-    if called := re.search(r'GLOBAL (\S+)', reason):  # torch says how to load it all the same
+    if called := re.search(r'GLOBAL (\S+)', reason):  # torch's text recommends unsafe loading
       reason = f'it calls {called[1]}'
     reason = textwrap.shorten(reason, 120, placeholder=' …') or type(error).__name__
-    raise Unreadable(f'{path}: not {wanted} ({reason}): fetch it again') from None
+    raise Unreadable(f'{path}: not {expected} ({reason}): fetch it again') from None
 
 
 def _library(name, path):
-  """A library that only some files need; UserError with the way out where it is missing."""
+  """Imports a library that only some files need. Raises UserError: it is missing."""
   try:
     return importlib.import_module(name)
   except ImportError:
@@ -156,16 +156,16 @@ def _safetensors(path):
 
 
 def _index(path):
-  """The tensors of all files that an index names, which lie beside it."""
+  """Tensors of all files that an index names, in the same folder."""
   with _readable(path, 'an index of safetensors files'):
     names = set(json.loads(path.read_text())['weight_map'].values())
     for name in names:
       if pathlib.PurePath(name).name != name or not name.endswith('.safetensors'):
         raise ValueError(f'{name!r} is not a file of this folder')
-  found = {}
+  tensors = {}
   for name in sorted(names):
-    found |= scan(path.with_name(name))
-  return found
+    tensors |= scan(path.with_name(name))
+  return tensors
 
 
 def _numpy(path):
@@ -175,7 +175,7 @@ def _numpy(path):
 
 
 def _pickled(path):
-  """Pickled NumPy arrays: a file of them, or the one object of a .npy file."""
+  """Tensors of a pickle of NumPy arrays, or of a .npy file with one pickled object."""
   with _readable(path, 'pickled NumPy arrays alone'), path.open('rb') as file:
     if path.suffix == '.npy':
       np.lib.format.read_magic(file)
@@ -184,9 +184,9 @@ def _pickled(path):
 
 
 class _Unpickler(pickle.Unpickler):
-  """Makes dicts, lists, numbers, words and NumPy's arrays; any other name ends the reading.
+  """Unpickler of dicts, lists, numbers, strings and NumPy arrays; any other class is an error.
 
-  This is the way of Python's documentation, `pickle`, "Restricting Globals".
+  See Python's documentation, `pickle`, "Restricting Globals".
   """
 
   def find_class(self, module, name):
@@ -200,7 +200,7 @@ def _onnx(path):
   onnx = _library('onnx', path)
   with (_readable(path, 'an ONNX model'), tempfile.TemporaryDirectory() as folder):
     model = path
-    if zipfile.is_zipfile(path):  # the model, and beside it the data that it names
+    if zipfile.is_zipfile(path):  # the model and its external data
       with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
           if not name.endswith('/'):
@@ -213,22 +213,22 @@ def _onnx(path):
 
 def _torch(path):
   with path.open('rb') as file:
-    begin = file.read(len(LEGACY_TORCH))
-  if not begin.startswith((TORCH, LEGACY_TORCH)):
-    raise Unreadable(f'{path}: not {WANTED}: fetch it again')
+    first = file.read(len(LEGACY_TORCH))
+  if not first.startswith((TORCH, LEGACY_TORCH)):
+    raise Unreadable(f'{path}: not {TORCH_FORMAT}: fetch it again')
   torch = _library('torch', path)
   if tuple(map(int, torch.__version__.split('.')[:2])) < SAFE_TORCH:
     raise UserError(f'{path}: needs torch {".".join(map(str, SAFE_TORCH))} or newer to be read '
                     f'safely, this is {torch.__version__}: pip install --upgrade torch')
   numbers = [(_Number, f'numpy.{name}') for name in (
       'dtype', 'core.multiarray.scalar', '_core.multiarray.scalar')]
-  with _readable(path, WANTED), torch.serialization.safe_globals(numbers):
+  with _readable(path, TORCH_FORMAT), torch.serialization.safe_globals(numbers):
     return _flat(torch.load(path, map_location='cpu', weights_only=True,
-                            mmap=begin.startswith(TORCH)))  # read when asked for
+                            mmap=first.startswith(TORCH)))  # tensors are read on demand
 
 
 class _Number:
-  """In the place of NumPy's numbers in torch's checkpoints, such as a loss: they are left out."""
+  """Placeholder for NumPy numbers in torch checkpoints, such as a loss, which are ignored."""
 
   def __init__(self, *_):
     pass
@@ -238,10 +238,10 @@ class _Number:
 
 
 def _flat(tree, name='', depth=0):
-  """{dotted name: Stored} of a tree; what is no array or tensor of numbers is left out."""
+  """Flattens a tree: {dotted name: Stored}; values that are no numeric arrays are ignored."""
   if depth > 40:
     raise ValueError('nested too deeply')
-  if hasattr(tree, 'detach'):  # a torch tensor, of which no copy is made
+  if hasattr(tree, 'detach'):  # a torch tensor, which is not copied
     tree = _array(tree.detach())
   if isinstance(tree, np.ndarray) and not tree.dtype.hasobject:
     return {name: Stored(tree.shape, lambda: tree)}
@@ -253,14 +253,14 @@ def _flat(tree, name='', depth=0):
     inside = enumerate(tree)
   else:
     return {}
-  found = {}
+  tensors = {}
   for key, value in inside:
-    found |= _flat(value, f'{name}.{key}' if name else str(key), depth + 1)
-  return found
+    tensors |= _flat(value, f'{name}.{key}' if name else str(key), depth + 1)
+  return tensors
 
 
 def _array(tensor):
-  """A torch tensor as NumPy sees it; bfloat16, which it does not know, as JAX does."""
+  """NumPy view of a torch tensor; bfloat16 as ml_dtypes' type."""
   import torch
   if tensor.dtype == torch.bfloat16:
     return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)

@@ -1,7 +1,7 @@
-"""Weights as files: trees to and from safetensors, with names a person can read.
+"""Weights files: trees as safetensors, with readable names.
 
-A file holds what a later stage or a sampler needs of one trained part and nothing of the
-optimiser: `params/...` (the moving average) and `stats/...`. Its header carries how it was made.
+A file has what a later stage or a sampler needs of a trained part, without the optimiser:
+`params/...` (the moving average) and `stats/...`. Its header describes the run that trained it.
 """
 
 import json
@@ -22,19 +22,19 @@ from avlink_jax.errors import UserError
 from avlink_jax.storage.atomic import replacing
 
 BUNDLED = pathlib.Path(__file__).parents[1] / 'assets'
-# Whose run makes a part, and under whose name its weights are bundled; else the part's own.
+# Task that trains a part, which is also the bundled file's name; for other parts the part's name.
 PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'vocoder': 'vocoder',
          'video_codec': 'video_vae', 'upsampler': 'upsampler'}
 
-PACKED_FROM = 2048  # numbers: smaller arrays are not worth a byte a number
-SCALE = '.scale'  # after the name of a packed array: what its bytes are multiples of
+PACKED_FROM = 2048  # elements; smaller arrays are not packed to a byte an element
+SCALE = '.scale'  # suffix of the name of a packed array's scale
 
 
 def save(path: str | os.PathLike, tree: Any, about: dict, dtype: Any = None) -> None:
-  """Writes a tree of arrays; `about` is a flat dict of strings.
+  """Writes a tree of arrays; `about` is a flat dict for the header.
 
-  Floats become `dtype` if given. Of np.int8 large matrices become whole multiples of 1/127 of the
-  largest number that goes to the same output, a byte each; the rest is float16.
+  Floats are converted to `dtype` unless it is None. np.int8 packs large matrices as multiples of
+  1/127 of the largest magnitude in each output column; other arrays become float16.
   """
   flat = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, tree), sep='/')
   if dtype == np.int8:
@@ -45,11 +45,11 @@ def save(path: str | os.PathLike, tree: Any, about: dict, dtype: Any = None) -> 
   with replacing(path) as partial:
     safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, partial,
                                 metadata={k: str(v) for k, v in about.items()})
-    partial.chmod(0o644)  # safetensors makes files that only their owner can read
+    partial.chmod(0o644)  # safetensors creates files that only their owner can read
 
 
 def _packed(name, value):
-  """{name in the file: array} of a tree's array."""
+  """Mapping {name in the file: array} for an array of a tree."""
   if not np.issubdtype(value.dtype, np.floating):
     return {name: value}
   if value.ndim < 2 or value.size < PACKED_FROM:
@@ -59,14 +59,14 @@ def _packed(name, value):
 
 
 def _unpacked(flat):
-  """{name: array} of a file with its packed arrays as float32."""
+  """Mapping {name: array} with a file's packed arrays as float32."""
   scales = {k: v for k, v in flat.items() if k.endswith(SCALE)}
   return {k: v * scales[k + SCALE] if k + SCALE in scales else v
           for k, v in flat.items() if k not in scales}
 
 
 def read(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
-  """(tree of float32 arrays, header) of a file written by `save`."""
+  """Reads a file written by `save`: (tree of float32 arrays, header). Raises UserError."""
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       flat = {k: file.get_tensor(k) for k in file.keys()}
@@ -82,7 +82,7 @@ def read(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
 
 
 def header(path):
-  """What a weights file says of how it was made; {} where there is none or it cannot be read."""
+  """Header of a weights file; {} if it is missing or unreadable."""
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       return file.metadata() or {}
@@ -91,44 +91,45 @@ def header(path):
 
 
 def fit(tree, like, where):
-  """`tree` if its names and shapes are those of `like`; otherwise a UserError that names them.
+  """Checks that a tree has the names and shapes of `like`, and returns it.
 
-  Branches of `like` in which there is nothing (a text encoder that is not trained) come with it,
-  as files do not hold them.
+  Empty branches of `like` (a text encoder that is not trained), which files lack, are added. Raises
+  UserError, which lists differences.
   """
-  got = flax.traverse_util.flatten_dict(tree, sep='/')
-  whole = flax.traverse_util.flatten_dict(like, sep='/', keep_empty_nodes=True)
+  flat = flax.traverse_util.flatten_dict(tree, sep='/')
+  expected = flax.traverse_util.flatten_dict(like, sep='/', keep_empty_nodes=True)
   if differing := differences(tree, like):
     raise UserError(f'{where}: these weights are of another model: {differing}')
-  return flax.traverse_util.unflatten_dict({k: got.get(k, empty) for k, empty in whole.items()},
-                                           sep='/')
+  return flax.traverse_util.unflatten_dict(
+      {k: flat.get(k, empty) for k, empty in expected.items()}, sep='/')
 
 
 def differences(tree, like, part=''):
-  """Names and shapes in which `tree` is not `like`, the first three of those with `part` in their
-  names; '' where there are none."""
-  got, wanted = (flax.traverse_util.flatten_dict(t, sep='/') for t in (tree, like))
-  differing = [f'{k}: {getattr(got.get(k), "shape", "missing")} in the file, '
-               f'{getattr(wanted.get(k), "shape", "absent")} in the model'
-               for k in sorted(got.keys() | wanted.keys()) if part in k
-               if k not in got or k not in wanted or got[k].shape != wanted[k].shape]
+  """Text on the first three differences in names and shapes from `like`, among names that contain
+  `part`; '' if there are none."""
+  flat, expected = (flax.traverse_util.flatten_dict(t, sep='/') for t in (tree, like))
+  differing = [f'{k}: {getattr(flat.get(k), "shape", "missing")} in the file, '
+               f'{getattr(expected.get(k), "shape", "absent")} in the model'
+               for k in sorted(flat.keys() | expected.keys()) if part in k
+               if k not in flat or k not in expected or flat[k].shape != expected[k].shape]
   more = f' and {len(differing) - 3} more' if len(differing) > 3 else ''
   return '; '.join(differing[:3]) + more
 
 
-# Kernels that see the data itself, patches of it: rows go pixel by pixel, channels within.
+# Kernels applied to patches of the data: rows are ordered by pixel, then by channel.
 DATA_INPUTS = re.compile(r'embed/(patch|wide/Dense_0)/kernel$|head/seen/kernel$')
 
 
-def overlay(tree, given, pixels=lambda name: 1):
-  """`tree` with what fits of `given`: (merged, names taken, names widened, names left).
+def overlay(tree, source, pixels=lambda name: 1):
+  """Replaces arrays of `tree` by those of `source` that fit: (merged, names taken, names widened,
+  names left).
 
-  Taken is what agrees in name and shape. Widened are the inputs (DATA_INPUTS) of a model that gets
-  more channels than the given one: what is known keeps its weights, the new channels begin with
-  zeros, so that the model says at first what the given one says. `pixels(name)`: of a patch.
+  Arrays are taken if name and shape agree. Input kernels (DATA_INPUTS) of a model with more
+  channels than `source` are widened: the new channels get zero weights, so outputs do not change.
+  pixels: function of a name, the number of pixels in a patch.
   """
   flat = flax.traverse_util.flatten_dict(tree, sep='/', keep_empty_nodes=True)
-  other = flax.traverse_util.flatten_dict(given, sep='/')
+  other = flax.traverse_util.flatten_dict(source, sep='/')
   merged, taken, widened, left = dict(flat), [], [], []
   for name, old in flat.items():
     if not hasattr(old, 'shape'):
@@ -142,13 +143,13 @@ def overlay(tree, given, pixels=lambda name: 1):
     else:
       left.append(name)
       continue
-    merged[name] = jax.make_array_from_callback(  # of each process only what its devices hold
+    merged[name] = jax.make_array_from_callback(  # only the shards of this process's devices
         new.shape, old.sharding, lambda at, new=new: new[at])
   return flax.traverse_util.unflatten_dict(merged, sep='/'), taken, widened, left
 
 
 def widen(name, kernel, shape, pixels):
-  """A kernel (pixels · channels, out) for more channels, None where that is not what differs."""
+  """Widens a kernel (pixels · channels, out) to more channels; None if other axes differ."""
   if not (DATA_INPUTS.search(name) and kernel.ndim == len(shape) == 2
           and kernel.shape[1] == shape[1] and kernel.shape[0] < shape[0]
           and kernel.shape[0] % pixels == shape[0] % pixels == 0):
@@ -159,36 +160,38 @@ def widen(name, kernel, shape, pixels):
 
 
 def trained_by(part):
-  """The task that trains a part (a key of `config.frozen`, or 'vocoder')."""
+  """Task that trains a part (a key of `config.frozen`, or 'vocoder')."""
   return PARTS.get(part, part)
 
 
 def bundled(part, scale):
-  """Where a part's weights come with the package, if they do."""
+  """Path of a part's bundled weights, which need not exist."""
   return BUNDLED / scale / f'{trained_by(part)}.safetensors'
 
 
-def locate(part, given, scale):
-  """Path of a part's weights: 'bundled' (of this scale), a workdir, or a .safetensors file."""
+def locate(part, source, scale):
+  """Path of a part's weights; `source`: 'bundled' (for this scale), a workdir, or a .safetensors
+  file. Raises UserError: it is '', or nothing is bundled."""
   key = 'sample.vocoder' if part == 'vocoder' else f'frozen.{part}'
-  if given == 'bundled':
+  if source == 'bundled':
     path = bundled(part, scale)
     if not path.exists():
       raise UserError(f'no {trained_by(part)} weights are bundled for scale {scale!r}: train them '
                       f'(--config=configs/{trained_by(part)}.py:{scale}) and set '
                       f'--config.{key} to that workdir, or use scale nano')
     return path
-  if not given:
+  if not source:
     raise UserError(f'--config.{key} is not set: give a workdir of '
                     f'configs/{trained_by(part)}.py or a .safetensors file (scale nano has bundled '
                     'weights: try --config=configs/v2a.py:nano)')
-  path = pathlib.Path(given)
+  path = pathlib.Path(source)
   return path / 'weights.safetensors' if path.is_dir() else path
 
 
 def main():
-  """`python -m avlink_jax.storage.weights RUN/weights.safetensors OUT.safetensors [int8]`: a copy
-  of half the size, or of a quarter, as bundled with the package."""
+  """Writes a copy in float16 or int8, as bundled with the package:
+
+  python -m avlink_jax.storage.weights RUN/weights.safetensors OUT.safetensors [int8]"""
   source, out, *packed = sys.argv[1:]
   tree, about = read(source)
   save(out, tree, about, dtype=np.int8 if packed == ['int8'] else np.float16)

@@ -1,4 +1,4 @@
-"""The report of launch/ablations.sh: the paper's tables beside ours, orderings, figures.
+"""Report of launch/ablations.sh: the paper's tables beside ours, orderings, figures.
 
     python -m avlink_jax.studies.ablation_report DIR
 
@@ -46,7 +46,7 @@ JOINT_ORDERINGS = (('Separate or shared weights, V2A', 'ours', 'joint_v2a'),
 
 
 class Report:
-  """What DIR holds, and the blocks and figures made of it."""
+  """Results in DIR, and the blocks and figures of the report."""
 
   def __init__(self, folder):
     self.folder = pathlib.Path(folder)
@@ -55,25 +55,25 @@ class Report:
     except (OSError, ValueError) as error:
       raise UserError(f'{folder}: no results of launch/ablations.sh ({error})') from None
     self.scale = self.plan['scale']
-    self.found = scores.read(folder)
+    self.results = scores.read(folder)
     self.figures = []
 
   def of(self, name):
-    """{seed: result} of a row; {} where there is none yet."""
-    return self.found.get(the_same(name, self.scale), {})
+    """Mapping {seed: result} of a row; {} if there is none yet."""
+    return self.results.get(the_same(name, self.scale), {})
 
   def names(self, rows):
-    """Figures to be shown for rows, by what these make."""
-    made = generated(rows[0], self.scale)
-    return scores.metrics([r for row in rows for r in self.of(row).values()], made)
+    """Metrics to be shown for rows, by the modality that these generate."""
+    modality = generated(rows[0], self.scale)
+    return scores.metrics([r for row in rows for r in self.of(row).values()], modality)
 
   def cells(self, row, names, figures=None):
-    """Cells of a row: the paper's where `figures` {column: figure} has one, ours, the control's."""
-    cells, told = [], set()
+    """Cells of a row: the paper's, if `figures` {column: figure} has one, ours, the control's."""
+    cells, columns = [], set()
     for name in names:
       column = column_of(name)
-      if figures is not None and column and column not in told:
-        told.add(column)
+      if figures is not None and column and column not in columns:
+        columns.add(column)
         cells.append(f'{figures[column]:g}' if column in figures else '–')
       cells.append(show(scores.estimate(self.of(row), name)))
       if self.has_control(name):
@@ -81,11 +81,11 @@ class Report:
     return cells
 
   def header(self, names, with_paper=True):
-    header, told = [], set()
+    header, columns = [], set()
     for name in names:
       column, arrow = column_of(name), '↑' if scores.better(name) > 0 else '↓'
-      if with_paper and column and column not in told:
-        told.add(column)
+      if with_paper and column and column not in columns:
+        columns.add(column)
         header.append(f'paper: {column} {arrow}')
       header.append(f'{name} {arrow}')
       if self.has_control(name):
@@ -93,20 +93,18 @@ class Report:
     return header
 
   def has_control(self, name):
-    return any(scores.CONTROL + name in result for seeds in self.found.values()
+    return any(scores.CONTROL + name in result for seeds in self.results.values()
                for result in seeds.values())
 
   def note(self, row):
-    """How many seeds a row rests on, or why it has none."""
+    """Text with a row's seeds, or the reason why it has none."""
     if seeds := self.of(row):
       return ', '.join(map(str, sorted(seeds)))
     reason = self.plan['left_out'].get(the_same(row, self.scale))
     return f'left out: {reason}' if reason else 'not yet'
 
   def table(self, parts, figures):
-    """Table of [(part, [(label, row)])], the paper's figures {row: {column: figure}} beside.
-
-    None: it has none of these."""
+    """Table of [(part, [(label, row)])] with the paper's `figures` {row: {column: x}}, if any."""
     names = self.names([row for _, rows in parts for _, row in rows])
     header = ['', *self.header(names, figures is not None), 'seeds']
     rows = []
@@ -117,45 +115,45 @@ class Report:
     return Table(header, rows)
 
   def seeds_table(self):
-    """Each seed's own means, of the main figures."""
+    """Table of each seed's means of the main metrics."""
     rows = []
     for name in dict.fromkeys(the_same(row, self.scale) for row in ablations.ROWS):
       for metric in scores.MAIN[generated(name, self.scale)]:
-        if told := scores.estimate(self.of(name), metric):
+        if estimate := scores.estimate(self.of(name), metric):
           rows.append([name, metric, ', '.join(
-              f'seed {seed}: {value:.3f}' for seed, value in sorted(told['seeds'].items()))])
+              f'seed {seed}: {value:.3f}' for seed, value in sorted(estimate['seeds'].items()))])
     return Table(['row', 'figure', 'each seed\'s mean'], rows)
 
   def orderings(self):
-    """[{part, better, worse, metric, paper, expected, difference, low, high, verdict, seeds}]."""
+    """List of dicts: part, better, worse, metric, paper, expected, and scores.compare's result."""
     pairs = [(part, 'ours', row, paper.table_2()) for part, rows in paper.TABLE_2
              for _, row, _ in rows if row != 'ours']
     pairs += [(*pair, paper.joint()) for pair in JOINT_ORDERINGS]
     pairs += [(*pair, {}) for pair in TEXT_ORDERINGS]
-    found = []
+    orderings = []
     for part, one, other, figures in pairs:
       if the_same(one, self.scale) == the_same(other, self.scale):
         continue
       for name in self.names([one, other]):
         column = column_of(name)
         two = [figures.get(row, {}).get(column) for row in (one, other)]
-        told, expected = 'text', 1
+        source, expected = 'text', 1
         if None not in two:
           expected = scores.better(name) * ((two[0] > two[1]) - (two[0] < two[1]))
-          told = f'{two[0]:g} {"<=>"[(two[0] > two[1]) - (two[0] < two[1]) + 1]} {two[1]:g}'
+          source = f'{two[0]:g} {"<=>"[(two[0] > two[1]) - (two[0] < two[1]) + 1]} {two[1]:g}'
         if compared := scores.compare(self.of(one), self.of(other), name, expected):
-          found.append(dict(part=part, better=one, worse=other, metric=name, paper=told,
-                            expected=expected, **compared))
-    return found
+          orderings.append(dict(part=part, better=one, worse=other, metric=name, paper=source,
+                                expected=expected, **compared))
+    return orderings
 
   def sweep(self, file, rows, title, x_label):
     """Figure of {x: row}: the main figures, with intervals, and their controls, dashed."""
-    made, lines = generated(next(iter(rows.values())), self.scale), []
-    for metric in scores.MAIN[made]:
+    modality, lines = generated(next(iter(rows.values())), self.scale), []
+    for metric in scores.MAIN[modality]:
       for name, label, dashed in ((metric, metric, False),
                                   (scores.CONTROL + metric, 'its control', True)):
-        points = [(x, told['mean'], *((None, None) if dashed else (told['low'], told['high'])))
-                  for x, row in rows.items() if (told := scores.estimate(self.of(row), name))]
+        points = [(x, e['mean'], *((None, None) if dashed else (e['low'], e['high'])))
+                  for x, row in rows.items() if (e := scores.estimate(self.of(row), name))]
         lines.append(Line(label, points, dashed))
     return self.figure(file, svg(lines, title=title, x_label=x_label, y_label='mean over clips'),
                        title)
@@ -173,12 +171,12 @@ class Report:
                                        y_label='loss under its own law of t'), 'Loss against step')
 
   def loss_rows(self, name):
-    """[(step, loss)] of all seeds of a row."""
+    """List [(step, loss)] of all seeds of a row."""
     rows = []
     for path in sorted((self.folder / 'runs').glob(f'{name}-seed_*/metrics.jsonl')):
       lines = path.read_text().splitlines(keepends=True)
-      whole = [json.loads(line) for line in lines if line.endswith('\n')]  # it may be running
-      rows += [(row['step'], row['loss']) for row in whole if 'loss' in row]
+      complete = [json.loads(line) for line in lines if line.endswith('\n')]  # it may be running
+      rows += [(row['step'], row['loss']) for row in complete if 'loss' in row]
     return rows
 
   def figure(self, file, drawn, alt):
@@ -187,7 +185,7 @@ class Report:
 
 
 def binned(rows):
-  """[(step, loss)] -> at most BINS points: means of equal stretches of steps."""
+  """Averages [(step, loss)] over equal intervals of steps, at most BINS."""
   if not rows:
     return []
   width = max(max(step for step, _ in rows) / BINS, 1)
@@ -199,28 +197,30 @@ def binned(rows):
 
 
 def column_of(name):
-  """The paper's column that a metric of ours measures; None where it has none."""
+  """Column of the paper that corresponds to a metric of ours, or None."""
   return next((column for column, begin in paper.COLUMNS.items() if name.startswith(begin)), None)
 
 
-def show(told):
-  if told is None:
+def show(estimate):
+  """Text of an estimate with its interval."""
+  if estimate is None:
     return '–'
-  if told['low'] is None:
-    return number(told['mean'])
-  one, two = '[]' if told['of'] == 'clips' else '{}'
-  return f'{number(told["mean"])} {one}{number(told["low"])}, {number(told["high"])}{two}'
+  if estimate['low'] is None:
+    return number(estimate['mean'])
+  left, right = '[]' if estimate['of'] == 'clips' else '{}'
+  low, high = number(estimate['low']), number(estimate['high'])
+  return f'{number(estimate["mean"])} {left}{low}, {high}{right}'
 
 
 def number(value, sign=''):
-  """Three decimals, or four digits where that would be more."""
+  """Formats a number with three decimals, or four significant digits from 10 on."""
   return f'{value:{sign}.3f}' if abs(value) < 10 else f'{value:{sign}.4g}'
 
 
-def orderings_blocks(found):
-  """The table of orderings, and how many of each metric came to what."""
+def orderings_blocks(orderings):
+  """Blocks with the table of orderings, and counts of verdicts for each metric."""
   rows, part = [], None
-  for o in found:
+  for o in orderings:
     if o['part'] != part:
       part = o['part']
       rows.append([part])
@@ -228,7 +228,7 @@ def orderings_blocks(found):
     rows.append([f'{o["better"]} against {o["worse"]}', o['metric'], o['paper'],
                  f'{number(o["difference"], "+")}{bounds}', o['verdict']])
   counts = {}
-  for o in found:
+  for o in orderings:
     counts.setdefault(o['metric'], collections.Counter())[o['verdict']] += 1
   kinds = [scores.HOLDS, scores.FAILS, scores.OPEN, scores.EQUAL]
   return [Text(ORDERINGS), Table(['', *kinds], [
@@ -237,7 +237,7 @@ def orderings_blocks(found):
 
 
 def blocks(report):
-  """The document, top to bottom, and its orderings."""
+  """Blocks of the document, and its orderings."""
   plan, scale = report.plan, report.scale
   steps = plan['steps'] or 'Each task\'s own'
   ordered = report.orderings()
@@ -251,9 +251,10 @@ def blocks(report):
   times = {suffix: {t: f'time_{t:g}{suffix}' for t in ablations.TIMES} for suffix in ('', '_a2v')}
   after = lambda group: {float(name.rpartition('_')[2]): name  # noqa: E731
                          for name in ablations.GROUPS[group]}
-  differing = [[name, '; '.join(f'{key}: {old!r} → {new!r}' for key, (old, new) in found.items())]
+  differing = [[name, '; '.join(f'{key}: {old!r} → {new!r}'
+                                for key, (old, new) in differences.items())]
                for name in ablations.ROWS if ablations.trained(name) == name
-               and (found := changes(name, scale))]
+               and (differences := changes(name, scale))]
   return [
       Heading(f'The paper\'s ablations at scale {scale}', 1),
       Text(f'{steps} training steps'
@@ -267,7 +268,7 @@ def blocks(report):
       Text('The paper\'s figures are its VGGSounds columns. ' + (
           f'Not measured here: {", ".join(missing)}. ' if missing else '') + ' '.join(
               f'{", ".join(names)}: {why}.' for why, names in scores.missing(
-                  result for row in report.found.values() for result in row.values()).items())),
+                  result for row in report.results.values() for result in row.values()).items())),
       report.table(v2a, paper.table_2()),
       Heading('Orderings'), *orderings_blocks(ordered),
       Heading('Separate or shared weights (Tables 1 and 3)'),
@@ -276,8 +277,8 @@ def blocks(report):
       Text('One model for each direction, trained with uniform times, sampled at each.'),
       report.sweep('fig3_v2a.svg', times[''], 'V2A at each t of the video (Fig. 3)',
                    't of the video'),
-      report.sweep('fig3_a2v.svg', times['_a2v'], 'A2V at each t of the sound (Fig. 3)',
-                   't of the sound'),
+      report.sweep('fig3_a2v.svg', times['_a2v'], 'A2V at each t of the audio (Fig. 3)',
+                   't of the audio'),
       Heading('Fig. 6: the law of t'), Text(LOSSES), report.losses(),
       report.table([('Location of the law of t', [(f'location {x:g}', row)
                                                   for x, row in after('fig6').items()])], None),
@@ -293,19 +294,19 @@ def blocks(report):
 def write(folder):
   """Writes the report; returns the path of its page. Raises UserError."""
   report = Report(folder)
-  made, ordered = blocks(report)
+  document_blocks, ordered = blocks(report)
   for file, drawn in report.figures:
     write_text(report.folder / 'figures' / file, drawn)
-  write_text(report.folder / 'report.md', document.markdown(made))
+  write_text(report.folder / 'report.md', document.markdown(document_blocks))
   page = report.folder / 'report.html'
-  write_text(page, document.page(made, f'Ablations, {report.scale}'))
+  write_text(page, document.page(document_blocks, f'Ablations, {report.scale}'))
   write_text(report.folder / 'report.json', json.dumps({
       'plan': report.plan, 'orderings': ordered, 'paper': paper.table_2() | paper.joint(),
       'rows': {name: {
           metric: scores.estimate(seeds, metric)
           for metric in next(iter(seeds.values()))
           if isinstance(next(iter(seeds.values()))[metric], float)}
-          for name, seeds in report.found.items()}}, indent=1) + '\n')
+          for name, seeds in report.results.items()}}, indent=1) + '\n')
   return page
 
 

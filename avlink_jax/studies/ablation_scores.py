@@ -20,8 +20,8 @@ LOWER = ('fad_', 'fd_', 'kl_', 'fid_', 'fvd_')  # the lower the better; of all o
 # The figure shown of each family.
 FAMILIES = {'onset_': 'onset_accuracy', 'event_': 'event_f1', 'motion_event_': 'motion_event_f1'}
 # Meaningless figures of the conditioning modality: the video of V2A, the audio of A2V.
-GIVEN = {'audio': ('motion_event_', 'fid_', 'fvd_'),
-         'video': ('onset_', 'event_', 'fad_', 'fd_', 'is_', 'kl_', 'clap')}
+UNINFORMATIVE = {'audio': ('motion_event_', 'fid_', 'fvd_'),
+                 'video': ('onset_', 'event_', 'fad_', 'fd_', 'is_', 'kl_', 'clap')}
 MAIN = {'audio': ('event_f1', 'onset_accuracy'), 'video': ('motion_event_f1', 'av_align')}
 HOLDS, FAILS, OPEN, EQUAL = 'holds', 'does not hold', 'within the interval', 'equal in the paper'
 
@@ -59,7 +59,7 @@ def metrics(results, modality):
     names += [name for name, value in result.items() if isinstance(value, (int, float))]
   return [name for name in dict.fromkeys(names)
           if any(result.get(name) is not None for result in results)
-          and not name.startswith((CONTROL, REFERENCE, 'clips', *GIVEN[modality]))
+          and not name.startswith((CONTROL, REFERENCE, 'clips', *UNINFORMATIVE[modality]))
           and not name.endswith('_infinity')  # rows of as many clips have the same bias
           and all(name == shown for family, shown in FAMILIES.items() if name.startswith(family))]
 
@@ -80,7 +80,7 @@ def clips(seeds, name):
 
 
 def estimate(seeds, name):
-  """{'mean', 'low', 'high', 'of', 'seeds': {seed: mean}} of a row; None where it is undefined.
+  """Estimate {'mean', 'low', 'high', 'of', 'seeds': {seed: mean}} of a row; None if undefined.
 
   'of' is 'clips' where low and high are an interval over clips, 'seeds' where they are the lowest
   and highest seed.

@@ -116,7 +116,7 @@ def row_jobs(name, base, seed, options, flags):
   sample = Job(f'{row}.sample', train.key, options.clips,
                [f'--config=configs/ablations.py:{name}:{options.scale}', *shared, '--mode=sample',
                 f'--output={samples}', f'--config.sample.count={options.clips}', '--seed=0'])
-  uninformative = ablation_scores.GIVEN[generated(name, options.scale)]
+  uninformative = ablation_scores.UNINFORMATIVE[generated(name, options.scale)]
   metrics = [metric for metric in options.metrics if not metric.startswith(uninformative)]
   evaluate = Job(f'{row}.evaluate', sample.key, options.clips,
                  ['--mode=evaluate', f'--generated={samples}',
@@ -200,7 +200,7 @@ def parse_metrics(text, folder):
 def run(argv):
   """Runs the ablations; exit status 0 all done, 1 some of it failed, 75 interrupted."""
   options, flags = read_flags(argv)
-  line_plot.library()  # rather missing now than at the end
+  line_plot.library()  # so that it is reported now, not at the end
   jobs, left_out = plan(options, flags)
   pathlib.Path(options.output).mkdir(parents=True, exist_ok=True)
   with only_run(options.output):

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from avlink_jax.data.clip import resample_frames
-from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.samples.folder import file_stem, read_manifest
@@ -83,7 +83,7 @@ def sheet(low, high, reference, count, columns, between=False):
                                 ('true', reference_videos.get(stem), Image.Resampling.LANCZOS)):
       if file is not None:
         try:
-          clip = media.decode(file, need_audio=False)
+          clip = decode(file, need_audio=False)
         except MediaError as error:
           raise UserError(f'{error.path}: {error.reason}') from None
         times = moments(clip, columns, between) if times is None else times

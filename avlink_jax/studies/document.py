@@ -1,4 +1,4 @@
-"""A document of headings, paragraphs, tables and figures, as Markdown and as one HTML page."""
+"""Documents of headings, paragraphs, tables and figures, as Markdown and as one HTML page."""
 
 import html
 import typing
@@ -14,20 +14,20 @@ class Text(typing.NamedTuple):
 
 
 class Table(typing.NamedTuple):
-  """A row of one cell runs across the table."""
+  """Table; a row of one cell spans all columns."""
   header: list
   rows: list
 
 
 class Figure(typing.NamedTuple):
-  """path: of the SVG file beside the document; alt: what it shows, in words."""
+  """Figure; path: of the SVG file, relative to the document; alt: its description."""
   path: str
   svg: str
   alt: str
 
 
 def markdown(blocks):
-  """Blocks -> Markdown; every cell is plain text."""
+  """Renders blocks as Markdown; cells are plain text."""
   return '\n\n'.join(map(_markdown, blocks)) + '\n'
 
 
@@ -45,7 +45,7 @@ def _markdown(block):
 
 
 def page(blocks, title):
-  """Blocks -> an HTML page that opens from disk and fetches nothing."""
+  """Renders blocks as an HTML page that needs no network."""
   return PAGE.format(title=html.escape(title), style=STYLE, body='\n'.join(map(_html, blocks)))
 
 

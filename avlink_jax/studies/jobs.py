@@ -26,7 +26,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One call of avlink_jax.main.
+  """Call of avlink_jax.main.
 
   Attributes:
     key: 'NAME-seed_S.KIND', also the name of its note and its log.

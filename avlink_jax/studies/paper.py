@@ -1,4 +1,4 @@
-"""The paper's own figures, to stand beside ours (arXiv text; Tables 1, 2 and 3)."""
+"""Figures from the paper, for comparison with ours (arXiv text; Tables 1, 2 and 3)."""
 
 # Table 2's columns: the first four on the Movie Gen benchmark, the others on VGGSounds.
 MOVIE_GEN = ('CLAP', 'IS', 'IB-AI', 'IB-AV')

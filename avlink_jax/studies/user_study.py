@@ -20,7 +20,7 @@ import pathlib
 import random
 import sys
 
-from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.samples.folder import file_stem, read_manifest
@@ -89,11 +89,11 @@ def find_pairs(ours, others, count, draw):
 def unusable(path):
   """Reason why a clip cannot be shown; '' where it can."""
   if path is None:
-    return 'has no picture'
+    return 'has no video'
   if path.suffix.lower() not in PLAYABLE:
     return f'browsers do not play {path.suffix}: make it an .mp4'
   try:
-    return '' if media.decode(path, height=16).audio.size else 'has no sound'
+    return '' if decode(path, height=16).audio.size else 'has no audio'
   except MediaError as error:
     return error.reason
 

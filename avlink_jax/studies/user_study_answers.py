@@ -43,24 +43,24 @@ def read(path, key):
     raise ValueError('no answers in it')
   votes, people = {}, set()
   for k, row in enumerate(rows):
-    place = f'answer {k + 1}'
+    position = f'answer {k + 1}'
     if row['study'] != key['study']:
-      raise ValueError(f'{place} is of study {row["study"]!r:.40}, not {key["study"]}')
-    pair, person = (_number(row, name, place) for name in ('pair', 'participant'))
+      raise ValueError(f'{position} is of study {row["study"]!r:.40}, not {key["study"]}')
+    pair, person = (_number(row, name, position) for name in ('pair', 'participant'))
     if not 1 <= person <= len(key['shown']):
-      raise ValueError(f'{place}: no participant {person}')
+      raise ValueError(f'{position}: no participant {person}')
     shown = dict(map(tuple, key['shown'][person - 1]))
     if pair not in shown:
-      raise ValueError(f'{place}: pair {pair} was not shown to participant {person}')
+      raise ValueError(f'{position}: pair {pair} was not shown to participant {person}')
     ours, other = key['pairs'][pair]['ours'], key['pairs'][pair]['other']
     sides = (ours, other) if shown[pair] else (other, ours)
     question = row['question']
     if question not in [name for name, _, _ in key['questions']]:
-      raise ValueError(f'{place}: no question {question!r:.40}')
+      raise ValueError(f'{position}: no question {question!r:.40}')
     if (row['left'], row['right']) != sides or row['chosen'] not in ('left', 'right'):
-      raise ValueError(f'{place}: not two clips of pair {pair}, or none of them chosen')
+      raise ValueError(f'{position}: not two clips of pair {pair}, or none of them chosen')
     if (pair, question) in votes:
-      raise ValueError(f'{place}: pair {pair}, {question} is answered twice')
+      raise ValueError(f'{position}: pair {pair}, {question} is answered twice')
     votes[pair, question] = row[row['chosen']] == ours
     people.add(person)
   if len(people) > 1:
@@ -68,11 +68,11 @@ def read(path, key):
   return people.pop(), votes
 
 
-def _number(row, name, place):
+def _number(row, name, position):
   try:
     return int(row[name])
   except (TypeError, ValueError, OverflowError):
-    raise ValueError(f'{place}: {name} {row[name]!r:.40} is no number') from None
+    raise ValueError(f'{position}: {name} {row[name]!r:.40} is no number') from None
 
 
 def _json_rows(text):

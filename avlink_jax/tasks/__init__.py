@@ -1,7 +1,7 @@
-"""What each task trains, what it keeps frozen, and its loss. The protocol is task.Task.
+"""Tasks: what is trained, what stays frozen, and the loss. The protocol is task.Task.
 
-`frozen` is {'codec': {'params', 'std'}, 'video_codec': {'params', 'std'}, 'towers': {name: {'dit',
-'text'}}}, as much of it as the task needs.
+The frozen tree is {'codec': {'params', 'std'}, 'video_codec': {'params', 'std'}, 'towers': {name:
+{'dit', 'text'}}}, with the parts that the task needs (tasks/frozen.py).
 """
 
 from avlink_jax.tasks.flow import FlowTask
@@ -15,5 +15,5 @@ TASKS = {'mel_vae': MelVAETask, 'vocoder': VocoderTask, 'video_vae': VideoVAETas
 
 
 def make(config, models):
-  """The task that `config.task` names; one that generates by a flow unless it stands in TASKS."""
+  """Task that `config.task` names: from TASKS, or otherwise a FlowTask."""
   return TASKS.get(config.task, FlowTask)(models, config)

@@ -1,7 +1,7 @@
-"""The game that the autoencoders of sound and of pictures are trained in, by VQGAN's recipe.
+"""Adversarial training of the audio and video autoencoders, by VQGAN's recipe.
 
-What differs between them, data, codec, losses of the reconstruction, discriminator, stands in the
-tasks that build on this: `mel_vae.py` and `video_vae.py`.
+Data, codec, reconstruction losses and discriminator are defined by the tasks that build on it,
+`mel_vae.py` and `video_vae.py`.
 """
 
 import dataclasses
@@ -17,35 +17,38 @@ from avlink_jax.tasks.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder(Task):
-  """A codec and, if `codec_loss.adversarial`, the discriminator it is trained against.
+  """Codec (the generator) and, if `codec_loss.adversarial`, its discriminator.
 
-  The generator minimises `fit` + KL (a mean over elements), and from step `codec_loss.disc_after`
-  on λ · `disc_weight` times what its adversary says. The discriminator moves first in a step, and
-  from that step on too. Both are Adams of `config.train`; its weight decay has to be 0, since it
-  would move a discriminator that waits.
+  The generator minimises `reconstruction_loss` + KL (a mean over elements) and, from step
+  `codec_loss.disc_after` on, λ · `disc_weight` · the adversarial loss. The discriminator is updated
+  first in a step, also from that step on. Both use Adam as in `config.train`, whose weight decay
+  must be 0: it would change a discriminator that is still waiting.
 
-  A task says of its codec
+  A subclass defines
 
-    codec, sizes                       the codec and the config that describes it
-    discriminator                      (params, what `view` gives) -> logits
-    data(batch)                        what the codec encodes
-    decode(params, z, batch)           what it makes of latents, of the shape of `data`
-    view(data, batch, key)             what the discriminator sees of data, real or made
-    fit(made, batch, key)              -> scalar, metrics: how far off a reconstruction is
-    last_kernel(params)                (params as a function of the decoder's last kernel, it)
+    codec, codec_config                the codec and the section of the config that describes it
+    discriminator                      (params, `view`'s result) -> logits
+    data(batch)                        the codec's input
+    decode(params, z, batch)           reconstruction from latents, of the shape of `data`
+    view(data, batch, key)             the discriminator's input, from real or reconstructed data
+    reconstruction_loss(reconstruction, batch, key)     -> scalar, metrics
+    last_kernel(params)                (function kernel -> params, the decoder's last kernel)
   """
+
   @property
   def groups(self):
     return ('discriminator', 'generator') if self.config.codec_loss.adversarial else ('generator',)
 
   @functools.cached_property
   def perceptual(self):
-    """Read when a loss is first computed: sampling does not need it."""
+    """Network of the perceptual loss; loaded when a loss is first computed."""
     return perceptual.load(self.config.codec_loss.perceptual)
 
   def lr_scale(self, group):
-    """A discriminator that begins late, against a codec that is already good, gives up at a high
-    rate: what it sees tells nothing yet, and it learns to see nothing."""
+    """Factor of a group's learning rate.
+
+    A discriminator that starts late, against a codec that is already good, collapses at a high
+    rate: its inputs hardly differ yet, and it learns to ignore them."""
     return self.config.codec_loss.disc_rate if group == 'discriminator' else 1.0
 
   def init(self, key, frozen):
@@ -62,61 +65,66 @@ class Autoencoder(Task):
     return {'std': jnp.ones(())}
 
   def loss(self, params, stats, frozen, batch, key, step, group):
-    """`stats.std` follows the latents' deviation, by which the flow models' data is divided."""
+    """Loss of a group; `stats.std` tracks the latents' deviation, which flow models divide by."""
     del frozen
-    own = {'discriminator': self._discriminator_loss, 'generator': self._generator_loss}[group]
-    return own(params, stats, batch, key, step)
+    losses = {'discriminator': self._discriminator_loss, 'generator': self._generator_loss}
+    return losses[group](params, stats, batch, key, step)
 
   def _encode(self, params, data, key):
-    """Posterior mean, its log-variance, and latents drawn from it."""
+    """Posterior mean, log-variance, and latents drawn from the posterior."""
     mean, log_variance = self.codec.moments(params, data)
     return mean, log_variance, mean + jnp.exp(0.5 * log_variance) * gaussian(key, mean.shape)
 
   def regularise(self, mean, log_variance):
-    """What latents are to be like: the weighted KL from N(0, 1) (scalar), metrics."""
+    """Regularisation of the latents: weighted KL divergence from N(0, 1) (scalar), metrics."""
     kl = mel_vae.kl_divergence(mean, log_variance)
-    return self.sizes.kl_weight * kl, {'kl': kl}
+    return self.codec_config.kl_weight * kl, {'kl': kl}
 
-  def handed_on(self, mean):
-    """What the flow models are to see of the posterior's mean."""
+  def flow_data(self, mean):
+    """Latents that flow models will get, unscaled, from the posterior's mean."""
     return mean
 
-  def adversarial(self, discriminator, made, batch, key):
-    """What the generator minimises against the discriminator: scalar."""
-    return patchgan.generator_hinge(self.discriminator(discriminator, self.view(made, batch, key)))
+  def adversarial(self, discriminator, reconstruction, batch, key):
+    """Adversarial loss of the generator: scalar."""
+    return patchgan.generator_hinge(
+        self.discriminator(discriminator, self.view(reconstruction, batch, key)))
 
-  def begun(self, step):
-    """1 from `codec_loss.disc_after` on, 0 before: a factor, since XLA's convolutions on a CPU take
-    3 to 14 times as long inside a `lax.cond` as outside."""
+  def adversary_active(self, step):
+    """Factor: 1 from `codec_loss.disc_after` on, 0 before.
+
+    It is no `lax.cond`, because XLA's convolutions on a CPU take 3 to 14 times as long in one."""
     return jnp.where(step >= self.config.codec_loss.disc_after, 1.0, 0.0)
 
   def _generator_loss(self, params, stats, batch, key, step):
-    own, loss = params['generator'], self.config.codec_loss
-    mean, log_variance, z = self._encode(own, self.data(batch), key)
-    put, kernel = self.last_kernel(own)
-    made, to_kernel = jax.vjp(lambda k: self.decode(put(k), z, batch), kernel)
-    # The losses are differentiated here, as far as the reconstruction, and once: their slopes give
-    # both the adaptive weight and, put together, all that the generator's gradient needs of them.
-    seen, to_kernel = jax.lax.stop_gradient((made, to_kernel))
-    (value, said), slope = jax.value_and_grad(self.fit, has_aux=True)(seen, batch, key)
+    generator, loss = params['generator'], self.config.codec_loss
+    mean, log_variance, z = self._encode(generator, self.data(batch), key)
+    with_kernel, kernel = self.last_kernel(generator)
+    reconstruction, to_kernel = jax.vjp(
+        lambda k: self.decode(with_kernel(k), z, batch), kernel)
+    # The losses' gradients with respect to the reconstruction are computed once, here. They give
+    # the adaptive weight and, as a linear term, the generator's gradient.
+    fixed, to_kernel = jax.lax.stop_gradient((reconstruction, to_kernel))
+    (value, metrics), gradient = jax.value_and_grad(self.reconstruction_loss, has_aux=True)(
+        fixed, batch, key)
     if loss.adversarial:
-      hinge, push = jax.value_and_grad(self.adversarial, argnums=1)(
-          params['discriminator'], seen, batch, key)
-      weight = self.begun(step) * loss.disc_weight * patchgan.adaptive_weight(
-          to_kernel(slope), to_kernel(push))
-      value, slope = value + weight * hinge, slope + weight * push
-      said |= {'adversarial': hinge, 'adversarial_weight': weight}
-    value, slope = jax.lax.stop_gradient((value, slope))
-    penalty, regular = self.regularise(mean, log_variance)
-    decay = self.sizes.std_decay
-    std = decay * stats['std'] + (1 - decay) * jax.lax.stop_gradient(jnp.std(self.handed_on(mean)))
-    return (value + jnp.sum(slope * (made - seen)) + penalty,
-            ({**said, **regular, 'latent_std': std}, {'std': std}))
+      hinge, hinge_gradient = jax.value_and_grad(self.adversarial, argnums=1)(
+          params['discriminator'], fixed, batch, key)
+      weight = self.adversary_active(step) * loss.disc_weight * patchgan.adaptive_weight(
+          to_kernel(gradient), to_kernel(hinge_gradient))
+      value, gradient = value + weight * hinge, gradient + weight * hinge_gradient
+      metrics |= {'adversarial': hinge, 'adversarial_weight': weight}
+    value, gradient = jax.lax.stop_gradient((value, gradient))
+    penalty, penalty_metrics = self.regularise(mean, log_variance)
+    decay = self.codec_config.std_decay
+    std = decay * stats['std'] + (1 - decay) * jax.lax.stop_gradient(
+        jnp.std(self.flow_data(mean)))
+    return (value + jnp.sum(gradient * (reconstruction - fixed)) + penalty,
+            ({**metrics, **penalty_metrics, 'latent_std': std}, {'std': std}))
 
   def _discriminator_loss(self, params, stats, batch, key, step):
     z = self._encode(params['generator'], self.data(batch), key)[-1]
-    made = self.decode(params['generator'], z, batch)
+    reconstruction = self.decode(params['generator'], z, batch)
     real, fake = (self.discriminator(params['discriminator'], self.view(data, batch, key))
-                  for data in (self.data(batch), made))
-    return (self.begun(step) * patchgan.discriminator_hinge(real, fake),
+                  for data in (self.data(batch), reconstruction))
+    return (self.adversary_active(step) * patchgan.discriminator_hinge(real, fake),
             ({'logits_real': jnp.mean(real), 'logits_fake': jnp.mean(fake)}, stats))

@@ -1,4 +1,4 @@
-"""Every flow-matching task, whatever it generates and whatever conditions it."""
+"""The flow-matching task: T2A, T2V, V2A, A2V, joint, and both modalities at once."""
 
 import dataclasses
 
@@ -18,14 +18,14 @@ from avlink_jax.tasks.task import Task
 class FlowTask(Task):
   """T2A and T2V (a tower alone), V2A, A2V, both of them in one, and both modalities at once.
 
-  `config.generate` lists directions, and a direction names what is generated ('audio+video':
-  both at once); with a link the other modalities condition. An example is drawn one of the
-  directions. What differs between the tasks is only that.
+  `config.generate` lists directions; a direction names what is generated ('audio+video': both at
+  once), and with a link the other modalities condition. Each training example is assigned a random
+  direction. The tasks differ in nothing else.
 
   Attributes:
-    direction: the only one of the config's that this task goes; '': all of them.
-    input_type: what its towers are given.
-    guide: what a tower looks at beside its noisy data (low_video.LowVideo); None: nothing.
+    direction: restricts the task to one of the config's directions; '': all.
+    input_type: class of its towers' inputs.
+    guide: additional input of a tower beside its noisy data (low_video.LowVideo), or None.
   """
   direction: str = ''
   prompted = True
@@ -44,12 +44,12 @@ class FlowTask(Task):
 
   @property
   def directions(self):
-    every = (self.direction,) if self.direction else self.config.generate
-    return tuple(tuple(direction.split('+')) for direction in every)
+    names = (self.direction,) if self.direction else self.config.generate
+    return tuple(tuple(direction.split('+')) for direction in names)
 
   @property
   def generate(self):
-    """Everything that some direction generates, in the towers' order."""
+    """Modalities that any direction generates, in the towers' order."""
     return tuple(name for name in self.models.modalities
                  if any(name in direction for direction in self.directions))
 
@@ -58,16 +58,16 @@ class FlowTask(Task):
     return tuple(self.models.modalities) if self.linked else self.generate
 
   @property
-  def given(self):
+  def conditions(self):
     return tuple(name for name in self.modalities if name not in self.generate)
 
   @property
-  def beside(self):
-    return self.given
+  def kept_media(self):
+    return self.conditions
 
   @property
-  def given_layout(self):
-    """How media come in that a user gives."""
+  def condition_layout(self):
+    """Layout of a user's conditioning clips."""
     return self.models.layout
 
   @property
@@ -76,7 +76,7 @@ class FlowTask(Task):
 
   @property
   def noised(self):
-    """The modalities whose towers see noise in their data."""
+    """Modalities whose data get noise."""
     return tuple(name for name in self.modalities if self.codec(name).noise)
 
   @property
@@ -86,15 +86,15 @@ class FlowTask(Task):
     return tuple(filter(None, codecs)) + (towers if self.linked else ())
 
   @property
-  def tuned(self):
-    """Towers that are trained along with the link: whatever the run generates, also where this
-    task goes one way only and another of them conditions."""
+  def finetuned(self):
+    """Towers that are trained with the link: of all modalities that the run generates, even if this
+    task is restricted to a direction in which one of them conditions."""
     if not (self.linked and self.config.fusion.finetune):
       return ()
     return dataclasses.replace(self, direction='').generate
 
   @property
-  def towers_run(self):
+  def active_towers(self):
     return {name: self.models.towers[name] for name in self.modalities}
 
   @property
@@ -125,23 +125,24 @@ class FlowTask(Task):
 
   def init(self, key, frozen):
     if self.linked:
-      tuned = {name: jax.tree.map(lambda x: x.astype(jnp.float32), frozen['towers'][name]['dit'])
-               for name in self.tuned}
-      return self.models.link.init(key) | ({'towers': tuned} if tuned else {})
+      towers = {name: jax.tree.map(lambda x: x.astype(jnp.float32), frozen['towers'][name]['dit'])
+                for name in self.finetuned}
+      return self.models.link.init(key) | ({'towers': towers} if towers else {})
     name, = self.generate
     modality, keys = self.models.modalities[name], jax.random.split(key)
     return {'dit': modality.tower.init(keys[0]), 'text': modality.text.init(keys[1])}
 
   def towers(self, params, frozen):
-    """{name: {'dit', 'text'}} of all towers this task runs, as they are trained so far."""
+    """Current parameters {name: {'dit', 'text'}} of all towers that this task runs."""
     if not self.linked:
       return {self.generate[0]: params}
     return {name: {**frozen['towers'].get(name, {'dit': {}, 'text': {}}),
-                   **({'dit': params['towers'][name]} if name in self.tuned else {})}
+                   **({'dit': params['towers'][name]} if name in self.finetuned else {})}
             for name in self.modalities}
 
   def features(self, params, frozen, inputs):
-    """What the link can compute once and keep while something is generated (avlink.AVLink)."""
+    """Activations of the conditions that the link computes once per sample (avlink.AVLink), or
+    None."""
     if not self.linked:
       return None
     return self.models.link.features(self._dits(params, frozen), inputs, self.generate)
@@ -158,92 +159,96 @@ class FlowTask(Task):
     return {name: tower['dit'] for name, tower in self.towers(params, frozen).items()}
 
   def codec_weights(self, frozen, name):
-    """{'params', 'std'} of a modality's codec; None where it has none."""
+    """Weights {'params', 'std'} of a modality's codec, or None."""
     return frozen.get(self.codec(name).part)
 
   def clean(self, frozen, batch, name):
-    """X_1 of a modality, (B, T, ...)."""
+    """Data X_1 of a modality, (B, T, ...)."""
     return self.codec(name).encode(self.codec_weights(frozen, name), batch)
 
   def mask(self, batch, name):
-    """Where `clean` is real, not padding: bool (B, T)."""
+    """Mask of `clean`, False for padding: bool (B, T)."""
     return self.codec(name).mask(batch)
 
   def finish(self, frozen, name, decoded, clip):
-    """A clip's media of what its codec decoded (T, …): float32 (S,) or uint8 (N, H, W, 3)."""
+    """Media of a clip from its codec's `decoded` (T, …): float32 (S,) or uint8 (N, H, W, 3)."""
     return self.codec(name).finish(
         self.codec_weights(frozen, name), decoded, clip.duration, self.models.layout)
 
   def condition_time(self, name, size):
-    """t of a conditioning modality: fixed (Sec. 3.3); what is never noised is at 1."""
+    """Flow time (size,) of a condition: fixed (Sec. 3.3), or 1 if it never gets noise."""
     return jnp.full(size, self.config.flow.condition_time[name] if self.codec(name).noise else 1.0)
 
   def encode(self, towers, name, prepared):
-    """A modality's prompts -> {'text', 'text_mask'} of its Input; None where nobody listens."""
+    """Fields 'text' and 'text_mask' of a modality's Input from its prompts; None if unprompted."""
     if not self.models.modalities[name].prompted:
       return dict(text=None, text_mask=None)
     embedded, mask = self.models.modalities[name].text.encode(towers[name]['text'], prepared)
     return dict(text=embedded, text_mask=mask)
 
   def null(self, name):
-    """The null prompt of a modality, prepared, of one example."""
+    """Null prompt of a modality, prepared, for one example."""
     return jax.tree.map(jnp.asarray, self.models.modalities[name].text.prepare(['']))
 
   def loss(self, params, stats, frozen, batch, key, step=None, group=None,
            part=lambda examples: examples):
-    """Eq. 5: mean squared error of the velocity, over real (not padded) data.
+    """Mean squared error of the velocity over real (not padded) data (Eq. 5).
 
-    Both times of a pair that is generated at once are the same draw, each moved by its own
-    location, so that training sees the pairs that the sampler goes through. Of several
-    modalities each counts by `flow.loss_weight`: one optimiser sees the larger gradient.
+    For modalities generated at once, both times come from the same draw, each with its own
+    location, so that training covers the pairs that the sampler visits. Modalities are weighted by
+    `flow.loss_weight`, since the larger gradient would dominate the optimiser.
 
-    Everything is drawn for the whole batch, and what is real is counted in all of it; then `part`
-    takes the examples that the towers see. So the parts' losses add up to the batch's.
+    Random draws and counts of real data are for the complete batch; then `part` selects the
+    examples that the towers process. So the parts' losses add up to the batch's.
     """
     del step, group
     inputs, targets, counted, key = self._draw(params, frozen, batch, key, part)
     velocities = self.velocity(params, frozen, inputs)
     terms = self.terms(frozen, inputs, velocities, targets, counted, part, key)
-    metrics = {figure: value for figure, (_, value) in terms.items()}
+    metrics = {metric: value for metric, (_, value) in terms.items()}
     return sum(weight * value for weight, value in terms.values()), (metrics, stats)
 
   def _draw(self, params, frozen, batch, key, part):
-    """Directions, times, noise and dropped prompts of a batch: the towers' inputs and velocities
-    to regress, by modality, which of them count (batch, T), and a key for what else is drawn."""
-    laws, towers = self.config.flow, self.towers(params, frozen)
-    drawing, timing, key = jax.random.split(key, 3)
+    """Draws directions, times, noise and dropped prompts of a batch.
+
+    Returns {modality: tower input}, {modality: target velocity}, {modality: bool (batch, T) of
+    the data that count in the loss}, and a key for further draws.
+    """
+    c, towers = self.config.flow, self.towers(params, frozen)
+    direction_key, time_key, key = jax.random.split(key, 3)
     size = self.mask(batch, self.modalities[0]).shape[:1]
-    direction = jax.random.randint(drawing, size, 0, len(self.directions))
+    direction = jax.random.randint(direction_key, size, 0, len(self.directions))
     inputs, targets, counted = {}, {}, {}
-    seen = jax.tree.map(part, batch)
+    examples = jax.tree.map(part, batch)
     guide = {} if self.guide is None else self.guide.draw(
-        frozen, seen, jax.random.fold_in(key, len(self.modalities)), size, part)
+        frozen, examples, jax.random.fold_in(key, len(self.modalities)), size, part)
     for i, name in enumerate(self.modalities):
-      of_direction = jnp.asarray([name in names for names in self.directions])
-      generated = of_direction[direction]
+      by_direction = jnp.asarray([name in names for names in self.directions])
+      generated = by_direction[direction]
       counted[name] = self.mask(batch, name) & generated[:, None]
-      noise, other_time, prompt = jax.random.split(jax.random.fold_in(key, i), 3)
-      x1, mask = self.clean(frozen, seen, name), self.mask(seen, name)
-      t = flow.logit_normal(timing, size, laws.location[name], laws.scale)
-      standing = self.condition_time(name, size)
+      noise_key, condition_key, prompt_key = jax.random.split(jax.random.fold_in(key, i), 3)
+      x1, mask = self.clean(frozen, examples, name), self.mask(examples, name)
+      t = flow.logit_normal(time_key, size, c.location[name], c.scale)
+      condition_t = self.condition_time(name, size)
       if not self.codec(name).noise:
-        inputs[name] = self.input_type(x=x1, t=part(standing), text=None, text_mask=None, mask=mask)
+        inputs[name] = self.input_type(
+            x=x1, t=part(condition_t), text=None, text_mask=None, mask=mask)
         continue
-      if laws.condition_law == 'uniform':
-        standing = jax.random.uniform(other_time, size)
-      t = part(jnp.where(generated, t, standing))
-      x0 = part(gaussian(noise, size + x1.shape[1:]))
-      rate = jnp.where(generated, laws.drop_generated, laws.drop_condition)
+      if c.condition_law == 'uniform':
+        condition_t = jax.random.uniform(condition_key, size)
+      t = part(jnp.where(generated, t, condition_t))
+      x0 = part(gaussian(noise_key, size + x1.shape[1:]))
+      rate = jnp.where(generated, c.drop_generated, c.drop_condition)
       prompts = jax.tree.map(
-          part, text.drop(prompt, batch[f'{name}_text'], self.null(name), rate))
+          part, text.drop(prompt_key, batch[f'{name}_text'], self.null(name), rate))
       inputs[name] = self.input_type(x=flow.interpolate(x1, x0, t), t=t, mask=mask,
-                                **self.encode(towers, name, prompts), **guide)
+                                     **self.encode(towers, name, prompts), **guide)
       targets[name] = flow.target(x1, x0)
     return inputs, targets, counted, jax.random.fold_in(key, len(self.modalities) + 1)
 
   def terms(self, frozen, inputs, velocities, targets, counted, part, key):
-    """What the loss is the sum of: {figure: (weight, value)}, values as parts of a batch give them
-    (`loss`), where `counted` {name: (batch, T)} is what is real in all of it."""
+    """Terms of the loss {metric: (weight, value)}, for a part of a batch as in `loss`; `counted`
+    {name: (batch, T)} is the mask of the complete batch."""
     del frozen, inputs, key
     weights = self.config.flow.loss_weight
     return {f'mse_{name}': (weights[name], masked_mse(

@@ -1,9 +1,9 @@
-"""What a run keeps frozen, as one tree: codecs by their `part`, towers by their modality.
+"""Frozen weights of a run as one tree: codecs by their `part`, towers by their modality.
 
     {"codec": {"params", "std"}, "video_codec": {…}, "towers": {name: {"dit", "text"}}}
 
-`config.frozen.PART` says where each is read from. A run keeps a copy in `workdir/frozen/`; where
-that is, it is read, so that a run does not depend on what happens to the run it was built on.
+`config.frozen.PART` names their sources. A run copies them to `workdir/frozen/` and reads these
+copies from then on, so that it does not depend on later changes of the source.
 """
 
 import hashlib
@@ -15,23 +15,23 @@ from avlink_jax.storage import weights
 
 
 def codecs(models):
-  """{part: Codec} of the codecs that have weights."""
-  made = (modality.codec for modality in models.modalities.values())
-  return {codec.part: codec for codec in made if codec.part}
+  """Mapping {part: Codec} of the codecs that have weights."""
+  every = (modality.codec for modality in models.modalities.values())
+  return {codec.part: codec for codec in every if codec.part}
 
 
 def shapes(models, parts, dtype=None):
-  """Shapes of what `load` gives, as jax.ShapeDtypeStructs, without reading anything."""
-  key, of_codecs = jax.random.key(0), codecs(models)
+  """Shapes of `load`'s result, as jax.ShapeDtypeStructs, without reading anything."""
+  key, by_part = jax.random.key(0), codecs(models)
 
-  def make():
-    towers = {part: tower(models, part, key) for part in parts if part not in of_codecs}
+  def init():
+    towers = {part: tower(models, part, key) for part in parts if part not in by_part}
     if dtype is not None:
       towers = jax.tree.map(lambda x: x.astype(dtype), towers)
     return {'towers': towers} | {
-        part: of_codecs[part].init(key) for part in parts if part in of_codecs}
+        part: by_part[part].init(key) for part in parts if part in by_part}
 
-  return jax.eval_shape(make)
+  return jax.eval_shape(init)
 
 
 def tower(models, name, key):
@@ -41,29 +41,29 @@ def tower(models, name, key):
 
 
 def path_of(config, part, workdir=None):
-  """Which file a part is read from: the run's own copy, or what `config.frozen` names."""
-  kept = copy_of(workdir or '', part)
-  if workdir and kept.exists():
-    return kept
+  """Path that a part is read from: the run's own copy, or what `config.frozen` names."""
+  copy = copy_of(workdir or '', part)
+  if workdir and copy.exists():
+    return copy
   return weights.locate(part, config.frozen[part], config.scale)
 
 
 def copy_of(workdir, part):
-  """Where a run keeps its copy of a part."""
+  """Path of a run's copy of a part."""
   return pathlib.Path(workdir, 'frozen', f'{part}.safetensors')
 
 
 def load(config, models, parts, dtype=None, workdir=None):
-  """The frozen tree of these parts, as numpy arrays; towers in `dtype`, where one is given.
+  """Reads the frozen tree of these parts, as numpy arrays; towers in `dtype` unless None.
 
-  Raises UserError where a part is not there, or is of another model.
+  Raises UserError: a part is missing, or of another model.
   """
-  frozen, of_codecs = {'towers': {}}, codecs(models)
+  frozen, by_part = {'towers': {}}, codecs(models)
   like = shapes(models, parts)
   for part in parts:
     path = path_of(config, part, workdir)
-    tree = {'params': {}, **weights.read(path)[0]}  # which a file of somebody else's may not have
-    if part in of_codecs:
+    tree = {'params': {}, **weights.read(path)[0]}  # another program's file may lack 'params'
+    if part in by_part:
       params = weights.fit(tree['params'], like[part]['params'], path)
       frozen[part] = {'params': params, 'std': tree['stats']['std']}
     else:
@@ -74,7 +74,7 @@ def load(config, models, parts, dtype=None, workdir=None):
 
 
 def keep(workdir, frozen, parts):
-  """Writes the frozen trees into `workdir/frozen/`, once."""
+  """Writes the frozen trees into `workdir/frozen/` unless they are there."""
   for part in parts:
     path = copy_of(workdir, part)
     if path.exists():
@@ -88,11 +88,11 @@ def keep(workdir, frozen, parts):
 
 
 def digests(config, parts, workdir=None):
-  """{part: SHA-256 of the file that it is read from}, in hexadecimal digits."""
+  """Mapping {part: SHA-256 of the file that it is read from}, hexadecimal."""
   return {part: digest(path_of(config, part, workdir)) for part in parts}
 
 
 def digest(path):
-  """SHA-256 of a file, in hexadecimal digits."""
+  """SHA-256 of a file, hexadecimal."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

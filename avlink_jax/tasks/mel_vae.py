@@ -1,4 +1,4 @@
-"""The 1D-VAE as a task (ref. 27), by VQGAN's recipe: the mel is an image that shall look real."""
+"""Training of the 1D-VAE (ref. 27) by VQGAN's recipe, with the mel as an image."""
 
 import dataclasses
 
@@ -15,20 +15,20 @@ from avlink_jax.tasks.autoencoder import Autoencoder
 
 @dataclasses.dataclass(frozen=True)
 class Mel(MelCodec):
-  """Reads the mel itself, also where latents of it were prepared."""
+  """MelCodec that reads the mel even if there are prepared latents."""
   reads = 'mel'
 
   @classmethod
   def of(cls, codec):
-    """The mel of a MelCodec."""
+    """Copy of a MelCodec that reads mels."""
     return cls(codec.name, codec.vae, codec.spec, codec.load_vocoder)
 
 
 @dataclasses.dataclass(frozen=True)
 class MelVAETask(Autoencoder):
-  """Reconstruction is L1 on the log-mel + the perceptual distance, where there is a clip."""
+  """Autoencoder of log-mels: L1 + perceptual distance, over frames that are not padding."""
   modalities = generate = ('audio',)
-  beside = ('video',)
+  kept_media = ('video',)
 
   @property
   def readers(self):
@@ -46,7 +46,7 @@ class MelVAETask(Autoencoder):
     return self.models.modalities['audio'].codec.decoder_weights
 
   @property
-  def sizes(self):
+  def codec_config(self):
     return self.config.codec
 
   @property
@@ -64,33 +64,34 @@ class MelVAETask(Autoencoder):
     return self.image(mel, batch['audio_mask'], key)
 
   def image(self, mel, mask, key):
-    """Log-mel (B, T, n_mels) -> what the networks see of it: (B, frames, n_mels, 1).
+    """Image for the networks from log-mel (B, T, n_mels): (B, frames, n_mels, 1).
 
-    0 is silence and 1 a magnitude of one. Padding is silence on both sides, and teaches nothing.
-    `codec_loss.frames` of T are looked at (0: all), from the same random frame on in the whole
-    batch: patches are judged one by one, and a part of them is as good an estimate in less time.
+    0 is silence and 1 a magnitude of one. Padding becomes silence in real and reconstructed mels,
+    and has no effect. `codec_loss.frames` of the T frames are used (0: all), from a random frame on
+    that the batch shares: patches are independent, so a part of them is as good an estimate in less
+    time.
     """
     frames, silence = self.config.codec_loss.frames, self.codec.silence
     image = jnp.where(mask[..., None], 1 - mel / silence, 0)[..., None]
     return random_stretch(jax.random.fold_in(key, 1), image, frames)
 
-  def fit(self, made, batch, key):
-    """L1 over what is real, plus the perceptual distance: scalar, metrics."""
+  def reconstruction_loss(self, reconstruction, batch, key):
+    """L1 over frames that are not padding, plus the perceptual distance: scalar, metrics."""
     mel, mask, loss = batch['mel'], batch['audio_mask'], self.config.codec_loss
-    l1 = masked_mean(jnp.abs(made - mel), mask)
+    l1 = masked_mean(jnp.abs(reconstruction - mel), mask)
     if self.perceptual is None:
       return l1, {'l1': l1}
-    looks = jnp.mean(perceptual.distance(
-        self.perceptual, self.image(mel, mask, key), self.image(made, mask, key)))
-    return l1 + loss.perceptual_weight * looks, {'l1': l1, 'perceptual': looks}
+    distance = jnp.mean(perceptual.distance(
+        self.perceptual, self.image(mel, mask, key), self.image(reconstruction, mask, key)))
+    return l1 + loss.perceptual_weight * distance, {'l1': l1, 'perceptual': distance}
 
   def last_kernel(self, params):
-    """(params as a function of the decoder's last kernel, that kernel (3, width, n_mels))."""
+    """Pair (function kernel -> params, the decoder's last kernel (3, width, n_mels))."""
     decoder = params['decoder']
-    last = f'Conv_{len(self.codec.multipliers)}'  # one before, one at each doubling
-    put = lambda kernel: {**params, 'decoder': {  # noqa: E731
+    last = f'Conv_{len(self.codec.multipliers)}'  # one at the input, one per up-sampling
+    with_kernel = lambda kernel: {**params, 'decoder': {  # noqa: E731
         **decoder, last: {**decoder[last], 'kernel': kernel}}}
-    return put, decoder[last]['kernel']
+    return with_kernel, decoder[last]['kernel']
 
   def reconstructor(self):
     decode = jax.jit(lambda params, std, mel: self.codec.decode(

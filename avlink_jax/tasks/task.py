@@ -1,4 +1,4 @@
-"""The protocol of a task: all that training, sampling and compiling ask of it."""
+"""Protocol of a task, as used by training, sampling and ahead-of-time compilation."""
 
 import dataclasses
 
@@ -9,27 +9,27 @@ from avlink_jax.build import Models
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What a task trains, what it keeps frozen, and its loss. What a subclass does not say is here.
+  """Base class of tasks, with defaults.
 
   Attributes:
-    readers: what makes arrays of a clip (data/batch.py): codecs, or alike.
-    modalities, generate: what it knows, and what it makes of that, in the streams' order.
-    directions: the sets of modalities that are generated together; an example goes one of them.
-    given: media that a sample needs of the user's clip.
-    beside: media of the clip that a sample shows besides what was generated.
-    prompted: whether prompts say what is generated.
-    frozen_parts: what it needs of `frozen.load`.
-    groups: () where one loss trains everything; else the subtrees of the parameters that have a
-      loss and an optimiser each, in the order in which a step updates them.
-    sampler: what makes its samples (sampling/make.py): 'flow' or 'reconstruction'.
-    scored: whether its samples have audio that can be scored against the clip's.
-    upsampled: whether its frames are what the upsampler was made for.
+    readers: objects that convert a clip to arrays (data/batch.py), usually codecs.
+    modalities, generate: modalities that are read, and those that are generated, in stream order.
+    directions: sets of modalities that are generated together; an example has one of them.
+    conditions: media that a user's clip must have.
+    kept_media: media of the clip that a sample keeps beside the generated ones.
+    prompted: whether there are prompts.
+    frozen_parts: parts that `frozen.load` must read.
+    groups: () if one loss trains all parameters; otherwise their subtrees that each have a loss and
+      an optimiser, in the order of updates.
+    sampler: which sampler makes its samples (sampling/export.SAMPLERS): 'flow', 'reconstruction'.
+    scored: whether samples have audio that can be scored against the clip's.
+    upsampled: whether its frames can be upsampled.
   """
   models: Models
   config: ConfigDict
   readers = ()
   modalities = generate = ()
-  given = beside = ()
+  conditions = kept_media = ()
   prompted = False
   frozen_parts = ()
   groups = ()
@@ -42,7 +42,7 @@ class Task:
 
   @property
   def reads(self):
-    """What a data source has to provide (data/pipeline.py)."""
+    """Names of what a data source must provide (data/pipeline.py)."""
     return tuple(reader.reads for reader in self.readers)
 
   @property
@@ -51,70 +51,73 @@ class Task:
 
   @property
   def weights_name(self):
-    """Which bundled weights are this run's: its task's, or its ablation's."""
+    """Name of the bundled weights of this run: its task's, or its ablation's."""
     return self.config.name
 
   @property
   def base_part(self):
-    """The part whose bundled weights `train.init_from=bundled` names: of the base video model,
-    which the upsampler is fine-tuned from."""
+    """Part that `train.init_from=bundled` refers to: the base video model, from which the upsampler
+    is fine-tuned."""
     return 'video'
 
   @property
   def accumulates(self):
-    """Whether a batch may come in parts; an adversary needs it whole."""
+    """Tells whether a batch may be split into parts; adversarial losses need the complete batch."""
     return not self.groups
 
   @property
-  def towers_run(self):
-    """{modality: tower} of the towers that a step runs."""
+  def active_towers(self):
+    """Mapping {modality: tower} of the towers that a step runs."""
     return {}
 
   @property
   def decoder_weights(self):
-    """Arrays besides `exported` and the frozen ones that samples are made with."""
+    """Arrays, besides `exported` and frozen ones, that samples depend on."""
     return []
 
   def check(self):
-    """Raises UserError where something that is needed late is not there."""
+    """Raises UserError if something that is only needed later is missing."""
 
   def check_prompt(self, prompt):
-    """Raises UserError for a prompt that the text encoders cannot take whole."""
+    """Raises UserError if a prompt is too long for the text encoders."""
 
   def toward(self, direction):
-    """This task with one of its directions only ('audio+video': both at once), for sampling."""
+    """Copy of this task restricted to one direction ('audio+video': both at once), for sampling."""
     del direction
     return self
 
   def lr_scale(self, group):
-    """What a group's learning rate is multiplied by."""
+    """Factor of a group's learning rate."""
     del group
     return 1.0
 
   def init(self, key, frozen):
-    """Trainable parameters; with groups a dict with their names."""
+    """Initial trainable parameters; with groups a dict by group."""
     raise TypeError(f'{type(self).__name__} has no parameters')
 
   def init_stats(self):
-    """Running statistics that are not trained."""
+    """Initial running statistics."""
     return {}
 
   def exported(self, params):
-    """The part of the parameters that is averaged, exported and sampled from."""
+    """Subtree of the parameters that is averaged, exported and used for samples."""
     return params
 
   def decoding(self, clips):
-    """What is dear in samples of a task that reconstructs: (decode(params, std, latents), shapes of
-    params and std, of the latents of so many whole clips); None: nothing is."""
+    """Expensive part of a reconstruction, for ahead-of-time compilation, or None.
+
+    Returns (decode(params, std, latents), shapes of (params, std), shapes of the latents of
+    `clips` complete clips)."""
     del clips
 
   def reconstructor(self):
-    """A function (params, stats, clip) -> {modality: media}: a codec's samples, the clip's first
-    seconds through it; what it compiles is compiled once."""
+    """Function (params, stats, clip) -> {modality: media} that encodes and decodes a clip's first
+    seconds; it compiles once."""
     raise TypeError(f'{type(self).__name__} reconstructs nothing')
 
   def loss(self, params, stats, frozen, batch, key, step, group):
-    """Scalar, (metrics, stats); `group` is None without groups, and these tasks take `part` too:
-    what takes a part of the examples of an array (step.part_of). Losses, metrics and gradients of
-    all parts add up to those of the batch."""
+    """Loss: scalar, (metrics, stats). `group` is None without groups.
+
+    Tasks without groups also accept `part`, a function that selects a part of an array's examples
+    (step.part_of). Losses, metrics and gradients of all parts add up to those of the batch."""
     raise TypeError(f'{type(self).__name__} has no loss')

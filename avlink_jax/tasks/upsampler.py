@@ -1,4 +1,5 @@
-"""The latent upsampler as a task: the base video model, looking at its own frames (Sec. 3.2)."""
+"""Training of the latent upsampler: the base video model with low-resolution video as an input
+(Sec. 3.2)."""
 
 import dataclasses
 
@@ -15,24 +16,24 @@ from avlink_jax.model.guided import GuidedInput
 from avlink_jax.tasks.flow import FlowTask
 from avlink_jax.tasks.low_video import NAME, LowVideo
 
-WINDOW = (3, 16, 16)  # latents, rows, columns that are decoded for the loss
-AROUND = 4.0  # pixels of 512×288: deviation of the place over which a residual is as loud as it is
+WINDOW = (3, 16, 16)  # latents in time, rows, columns that are decoded for the loss
+SMOOTHING = 4.0  # pixels at 512×288: deviation of the window of a residual's local power
 
 
 @dataclasses.dataclass(frozen=True)
 class UpsamplerTask(FlowTask):
   """T2V in the latents of the video autoencoder, guided by the low-resolution video.
 
-  The latents lie on the very grid of the base model's frames: latent n holds frames 4n … 4n + 3
-  of the large video, frame n of the small one is frame 4n with the mean of 8×8 pixels as one. So
-  the tower is the base model's with more channels at its input, and at its start, with the weights
-  of the base (train.init_from), it is the base that looks at the small video.
+  The latents have the grid of the base model's frames: latent n covers frames 4n … 4n + 3 of the
+  large video, and low-resolution frame n is frame 4n averaged over 8×8 pixels. So the tower is the
+  base model's with more input channels, and with its weights (train.init_from) it starts as the
+  base model applied to the low-resolution video.
 
-  A tower that names the residual (towers.video.prediction) is given besides what the small video
-  enlarged is in latents, and begins there: narrow towers have no room to learn how to enlarge.
+  A tower that predicts the residual (towers.video.prediction) also gets the latents of the enlarged
+  low-resolution video and starts from them: narrow towers lack the capacity to learn enlarging.
   """
-  beside = ('audio',)  # the clip's own, where it has any
-  given = ('video',)
+  kept_media = ('audio',)  # if the clip has any
+  conditions = ('video',)
   input_type = GuidedInput
   upsampled = False
 
@@ -44,12 +45,12 @@ class UpsamplerTask(FlowTask):
                               ('data.width', layout.width, vae.space_stride)):
       if size % stride:
         below = size - size % stride
-        works = [n for n in (below, below + stride) if n]
+        valid = [n for n in (below, below + stride) if n]
         unit = 'pixels'
         if key == 'data.seconds':
-          works, unit = [f'{n / layout.fps:.4g}' for n in works], f'frames at {layout.fps:g} fps'
+          valid, unit = [f'{n / layout.fps:.4g}' for n in valid], f'frames at {layout.fps:g} fps'
         raise UserError(f'{key} makes {size} {unit}, and {stride} of them are one latent: '
-                        f'{" or ".join(map(str, works))} works')
+                        f'{" or ".join(map(str, valid))} works')
 
   @property
   def guide(self):
@@ -57,54 +58,57 @@ class UpsamplerTask(FlowTask):
                     self.config.towers.video.prediction == 'residual')
 
   @property
-  def given_layout(self):
+  def condition_layout(self):
     vae, layout = self.codec('video').vae, self.models.layout.clip
     return dataclasses.replace(layout, fps=layout.fps / vae.time_stride,
                                height=layout.height // vae.space_stride,
                                width=layout.width // vae.space_stride)
 
   def finish(self, frozen, name, decoded, clip):
-    latents, count = self.codec(name).kept(decoded, clip.duration, self.models.layout)
-    small = self.guide.whole(clip, len(latents))
+    latents, count = self.codec(name).trim(decoded, clip.duration, self.models.layout)
+    small = self.guide.frames(clip, len(latents))
     return as_uint8(self.large(frozen, latents, small))[:count]
 
   def large(self, frozen, latents, small):
-    """Latents (T, H, W, C) and the small video uint8 (T, H, W, 3) -> the large one (N, …, 3) in
-    [−1, 1]. Of a residual only what it changes is decoded, and of that what stands out of
-    `sample.residual_noise`: what the codec loses of the small video enlarged is not lost."""
+    """Large video (N, …, 3) in [−1, 1] from latents (T, H, W, C) and low-resolution video uint8
+    (T, H, W, 3).
+
+    With residuals, only the decoded difference to the enlarged low-resolution video is added to it,
+    as far as it exceeds `sample.residual_noise`, so that the codec's losses do not affect it."""
     codec, weights = self.codec('video'), frozen['video_codec']
     weights = weights['params'], weights['std']
     video = codec.vae.decode_in_parts(*weights, latents[None])
-    if self.guide.guesses:
+    if self.guide.residual:
       plain = np.asarray(self.guide.enlarged(
           self.guide.small({NAME: small[None]}), jnp.ones((1, len(small)), bool)))
       residual = video - codec.vae.decode_in_parts(
           *weights, codec.vae.encode_in_parts(*weights, plain))
-      video = plain + quieted(residual, self.config.sample.residual_noise / 127.5)
+      video = plain + denoised(residual, self.config.sample.residual_noise / 127.5)
     return video[0]
 
   def terms(self, frozen, inputs, velocities, targets, counted, part, key):
-    """Beside the latents' error the mean absolute difference of what named and true latents decode
-    to, and of its steps along time, rows and columns: in a window of the grid, which is cheap,
-    drawn for each batch. Equal errors of latents show very differently; and what is open between
-    them shall be smooth."""
+    """Terms of the loss, with an additional 'pixels': the mean absolute difference between decoded
+    predicted and true latents, and of its differences along time, rows and columns.
+
+    It uses a random window of the grid for each batch, to be cheap. Latent errors of equal size
+    differ in visibility, and ambiguous content should come out smooth."""
     terms = super().terms(frozen, inputs, velocities, targets, counted, part, key)
     weight, name = self.config.flow.pixel_weight, 'video'
     if not weight:
       return terms
-    named, true = (data_from_velocity(inputs[name].x, v, inputs[name].t)
-                   for v in (velocities[name], targets[name]))
-    size = [min(n, most) for n, most in zip(named.shape[1:4], WINDOW, strict=True)]
+    predicted, true = (data_from_velocity(inputs[name].x, v, inputs[name].t)
+                       for v in (velocities[name], targets[name]))
+    size = [min(n, limit) for n, limit in zip(predicted.shape[1:4], WINDOW, strict=True)]
     keys = jax.random.split(key, 3)
-    first = [jax.random.randint(k, (), 0, n - kept + 1)
-             for k, n, kept in zip(keys, named.shape[1:4], size, strict=True)]
+    first = [jax.random.randint(k, (), 0, n - side + 1)
+             for k, n, side in zip(keys, predicted.shape[1:4], size, strict=True)]
     vae, weights = self.codec(name).vae, frozen['video_codec']
 
     def decoded(x):
       window = jax.lax.dynamic_slice(x, (0, *first, 0), (len(x), *size, x.shape[-1]))
       return vae.decode(weights['params'], weights['std'], window)
 
-    difference, counted = decoded(named) - decoded(true), counted[name]
+    difference, counted = decoded(predicted) - decoded(true), counted[name]
     real = jax.lax.dynamic_slice(counted, (0, first[0]), (len(counted), size[0]))
     real = jnp.repeat(real, vae.time_stride, axis=1)
     first_of = lambda axis: jax.lax.slice_in_dim(difference, 0, 1, axis=axis)  # noqa: E731
@@ -113,15 +117,17 @@ class UpsamplerTask(FlowTask):
     return terms | {'pixels': (weight, value)}
 
 
-def quieted(residual, noise):
-  """A residual of pictures (B, T, H, W, C), each pixel times e / (e + noise²), e the mean square
-  around it: Wiener's gain for what is expected to hold noise of that deviation (Lee, Digital Image
-  Enhancement and Noise Filtering by Use of Local Statistics, 1980). On flat ground a codec makes
-  faint blotches of next to nothing, which cost little in a mean square and are plain to see."""
-  quiet = np.empty_like(residual)
-  for index in np.ndindex(residual.shape[:2]):  # one picture at a time: a clip may be long
-    picture = residual[index]
-    loud = scipy.ndimage.gaussian_filter(np.mean(np.square(picture), axis=-1), AROUND)
-    quiet[index] = picture * (loud / np.maximum(loud + noise**2, np.finfo(loud.dtype).tiny))[
-        ..., None]
-  return quiet
+def denoised(residual, noise):
+  """Multiplies each pixel of a residual video (B, T, H, W, C) by e / (e + noise²), e the local mean
+  square: the Wiener gain for additive noise of that deviation (Lee, Digital Image Enhancement and
+  Noise Filtering by Use of Local Statistics, 1980).
+
+  In flat areas a codec produces faint blotches, which hardly matter in a mean square but are
+  clearly visible."""
+  result = np.empty_like(residual)
+  for index in np.ndindex(residual.shape[:2]):  # one frame at a time: a clip may be long
+    frame = residual[index]
+    power = scipy.ndimage.gaussian_filter(np.mean(np.square(frame), axis=-1), SMOOTHING)
+    gain = power / np.maximum(power + noise**2, np.finfo(power.dtype).tiny)
+    result[index] = frame * gain[..., None]
+  return result

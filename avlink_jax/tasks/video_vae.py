@@ -1,4 +1,4 @@
-"""The video autoencoder as a task: pictures at full rate and size, in crops, through 4 × 8 × 8."""
+"""Training of the video autoencoder on crops of video at full rate and resolution."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from avlink_jax.tasks.autoencoder import Autoencoder
 
 @dataclasses.dataclass(frozen=True)
 class VideoVAETask(Autoencoder):
-  """Reconstruction is L1 + the perceptual distance of pictures, over the frames that a clip has."""
+  """Autoencoder of video: L1 + perceptual distance of frames, over those that are not padding."""
   modalities = generate = ('video',)
 
   @property
@@ -28,13 +28,13 @@ class VideoVAETask(Autoencoder):
     return self.models.modalities['video'].codec.vae
 
   @property
-  def sizes(self):
+  def codec_config(self):
     return self.config.video_codec
 
   @functools.cached_property
   def perceptual(self):
     if self.config.codec_loss.perceptual == 'bundled':
-      raise UserError("codec_loss.perceptual=bundled is a network of sounds: for pictures give "
+      raise UserError("codec_loss.perceptual=bundled is a network for audio: for video give "
                       "'none', or the weights of VGG16 and of the LPIPS heads")
     return perceptual.load(self.config.codec_loss.perceptual)
 
@@ -50,38 +50,41 @@ class VideoVAETask(Autoencoder):
     return self.codec.decode(params, 1.0, z, *batch['video'].shape[1:4])
 
   def regularise(self, mean, log_variance):
-    """Of codes: certainty of each, variety of all (both entropies, of a bit in nats), and that they
-    are not far from what they stand for (MAGVIT-v2, Eq. 6)."""
+    """Regularisation of the latents: scalar, metrics.
+
+    With quantisation: low entropy of each code, high entropy of their mean (nats per bit), and the
+    commitment loss (MAGVIT-v2, Eq. 6)."""
     if self.codec.quantise == 'none':
       return super().regularise(mean, log_variance)
-    sure, varied = lfq.entropies(mean)
-    far = lfq.commitment(mean)
-    return (self.sizes.entropy_weight * (sure - varied) + self.sizes.commitment_weight * far,
-            {'entropy': sure, 'entropy_of_mean': varied, 'commitment': far})
+    c, commitment = self.codec_config, lfq.commitment(mean)
+    entropy, entropy_of_mean = lfq.entropies(mean)
+    return (c.entropy_weight * (entropy - entropy_of_mean) + c.commitment_weight * commitment,
+            {'entropy': entropy, 'entropy_of_mean': entropy_of_mean, 'commitment': commitment})
 
-  def handed_on(self, mean):
+  def flow_data(self, mean):
     return self.codec.code(mean)
 
   def view(self, video, batch, key):
-    """Frames that a clip lacks are grey on both sides, and teach nothing."""
+    """Video with padding frames replaced by grey, in real and reconstructed ones alike."""
     del key
     return jnp.where(batch['video_mask'][..., None, None, None], video, 0.0)
 
-  def fit(self, made, batch, key):
-    """L1 over what is real, plus the perceptual distance of single pictures: scalar, metrics."""
+  def reconstruction_loss(self, reconstruction, batch, key):
+    """L1 over frames that are not padding, plus their perceptual distance: scalar, metrics."""
     video, mask, loss = self.data(batch), batch['video_mask'], self.config.codec_loss
-    l1 = masked_mean(jnp.mean(jnp.abs(made - video), axis=(2, 3, 4)), mask)
+    l1 = masked_mean(jnp.mean(jnp.abs(reconstruction - video), axis=(2, 3, 4)), mask)
     if self.perceptual is None:
       return l1, {'l1': l1}
-    video, made, mask = (random_stretch(jax.random.fold_in(key, 1), x, loss.frames)
-                         for x in (video, made, mask))
-    pictures = [rearrange(x, 'b t h w c -> (b t) h w c') / 2 + 0.5 for x in (video, made)]
-    looks = masked_mean(perceptual.distance(self.perceptual, *pictures).reshape(mask.shape), mask)
-    return l1 + loss.perceptual_weight * looks, {'l1': l1, 'perceptual': looks}
+    video, reconstruction, mask = (random_stretch(jax.random.fold_in(key, 1), x, loss.frames)
+                                   for x in (video, reconstruction, mask))
+    frames = [rearrange(x, 'b t h w c -> (b t) h w c') / 2 + 0.5 for x in (video, reconstruction)]
+    distance = perceptual.distance(self.perceptual, *frames).reshape(mask.shape)
+    distance = masked_mean(distance, mask)
+    return l1 + loss.perceptual_weight * distance, {'l1': l1, 'perceptual': distance}
 
   def last_kernel(self, params):
-    """(params as a function of the decoder's last kernel, that kernel (t, h, w, width, cell))."""
+    """Pair (function kernel -> params, the decoder's last kernel (t, h, w, width, cell))."""
     decoder = params['decoder']
-    put = lambda kernel: {**params, 'decoder': {  # noqa: E731
+    with_kernel = lambda kernel: {**params, 'decoder': {  # noqa: E731
         **decoder, 'last': {**decoder['last'], 'kernel': kernel}}}
-    return put, decoder['last']['kernel']
+    return with_kernel, decoder['last']['kernel']

@@ -1,7 +1,7 @@
-"""The vocoder as a task: HiFi-GAN's generator against its discriminators (Kong et al. 2020).
+"""Training of the vocoder: HiFi-GAN's generator against its discriminators (Kong et al. 2020).
 
-Reads 'wave' (B, S) and 'wave_mask' (B, S) of a batch: clips as `mel.normalise` leaves them, and
-which of their samples exist. A clip's own samples come before its padding.
+A batch has 'wave' (B, S), normalised by `mel.normalise`, and 'wave_mask' (B, S), False for padding,
+which is at the end.
 """
 
 import dataclasses
@@ -19,30 +19,30 @@ from avlink_jax.model.noise import gaussian
 from avlink_jax.tasks.mel_vae import Mel
 from avlink_jax.tasks.task import Task
 
-FASTEST = 1.25  # times the speed, at most, by which `augment` plays a sound
+FASTEST = 1.25  # largest factor by which `augment` changes the speed
 
 
 def cut(key, wave, mask, length, context):
-  """A random piece of each clip with `context` samples around it.
+  """Cuts a random segment of each clip with `context` samples on either side.
 
-  (B, S), bool (B, S) -> (B, length + 2·context) of both. As for `mel.log_mel` a clip is reflected
-  at its ends; what is not there is zero, and a piece has as little of that as it can.
+  (B, S), bool (B, S) -> (B, length + 2·context) of both. Clips are reflected at their ends, as in
+  `mel.log_mel`; padding is zero, and a segment contains as little of it as possible.
   """
   if wave.shape[1] < length:
     raise ValueError(f'clips of {wave.shape[1]} samples are shorter than a piece, {length}')
   room = jnp.maximum(jnp.sum(mask, axis=1) - length, 0)
   start = jnp.floor(jax.random.uniform(key, room.shape) * (room + 1)).astype(jnp.int32)
   start = jnp.minimum(start, room)  # a uniform number times a large one may round up
-  around = ((0, 0), (context, context))
+  padding = ((0, 0), (context, context))
   take = jax.vmap(lambda x, i: jax.lax.dynamic_slice(x, (i,), (length + 2 * context,)))
-  return (take(jnp.pad(wave * mask, around, mode='reflect'), start),
-          take(jnp.pad(mask, around, mode='reflect'), start))
+  return (take(jnp.pad(wave * mask, padding, mode='reflect'), start),
+          take(jnp.pad(mask, padding, mode='reflect'), start))
 
 
-def noise_sounds(key, batch, length):
-  """Coloured noise that comes and goes, deviation 1 or less: (batch, length).
+def random_noise(key, batch, length):
+  """Coloured noise with a slowly varying level, deviation at most 1: (batch, length).
 
-  Its power falls or rises with frequency by −12 to +3 dB an octave."""
+  Its spectrum has a slope between −12 and +3 dB an octave."""
   keys = jax.random.split(key, 4)
   draw = lambda k, low, high: jax.random.uniform(k, (batch, 1), minval=low, maxval=high)  # noqa: E731
   frequency = jnp.linspace(1e-3, 1, length // 2 + 1)
@@ -53,8 +53,8 @@ def noise_sounds(key, batch, length):
   return wave * (0.5 + 0.5 * swell)
 
 
-def tone_sounds(key, batch, length, sample_rate):
-  """Harmonic tones that glide and tremble, of amplitude about 1: (batch, length)."""
+def random_tones(key, batch, length, sample_rate):
+  """Harmonic tones with glides and vibrato, of amplitude about 1: (batch, length)."""
   keys = iter(jax.random.split(key, 7))
   draw = lambda low, high: jax.random.uniform(  # noqa: E731
       next(keys), (batch, 1), minval=low, maxval=high)
@@ -64,21 +64,20 @@ def tone_sounds(key, batch, length, sample_rate):
   f0 = 2 ** octaves
   phase = 2 * math.pi * jnp.cumsum(f0, axis=1) / sample_rate + draw(0, 6.28)
   slope, twice_cos = draw(0.3, 2.5), 2 * jnp.cos(phase)
-  before, now, wave = jnp.zeros_like(phase), jnp.sin(phase), 0.0
-  for h in range(1, 13):
-    wave += jnp.where(h * f0 < sample_rate / 2, now * h ** -slope, 0)
-    before, now = now, twice_cos * now - before  # sin (h+1)θ = 2 cos θ sin hθ − sin (h−1)θ
+  previous, partial, wave = jnp.zeros_like(phase), jnp.sin(phase), 0.0
+  for h in range(1, 13):  # sin (h+1)θ = 2 cos θ sin hθ − sin (h−1)θ
+    wave += jnp.where(h * f0 < sample_rate / 2, partial * h ** -slope, 0)
+    previous, partial = partial, twice_cos * partial - previous
   return wave
 
 
 def augment(key, wave, mask, length, sample_rate):
-  """Sounds of many more kinds than those of the clips: (B, N), bool (B, N) -> (B, length) of both,
+  """Augments waves to more kinds of audio: (B, N), bool (B, N) -> (B, length) of both,
   N ≥ FASTEST·length.
 
-  Speed, direction, sign and level change at random, two clips of the batch sound together, and
-  noises and tones are added, now and then to nothing. A vocoder that has heard only its training
-  world makes that world out of everything else. Nothing gets louder than 1, and what the
-  mask leaves out stays zero.
+  Speed, direction, sign and level change at random, clips are mixed, and noise and tones are added,
+  sometimes to silence. Without this a vocoder reproduces only its training data's timbres. The peak
+  is at most 1, and samples outside the mask stay zero.
   """
   keys = iter(jax.random.split(key, 16))
   draw = lambda low, high: jax.random.uniform(  # noqa: E731
@@ -91,15 +90,15 @@ def augment(key, wave, mask, length, sample_rate):
   a, b = (jnp.take_along_axis(wave, left + i, axis=1) for i in (0, 1))
   wave, mask = a + (b - a) * (at - left), jnp.take_along_axis(mask, left, axis=1)
 
-  backwards = chance(0.3)
-  wave = jnp.where(backwards, wave[:, ::-1], wave) * jnp.where(chance(0.5), 1, -1)
-  mask = jnp.where(backwards, mask[:, ::-1], mask)
+  reverse = chance(0.3)
+  wave = jnp.where(reverse, wave[:, ::-1], wave) * jnp.where(chance(0.5), 1, -1)
+  mask = jnp.where(reverse, mask[:, ::-1], mask)
 
   wave = wave + jnp.where(chance(0.3), level(0.03, 1.0), 0) * jnp.roll(wave, 1, axis=0)
   wave *= ~chance(0.15)
-  noises, tones = (noise_sounds(next(keys), *wave.shape),
-                   tone_sounds(next(keys), *wave.shape, sample_rate))
-  wave += jnp.where(chance(0.4), level(1e-3, 0.15), 0) * noises
+  noise, tones = (random_noise(next(keys), *wave.shape),
+                  random_tones(next(keys), *wave.shape, sample_rate))
+  wave += jnp.where(chance(0.4), level(1e-3, 0.15), 0) * noise
   wave += jnp.where(chance(0.3), level(0.01, 0.3), 0) * tones
   peak = jnp.max(jnp.abs(wave), axis=1, keepdims=True)
   return wave * mask * level(0.05, 1.0) / jnp.maximum(peak, 1.0), mask
@@ -107,7 +106,7 @@ def augment(key, wave, mask, length, sample_rate):
 
 @dataclasses.dataclass(frozen=True)
 class Wave:
-  """Reads the normalised wave: 'wave' float32 (S,) and 'wave_mask' bool (S,)."""
+  """Reader of the normalised wave: 'wave' float32 (S,) and 'wave_mask' bool (S,)."""
   medium = 'audio'
   reads = 'wave'
 
@@ -121,12 +120,13 @@ class Wave:
 
 @dataclasses.dataclass(frozen=True)
 class VocoderTask(Task):
-  """Least-squares adversarial loss + feature_weight · features + mel_weight · L1 on the log-mel.
+  """HiFi-GAN: least-squares adversarial loss + feature_weight · feature matching + mel_weight · L1
+  of the log-mel.
 
-  Before step `adversarial_after` the L1 acts alone and the discriminators learn nothing.
+  Before step `adversarial_after` only the L1 is active, and the discriminators do not change.
   """
   modalities = generate = ('audio',)
-  beside = ('video',)
+  kept_media = ('video',)
   readers = (Wave(),)
   groups = ('discriminator', 'generator')
 
@@ -154,9 +154,9 @@ class VocoderTask(Task):
   def exported(self, params):
     return params['generator']
 
-  def pieces(self, batch, key):
-    """Training examples of a batch: log-mels (B, T, n_mels) seen with the real sound around them,
-    waves (B, T·hop) and which samples of them count, bool (B, T·hop)."""
+  def segments(self, batch, key):
+    """Training segments of a batch: log-mels (B, T, n_mels), computed with the audio around them,
+    waves (B, T·hop) and their mask, bool (B, T·hop)."""
     spec, c = self.spec, self.config.vocoder
     if c.segment % spec.hop:
       raise ValueError(f'vocoder.segment {c.segment} is not a multiple of the hop, {spec.hop}')
@@ -172,29 +172,28 @@ class VocoderTask(Task):
     return log_mel_in_jax(wave, spec, padded=True), wave[:, inside], mask[:, inside]
 
   def loss(self, params, stats, frozen, batch, key, step, group):
-    """Neither network hears what is generated where there is no clip: it is silenced, as the clip
-    is."""
+    """Loss of a group; generated waves are zero outside the mask, like the clips."""
     del frozen
-    mel, real, mask = self.pieces(batch, key)
+    mel, real, mask = self.segments(batch, key)
     fake = self.vocoder.apply(params['generator'], mel) * mask
-    play = self._judge if group == 'discriminator' else self._deceive
-    value, metrics = play(params['discriminator'], real, fake)
-    # A lax.cond would spare the work of the first steps, but on a CPU XLA compiles convolutions
-    # within one so badly that the others take more than twice as long (tests/benchmarks/vocoder.py
+    losses = self._discriminator_loss if group == 'discriminator' else self._generator_loss
+    value, metrics = losses(params['discriminator'], real, fake)
+    # A lax.cond would save this work in the first steps, but on a CPU XLA compiles convolutions in
+    # one so badly that all later steps take more than twice as long (tests/benchmarks/vocoder.py
     # --conditional).
-    acts = jnp.float32(step >= self.config.vocoder.adversarial_after)
-    value, metrics = jax.tree.map(lambda x: acts * x, (value, metrics))
+    active = jnp.float32(step >= self.config.vocoder.adversarial_after)
+    value, metrics = jax.tree.map(lambda x: active * x, (value, metrics))
     if group == 'generator':
       l1 = self._mel_l1(real, fake, mask)
       value, metrics = value + self.config.vocoder.mel_weight * l1, {**metrics, 'mel_l1': l1}
     return value, (metrics, stats)
 
-  def _judge(self, params, real, fake):
+  def _discriminator_loss(self, params, real, fake):
     apply = self.discriminators.apply
     return hifigan_losses.discriminator_loss(
         apply(params, real), apply(params, jax.lax.stop_gradient(fake))), {}
 
-  def _deceive(self, params, real, fake):
+  def _generator_loss(self, params, real, fake):
     real, fake = (self.discriminators.apply(params, wave) for wave in (real, fake))
     adversarial = hifigan_losses.adversarial_loss(fake)
     features = hifigan_losses.feature_loss(real, fake)
@@ -202,11 +201,11 @@ class VocoderTask(Task):
             {'adversarial': adversarial, 'features': features})
 
   def _mel_l1(self, real, fake, mask):
-    """Both without their surroundings: the made sound has none."""
+    """L1 of log-mels without surrounding audio, which generated waves lack."""
     spec = self.spec
-    heard = jnp.all(mask.reshape(len(mask), -1, spec.hop), axis=-1)
+    frames = jnp.all(mask.reshape(len(mask), -1, spec.hop), axis=-1)
     return hifigan_losses.mel_loss(
-        log_mel_in_jax(real, spec), log_mel_in_jax(fake, spec), heard)
+        log_mel_in_jax(real, spec), log_mel_in_jax(fake, spec), frames)
 
   def reconstructor(self):
     reader = Mel.of(self.models.modalities['audio'].codec)

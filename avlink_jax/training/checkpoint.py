@@ -66,7 +66,7 @@ class Checkpoints:
     """The newest step saved, sound or not; None where there is none."""
     return max(self.steps(), default=None)
 
-  def newest_sound(self):
+  def newest_intact(self):
     """The newest step of which every byte is as it was written; None where nothing was ever saved.
 
     Says what is wrong with newer ones. Raises UserError where there are checkpoints and none is
@@ -125,7 +125,7 @@ class Checkpoints:
   def restore(self, like, step=None):
     """The State saved at `step` (default: the newest that is sound), shaped and placed as `like`,
     whatever it was placed on when it was saved; shapes without a placement go to one device."""
-    step = self.newest_sound() if step is None else step
+    step = self.newest_intact() if step is None else step
     alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=getattr(leaf, 'sharding', None) or alone), like)

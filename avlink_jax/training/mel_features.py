@@ -1,10 +1,10 @@
-"""Trains the small network of the 1D-VAE's perceptual loss (`codecs/perceptual.py`).
+"""Training of the small network of the 1D-VAE's perceptual loss (`codecs/perceptual.py`).
 
     python -m avlink_jax.training.mel_features OUT.safetensors
 
-What is a sound's picture good for? To tell what hit what: from crops of the log-mels of `impacts`
-it learns which materials sound and what kind of scene it is. Partials, decays and attacks are
-what tells them apart, so its features answer to those. Under three minutes on two CPU cores.
+It learns to recognise the materials and the kind of scene in crops of log-mels of `impacts`. These
+differ in partials, decays and attacks, so its features depend on those. It takes less than three
+minutes on two CPU cores.
 """
 
 import functools
@@ -31,20 +31,20 @@ RATE = 3e-3
 
 
 class Classifier(nn.Module):
-  """Images (B, T, n_mels, 1) -> logits of the kinds (B, 8), of each material (B, 8)."""
+  """Classifier: images (B, T, n_mels, 1) -> logits of kinds (B, 8) and of materials (B, 8)."""
 
   @nn.compact
   def __call__(self, image):
     features = MelFeatures(name='features')(image)[-1]
-    # Bands keep their place: the pitch of a partial says as much as its shape.
+    # Pooling keeps the frequency axis: a partial's pitch is as informative as its shape.
     pooled = jnp.concatenate([features.mean(1), features.max(1)], -1).reshape(len(image), -1)
     return nn.Dense(len(KINDS))(pooled), nn.Dense(len(MATERIALS))(pooled)
 
 
-def sounds(split, count):
-  """Images (N, T, n_mels, 1), kinds int (N,), materials that sound float (N, 8)."""
+def labelled_images(split, count):
+  """Images (N, T, n_mels, 1), kinds int (N,), audible materials float (N, 8)."""
   spec = MelSpec()
-  source = Impacts(split, size=count, height=9, width=16, fps=1.0)  # pictures are not looked at
+  source = Impacts(split, size=count, height=9, width=16, fps=1.0)  # frames are unused
   kinds, materials, images = [], np.zeros((count, len(MATERIALS)), np.float32), []
   for i in range(count):
     scene = source.scene(i)
@@ -58,16 +58,16 @@ def sounds(split, count):
 
 def loss(params, images, kinds, materials):
   """Cross-entropies of the kind and of each material; (scalar, accuracies (2,))."""
-  of_kind, of_material = Classifier().apply(params, images)
-  total = (optax.softmax_cross_entropy_with_integer_labels(of_kind, kinds).mean()
-           + optax.sigmoid_binary_cross_entropy(of_material, materials).sum(-1).mean())
-  return total, jnp.array([jnp.mean(of_kind.argmax(-1) == kinds),
-                           jnp.mean((of_material > 0) == (materials > 0))])
+  kind_logits, material_logits = Classifier().apply(params, images)
+  total = (optax.softmax_cross_entropy_with_integer_labels(kind_logits, kinds).mean()
+           + optax.sigmoid_binary_cross_entropy(material_logits, materials).sum(-1).mean())
+  return total, jnp.array([jnp.mean(kind_logits.argmax(-1) == kinds),
+                           jnp.mean((material_logits > 0) == (materials > 0))])
 
 
 def train(steps=STEPS, clips=CLIPS, validation=VALIDATION, seed=0):
-  """(parameters of MelFeatures, accuracies on other clips {'kind', 'material'})."""
-  images, kinds, materials = sounds('train', clips)
+  """Trains: (parameters of MelFeatures, validation accuracies {'kind', 'material'})."""
+  images, kinds, materials = labelled_images('train', clips)
   optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps))
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -84,12 +84,12 @@ def train(steps=STEPS, clips=CLIPS, validation=VALIDATION, seed=0):
     starts = rng.integers(images.shape[1] - FRAMES + 1, size=BATCH)
     crops = np.stack([images[row, start:start + FRAMES] for row, start in
                       zip(rows, starts, strict=True)])
-    # A little louder or softer: loudness says nothing of what a thing is made of.
+    # Random loudness, which is independent of the material.
     crops = crops.astype(np.float32) + rng.uniform(-0.1, 0.1, (BATCH, 1, 1, 1)).astype(np.float32)
     params, state, value = update(params, state, crops, kinds[rows], materials[rows])
     if step % 100 == 0:
       print(f'step {step}: loss {value:.3f}', file=sys.stderr, flush=True)
-  images, kinds, materials = sounds('validation', validation)
+  images, kinds, materials = labelled_images('validation', validation)
   _, accuracies = jax.jit(loss)(params, images[:, :FRAMES].astype(np.float32), kinds, materials)
   names = ('kind', 'material')
   return params['params']['features'], dict(zip(names, accuracies.tolist(), strict=True))

@@ -1,7 +1,6 @@
-"""How much of the chips' peak a training step uses: its model's FLOPs a second over their rate.
+"""Model FLOPs utilisation (MFU) of a training step: the model's FLOP/s over the chips' peak.
 
-The model's FLOPs are forward and backward as the equations have them: what rematerialisation
-computes again does not count.
+The model's FLOPs are those of the forward and backward pass, without rematerialisation.
 """
 
 import jax
@@ -10,23 +9,22 @@ from ml_collections import ConfigDict
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
 from avlink_jax.hardware import chips, flops, precision
-from avlink_jax.training import step as training
+from avlink_jax.training import step
 
 
-def share_of_peak(config, placed, devices):
-  """MFU of one step a second (so that times steps a second it is the run's), or None where the peak
-  of the chips is not known: no other chip's is taken for it.
+def share_of_peak(config, jitted, devices):
+  """MFU at one step a second (multiply by steps a second), or None for chips of unknown peak.
 
-  `placed` is the run's, `devices` all of its mesh.
+  `jitted`: the run's programs.Programs; `devices`: all devices of its mesh.
   """
   peak = chips.PEAK.get(devices[0].device_kind)
   if peak is None:
     return None
   plain = ConfigDict(config)
-  plain.update(remat='none', attention='reference')  # kernels cannot be looked into
+  plain.update(remat='none', attention='reference')  # kernels' FLOPs cannot be counted
   models = model_builder.build(plain, precision.of(devices[0].platform).compute).shapes_only
-  task, optimizer = tasks.make(plain, models), training.make_optimizer(config)
+  task, optimizer = tasks.make(plain, models), step.make_optimizer(config)
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
-                        (placed.state, placed.frozen, placed.batch))
-  step = lambda *args: training.train_step(task, optimizer, plain, *args)  # noqa: E731
-  return flops.of(step, *shapes) / (peak * len(devices))
+                        (jitted.state, jitted.frozen, jitted.batch))
+  train_step = lambda *args: step.train_step(task, optimizer, plain, *args)  # noqa: E731
+  return flops.of(train_step, *shapes) / (peak * len(devices))

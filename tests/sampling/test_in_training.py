@@ -8,7 +8,7 @@ from runs import config_of, parts
 
 from avlink_jax.codecs import vocoder
 from avlink_jax.data import pipeline
-from avlink_jax.samples.folder import whole
+from avlink_jax.samples.folder import complete
 from avlink_jax.sampling import in_training, resume
 from avlink_jax.sampling.export import Exporter
 from avlink_jax.storage import weights
@@ -25,7 +25,7 @@ def sampled(tmp_path_factory):
   config = config_of('v2a', parts(root), **{
       'train.steps': 3, 'train.sample_every': 1, 'checkpoint.every': 3, 'sample.count': 1})
   seen = dict(workdir=root / 'v2a', config=config, exporters=[], splits=[], vocoders=0, hashed=[])
-  load, open_source, feed = vocoder.load, pipeline.open_source, resume._feed
+  load, open_source, feed = vocoder.load, pipeline.open_source, resume.add_tree
 
   class Noted(Exporter):
     def __init__(self, *args, **options):
@@ -48,14 +48,14 @@ def sampled(tmp_path_factory):
     patch.setattr(in_training, 'Exporter', Noted)
     patch.setattr(vocoder, 'load', loading)
     patch.setattr(pipeline, 'open_source', opening)
-    patch.setattr(resume, '_feed', feeding)
+    patch.setattr(resume, "add_tree", feeding)
     train(config, seen['workdir'])
   return seen
 
 
 def test_three_samplings_compile_one_program(sampled):
   for step in (1, 2, 3):
-    assert len(whole(sampled['workdir'] / 'samples' / f'step_{step}')) == 1
+    assert len(complete(sampled['workdir'] / 'samples' / f'step_{step}')) == 1
   exporter, = sampled['exporters']
   sampler = exporter._sampler
   assert [program._cache_size() for program in (sampler._generate, sampler._decode['audio'])] == [

@@ -65,7 +65,7 @@ def test_what_was_saved_in_a_bucket_comes_back_and_old_ones_go(objects):
   saved([2, 4, 6], keep=2)
   checkpoints = Checkpoints(RUN)
   assert checkpoints.steps() == [4, 6] and not under(objects, 'checkpoints/2/')
-  assert checkpoints.newest_sound() == 6 and checkpoints.about(6) == {'config': {'seed': 6}}
+  assert checkpoints.newest_intact() == 6 and checkpoints.about(6) == {'config': {'seed': 6}}
   made = checkpoints.restore(jax.eval_shape(lambda: state(0)))
   np.testing.assert_array_equal(made['params']['kernel'], state(6)['params']['kernel'])
   checkpoints.close()
@@ -78,7 +78,7 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside_and_an_unfinished_one_rem
   objects[name] = bytes([objects[name][0] ^ 1]) + objects[name][1:]
   del objects[f'bucket/run/checkpoints/6/{manifest.NAME}']  # as a kill before the end leaves it
   checkpoints = Checkpoints(RUN)
-  assert checkpoints.newest_sound() == 2
+  assert checkpoints.newest_intact() == 2
   checkpoints.tidy(2)
   assert checkpoints.steps() == [2] and not under(objects, 'checkpoints/6/')
   assert under(objects, 'checkpoints/4.damaged/') and not under(objects, 'checkpoints/4/')
@@ -92,9 +92,9 @@ def test_a_bucket_that_is_away_is_no_damage(objects, server):
   server.refuse = 403
   checkpoints = Checkpoints(RUN)
   with pytest.raises(UserError, match='gs://bucket/run/checkpoints: cannot be reached'):
-    checkpoints.newest_sound()
+    checkpoints.newest_intact()
   server.refuse = None
-  assert checkpoints.newest_sound() == 2
+  assert checkpoints.newest_intact() == 2
   checkpoints.close()
 
 

@@ -84,13 +84,13 @@ def test_pickled_numpy_arrays_of_a_known_file_come_out_whole(tmp_path, protocol)
   more = {'columns': np.asfortranarray(np.arange(6.0).reshape(2, 3))}
   path = tmp_path / 'w.ckpt'
   path.write_bytes(pickle.dumps({**TREE, **more}, protocol))
-  assert same(foreign.read(path, known=True), {**FLAT, **more})
+  assert same(foreign.read(path, verified=True), {**FLAT, **more})
   refused(path, 'not a torch checkpoint')
 
 
 def test_a_known_npy_file_of_one_object_is_its_object(tmp_path):
   np.save(tmp_path / 'w.npy', np.array(TREE, object))
-  found = foreign.read(tmp_path / 'w.npy', known=True)
+  found = foreign.read(tmp_path / 'w.npy', verified=True)
   assert same({name.removeprefix('0.'): array for name, array in found.items()}, FLAT)
   refused(tmp_path / 'w.npy', 'Object arrays')
 
@@ -162,7 +162,7 @@ def test_a_malicious_pickle_runs_nothing_and_is_refused_in_a_line(name, said, tm
     np.savez(path, a=np.array([Bomb(mark)], object))
   else:
     path.write_bytes(pickle.dumps({'a': np.ones(2), 'bomb': Bomb(mark)}))
-  refused(path, said, known=name.startswith('known'))
+  refused(path, said, verified=name.startswith('known'))
   assert not mark.exists()
   pickle.loads(pickle.dumps(Bomb(mark)))  # it would have
   assert mark.exists()
@@ -174,7 +174,7 @@ def test_a_malicious_pickle_runs_nothing_and_is_refused_in_a_line(name, said, tm
 def test_a_known_pickle_makes_numpy_arrays_and_calls_nothing_else(tmp_path, call):
   path = tmp_path / 'w.ckpt'
   path.write_bytes(b'\x80\x04(' + call + b'(\x8c\x01xtR.')
-  refused(path, 'it calls ', known=True)
+  refused(path, 'it calls ', verified=True)
 
 
 def test_numbers_of_numpy_in_a_checkpoint_are_left_out_and_its_arrays_refused(tmp_path):

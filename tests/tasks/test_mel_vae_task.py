@@ -183,7 +183,7 @@ def test_padding_enters_no_loss():
   _, task, params, batch = micro()
   other = {**batch, 'mel': np.where(batch['audio_mask'][..., None], batch['mel'], 0)}
   made = forward(params)[0]
-  look = plain_jit(lambda b, made: (task.fit(made, b, KEY)[0], task.adversarial(
+  look = plain_jit(lambda b, made: (task.reconstruction_loss(made, b, KEY)[0], task.adversarial(
       params['discriminator'], made, b, KEY), task.image(b['mel'], b['audio_mask'], KEY)))
   assert not np.array_equal(other['mel'], batch['mel'])
   assert_equal(look(batch, made), look(other, made))
@@ -194,7 +194,7 @@ def test_padding_enters_no_loss():
 def test_l1_is_the_mean_over_real_frames():
   _, task, params, batch = micro(perceptual='none')
   made = np.random.default_rng(1).normal(-5, 2, batch['mel'].shape).astype(np.float32)
-  value, said = task.fit(made, batch, KEY)
+  value, said = task.reconstruction_loss(made, batch, KEY)
   assert said.keys() == {'l1'} and value == pytest.approx(
       np.abs(made - batch['mel'])[batch['audio_mask']].mean(), rel=1e-5)
 

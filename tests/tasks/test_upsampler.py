@@ -24,11 +24,13 @@ from micro import (
 )
 
 from avlink_jax import build as model_builder
-from avlink_jax import flow, tasks, train
+from avlink_jax import tasks, train
 from avlink_jax.build import example_shapes
 from avlink_jax.data import batch as batches
 from avlink_jax.data.clip import Clip
 from avlink_jax.errors import UserError
+from avlink_jax.model.estimate import data_from_velocity
+from avlink_jax.model.guided import Guided, GuidedInput
 from avlink_jax.model.tower import Input
 from avlink_jax.sampling.sampler import Sampler
 from avlink_jax.sampling.trained import Trained
@@ -96,7 +98,9 @@ def test_its_grid_is_that_of_the_base_model():
   assert example_shapes(paper)['video'] == (31, 36, 64, config.video_codec.latent_channels)
   assert tasks.make(config, paper).guide.shape == (31, 36, 64, 3)
   tower, base_tower = (model_builder.build(c).towers['video'] for c in (config, t2v_paper()))
-  assert (tower.rate, tower.patch, tower.guide) == (base_tower.rate, base_tower.patch, 3)
+  assert isinstance(tower, Guided)
+  grid = example_shapes(paper)['video'][:-1]
+  np.testing.assert_array_equal(tower.token_seconds(grid), base_tower.token_seconds(grid))
 
 
 def t2v_paper():
@@ -118,13 +122,13 @@ def test_at_first_it_is_the_base_model_that_looks_at_the_small_video(tmp_path, c
   mask = task.mask(batch, 'video')
   small = Input(low, seen, *text, mask)
   tokens = lambda tower: quick_jit(  # noqa: E731
-      lambda p, i: tower.segment(p['blocks'], tower.embed(p, i)).tokens)
+      lambda p, i: tower.segment(p, 0, tower.depth, tower.embed(p, i)).tokens)
   wanted = tokens(narrow)(given['dit'], small)
   for t in (0.0, 0.7):
     latents = rng.standard_normal((2, *example_shapes(task.models)['video']), np.float32)
     guess = rng.standard_normal(latents.shape, np.float32)
-    both = Input(latents, np.full(2, t, np.float32), *text, mask,
-                 guide=np.concatenate([low, guess], -1), guide_t=seen)
+    both = GuidedInput(latents, np.full(2, t, np.float32), *text, mask,
+                       guide=np.concatenate([low, guess], -1), guide_t=seen)
     np.testing.assert_allclose(tokens(wide)(params['dit'], both), wanted, atol=2e-5)
   assert np.abs(wanted).max() > 1
   for a, b in zip(jax.tree.leaves(params['text']), jax.tree.leaves(given['text']), strict=True):
@@ -186,7 +190,7 @@ def test_noise_is_added_as_its_time_says_and_the_time_follows_its_law():
   low = np.zeros((1, 1, 1, 1, 3), np.uint8)  # -1 everywhere
   size = 4000
   batch = {'low': np.broadcast_to(low, (size, *low.shape[1:]))}
-  low_video = dataclasses.replace(task.guide, guesses=False)
+  low_video = dataclasses.replace(task.guide, residual=False)
   guide = quick_jit(lambda key: low_video.draw({}, batch, key, (size,), lambda x: x))(
       jax.random.key(0))
   t, least = np.asarray(guide['guide_t']), task.config.flow.guide_time.low
@@ -260,14 +264,14 @@ def test_a_size_that_the_latents_do_not_divide_is_told_with_what_fits(key, value
 # The loss
 
 def test_of_a_residual_what_is_loud_stays_and_what_is_faint_goes():
-  quieted = functools.partial(upsampler_task.quieted, noise=0.5)
+  quieted = functools.partial(upsampler_task.denoised, noise=0.5)
   level = lambda value: np.full((1, 1, 32, 48, 3), value, np.float32)  # noqa: E731
   for value in (0.1, 0.5, -8.0):  # e / (e + noise²), where all is alike
     np.testing.assert_allclose(
         quieted(level(value)), level(value * value**2 / (value**2 + 0.25)), rtol=1e-5)
   np.testing.assert_array_equal(quieted(level(0)), level(0))
-  np.testing.assert_array_equal(upsampler_task.quieted(level(0.1), 0.0), level(0.1))
-  np.testing.assert_array_equal(upsampler_task.quieted(level(0), 0.0), level(0))
+  np.testing.assert_array_equal(upsampler_task.denoised(level(0.1), 0.0), level(0.1))
+  np.testing.assert_array_equal(upsampler_task.denoised(level(0), 0.0), level(0))
   # What is loud in one place stays there, and lets nothing through far from it.
   residual = 0.05 * np.random.default_rng(0).standard_normal((1, 2, 64, 96, 3)).astype(np.float32)
   residual[0, 0, :, :8] += 10
@@ -302,7 +306,7 @@ def test_the_loss_of_pixels_is_what_named_and_true_latents_decode_to():
   found = []
   for first in range(shape[1] - 2):  # the micro grid is no wider than the window
     named, true = (np.asarray(decode(codec['params'], codec['std'], np.asarray(
-        flow.data_from_velocity(x, v, inputs.t))[:, first:first + 3])) for v in (velocity, target))
+        data_from_velocity(x, v, inputs.t))[:, first:first + 3])) for v in (velocity, target))
     difference, real = named - true, np.repeat(counted[:, first:first + 3], 4, axis=1)
     steps = np.zeros((4, *difference.shape), np.float32)
     steps[0] = difference
@@ -415,4 +419,4 @@ def test_with_one_step_it_is_the_networks_first_guess():
   inputs = task.input_type(x=noise['video'], t=np.zeros(2, np.float32), mask=mask, **text,
                            **task.guide.fixed(frozen, given, noise))
   v = quick_jit(task.models.towers['video'].velocity)(params['dit'], inputs)
-  np.testing.assert_allclose(made, flow.data_from_velocity(noise['video'], v, 0.0), atol=1e-3)
+  np.testing.assert_allclose(made, data_from_velocity(noise['video'], v, 0.0), atol=1e-3)

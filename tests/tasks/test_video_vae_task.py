@@ -62,11 +62,11 @@ def test_the_loss_is_l1_over_real_frames():
   task, _, batch = micro()
   made = np.random.default_rng(1).normal(size=batch['video'].shape).astype(np.float32)
   video = batch['video'] / 127.5 - 1
-  value, said = task.fit(made, batch, KEY)
+  value, said = task.reconstruction_loss(made, batch, KEY)
   assert said.keys() == {'l1'}
   assert value == pytest.approx(np.abs(made - video)[batch['video_mask']].mean(), rel=1e-5)
   spoilt = np.where(batch['video_mask'][..., None, None, None], made, 9.0)
-  assert task.fit(spoilt, batch, KEY)[0] == value
+  assert task.reconstruction_loss(spoilt, batch, KEY)[0] == value
   np.testing.assert_array_equal(task.view(spoilt, batch, KEY), task.view(made, batch, KEY))
 
 
@@ -83,7 +83,7 @@ def test_pictures_look_alike_to_a_network_over_some_frames():
   frames, mask = task.config.codec_loss.frames, batch['video_mask']
   wanted = np.array([each[:, t:t + frames][mask[:, t:t + frames]].mean()
                      for t in range(8 - frames + 1)])
-  found = [task.fit(made, batch, jax.random.key(n)) for n in range(6)]
+  found = [task.reconstruction_loss(made, batch, jax.random.key(n)) for n in range(6)]
   assert frames == 2 and len({float(said['perceptual']) for _, said in found}) > 1
   for value, said in found:
     assert np.min(np.abs(said['perceptual'] - wanted)) < 1e-5
@@ -92,8 +92,8 @@ def test_pictures_look_alike_to_a_network_over_some_frames():
 
 def test_the_network_of_sounds_is_refused():
   task, _, batch = micro(codec_loss__perceptual='bundled')
-  with pytest.raises(UserError, match='network of sounds'):
-    task.fit(np.zeros(batch['video'].shape, np.float32), batch, KEY)
+  with pytest.raises(UserError, match='network for audio'):
+    task.reconstruction_loss(np.zeros(batch['video'].shape, np.float32), batch, KEY)
 
 
 @pytest.mark.slow

@@ -135,7 +135,7 @@ def test_clips_shorter_than_a_piece_are_refused():
   with pytest.raises(ValueError, match='shorter than a piece'):
     vocoder.cut(jax.random.key(0), waves(), np.ones((3, 4000), bool), 4001, 0)
   with pytest.raises(ValueError, match='multiple of the hop'):
-    micro_task(segment=1601).pieces(batch_of(), jax.random.key(0))
+    micro_task(segment=1601).segments(batch_of(), jax.random.key(0))
 
 
 def test_augmented_sounds_are_many_bounded_and_silent_where_masked():
@@ -156,8 +156,8 @@ def test_augmented_sounds_are_many_bounded_and_silent_where_masked():
 
 
 def test_noises_and_tones_are_of_about_the_size_they_say():
-  noises = vocoder.noise_sounds(jax.random.key(0), 32, 4000)
-  tones = vocoder.tone_sounds(jax.random.key(0), 32, 4000, 16_000)
+  noises = vocoder.random_noise(jax.random.key(0), 32, 4000)
+  tones = vocoder.random_tones(jax.random.key(0), 32, 4000, 16_000)
   for made, most in ((noises, 30), (tones, 6)):
     assert np.isfinite(made).all() and 0.1 < np.std(made) < 2 and np.abs(made).max() < most
   # Glides stay themselves: nothing is heard above half the rate, where it would fold back.

@@ -39,7 +39,7 @@ def saved(workdir, steps, size=400, **kept):
 def restored(workdir):
   """(newest sound step, the state that is restored)."""
   checkpoints = Checkpoints(workdir, create=False)
-  step = checkpoints.newest_sound()
+  step = checkpoints.newest_intact()
   made = checkpoints.restore(jax.eval_shape(lambda: state(0)))
   checkpoints.close()
   np.testing.assert_array_equal(made['params']['kernel'], state(step)['params']['kernel'])
@@ -69,7 +69,7 @@ def files(folder):
 
 def test_what_was_saved_comes_back_with_what_the_host_knew(two):
   checkpoints = Checkpoints(two.parent)
-  assert checkpoints.newest_sound() == checkpoints.latest_step == 4
+  assert checkpoints.newest_intact() == checkpoints.latest_step == 4
   assert checkpoints.about(4) == {'config': {'seed': 4}}
   checkpoints.close()
   assert restored(two.parent) == 4
@@ -127,21 +127,21 @@ def test_where_none_is_sound_the_run_stops_rather_than_begin_anew(copy):
     flip(files(copy / step)[0], 77)
   checkpoints = Checkpoints(copy.parent)
   with pytest.raises(UserError, match='none of the checkpoints is sound'):
-    checkpoints.newest_sound()
+    checkpoints.newest_intact()
   checkpoints.close()
 
 
 def test_where_nothing_was_ever_saved_the_run_begins(tmp_path):
   checkpoints = Checkpoints(tmp_path)
   (tmp_path / 'checkpoints' / '2.unfinished').mkdir()  # the very first save was killed
-  assert checkpoints.newest_sound() is None
+  assert checkpoints.newest_intact() is None
   checkpoints.close()
 
 
 def test_what_is_damaged_is_set_aside_and_saved_again(copy):
   flip(files(copy / '4')[0], 77)
   checkpoints = Checkpoints(copy.parent)
-  checkpoints.tidy(checkpoints.newest_sound())
+  checkpoints.tidy(checkpoints.newest_intact())
   checkpoints.save(4, state(4))
   checkpoints.close()
   assert sorted(path.name for path in copy.iterdir()) == ['2', '4', '4.damaged']

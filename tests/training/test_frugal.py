@@ -9,9 +9,8 @@ import pytest
 from micro import batch_of, build, frozen_of, micro_config, quick_jit, state_of
 
 from avlink_jax.errors import UserError
-from avlink_jax.training import memory, sharding
+from avlink_jax.training import memory, programs, sharding
 from avlink_jax.training import step as training
-from avlink_jax.training.programs import place
 
 
 def products(jaxpr, times=1):
@@ -118,7 +117,7 @@ def test_parts_are_taken_within_each_devices_rows():
 def test_an_adversarys_batch_does_not_come_in_parts(task_name):
   config = micro_config(task_name, **{'train.accumulate': 2})
   with pytest.raises(UserError, match=f'train.accumulate=2: {task_name} has an adversary'):
-    place(build(config)[1], sharding.make_mesh(devices=jax.devices()[:1]), {})
+    programs.build(build(config)[1], sharding.make_mesh(devices=jax.devices()[:1]), {})
 
 
 # Out of memory
@@ -150,11 +149,11 @@ def test_too_little_memory_for_a_step_is_told_with_what_to_set(changes, devices,
 
 def test_out_of_memory_is_one_line_and_other_failures_are_not_hidden():
   config = micro_config('v2a')
-  with (pytest.raises(UserError) as told, memory.told(memory.for_sampling, config)):
+  with (pytest.raises(UserError) as told, memory.advice(memory.for_sampling, config)):
     out_of_memory()
   assert str(told.value) == (
       'out of memory (Ran out of memory in memory space hbm. Used 20G of 15.75G hbm.): set '
       f'--config.sample.batch_size={config.sample.batch_size // 2}')
   with (pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'),
-        memory.told(memory.for_sampling, config)):
+        memory.advice(memory.for_sampling, config)):
     raise jax.errors.JaxRuntimeError('INTERNAL: something else')

@@ -55,7 +55,7 @@ init = functools.partial(training.init, task, optimizer, 0, None)
 placement = sharding.shardings(jax.eval_shape(init), mesh)
 state = jax.jit(init, out_shardings=placement)()
 checkpoints = Checkpoints(where)
-start = checkpoints.newest_sound()
+start = checkpoints.newest_intact()
 checkpoints.tidy(start)
 if start is not None:
   state = checkpoints.restore(state, start)
@@ -63,14 +63,14 @@ assert state.params['kernel'].sharding.spec == placement.params['kernel'].spec
 update = jax.jit(functools.partial(training.train_step, task, optimizer, config),
                  donate_argnums=0, out_shardings=(placement, None))
 batches = pipeline.train_batches(Examples(), None, seed=3, batch_size=8, first_step=start or 0,
-                                 last_step=last, rows=sharding.own_rows(mesh, 8), threads=1)
+                                 last_step=last, rows=sharding.local_rows(mesh, 8), threads=1)
 losses, ids, bad = [], [], []
 for k, (batch, meta) in enumerate(batches, (start or 0) + 1):
   if k == poisoned and process == processes - 1:
     batch['x'][-1, 0] = np.nan  # in a row of the last process alone
   before = hosts.gather(state.params)['kernel']
   before = np.array(before)
-  state, metrics = update(state, None, sharding.put_batch(batch, mesh, 8))
+  state, metrics = update(state, None, sharding.shard_batch(batch, mesh, 8))
   if k == poisoned:
     np.testing.assert_array_equal(np.array(hosts.gather(state.params)['kernel']), before)
   losses.append(float(metrics['loss'])), ids.append(meta.ids), bad.append(int(metrics['bad_steps']))

@@ -17,7 +17,7 @@ from tolerance import assert_same_first_step
 from avlink_jax.build import example_shapes
 from avlink_jax.sampling import sampler, windows
 from avlink_jax.training import sharding, step as training
-from avlink_jax.training.programs import place
+from avlink_jax.training import programs
 
 config = micro_config('v2a')
 config.train.update(warmup_steps=0, learning_rate=1e-3, batch_size=8)
@@ -39,11 +39,11 @@ def result(jitted, *arguments):
 
 def on(*shape, devices=None):
   mesh = sharding.make_mesh(*shape, devices=devices)
-  put = functools.partial(sharding.put, mesh=mesh)
-  state, metrics = result(place(task, mesh, frozen).update, put(start), put(frozen),
-                          sharding.put_batch(batch, mesh, 8))
-  samples = result(sampler.compiled(task, mesh), put(params), put(frozen),
-                   *sharding.put_rows((given, noise), mesh),
+  put = functools.partial(sharding.shard, mesh=mesh)
+  state, metrics = result(programs.build(task, mesh, frozen).update, put(start), put(frozen),
+                          sharding.shard_batch(batch, mesh, 8))
+  samples = result(sampler.jitted(task, mesh), put(params), put(frozen),
+                   *sharding.shard_rows((given, noise), mesh),
                    {'audio': (track.index, track.weight)}, 5.0, {'audio': 0.0})
   kernel = max(jax.tree.leaves(state.optimizer), key=lambda x: x.size)
   assert len(kernel.sharding.device_set) == mesh.size

@@ -9,10 +9,9 @@ from micro import build, frozen_of, micro_config
 
 from avlink_jax.errors import UserError
 from avlink_jax.hardware import chips
-from avlink_jax.training import mfu, sharding
+from avlink_jax.training import mfu, programs, sharding
 from avlink_jax.training.log import Log
 from avlink_jax.training.profile import Profile, span
-from avlink_jax.training.programs import place
 
 
 @pytest.mark.parametrize('steps', ['10', '10-13', '13:10', '10:10', '0:3', 'a:b', '1:2:3', '-1:2'])
@@ -57,7 +56,7 @@ def test_the_trace_begins_before_its_first_step_and_ends_after_its_last(tmp_path
 def share(config):
   models, task = build(config)
   mesh = sharding.make_mesh()
-  placed = place(task, mesh, frozen_of(models))
+  placed = programs.build(task, mesh, frozen_of(models))
   return mfu.share_of_peak(config, placed, list(mesh.devices.flat))
 
 

@@ -62,7 +62,7 @@ def same_end(workdir, alone):
 
 def disturb(monkeypatch, at, act):
   """Does something as batch number `at` (from 1) is put on the devices."""
-  put, count = sharding.put_batch, []
+  put, count = sharding.shard_batch, []
 
   def put_batch(*args):
     count.append(0)
@@ -70,7 +70,7 @@ def disturb(monkeypatch, at, act):
       act()
     return put(*args)
 
-  monkeypatch.setattr(sharding, 'put_batch', put_batch)
+  monkeypatch.setattr(sharding, 'shard_batch', put_batch)
 
 
 def test_resume_is_bit_exact_after_kills_at_random_moments(compiled_once, tmp_path):
@@ -89,7 +89,7 @@ def test_resume_is_bit_exact_after_kills_at_random_moments(compiled_once, tmp_pa
 def test_a_steps_results_are_fetched_once_the_next_step_is_under_way(tmp_path, monkeypatch):
   """So that the devices never wait for the host: batch and step k + 1 are sent off, then k is
   looked at. What is to be saved is looked at first."""
-  events, put, place = [], sharding.put_batch, training_loop.place
+  events, put, place = [], sharding.shard_batch, training_loop.programs.build
 
   def put_batch(*args):
     events.append('put')
@@ -104,8 +104,8 @@ def test_a_steps_results_are_fetched_once_the_next_step_is_under_way(tmp_path, m
 
     return dataclasses.replace(made, update=update)
 
-  monkeypatch.setattr(sharding, 'put_batch', put_batch)
-  monkeypatch.setattr(training_loop, 'place', placed)
+  monkeypatch.setattr(sharding, 'shard_batch', put_batch)
+  monkeypatch.setattr(training_loop.programs, 'build', placed)
   monkeypatch.setattr(training_loop.BadNumbers, 'check',
                       lambda self, step, *_: events.append(f'look {step}'))
   train(config(**{'train.steps': 3, 'checkpoint.every': 100}), tmp_path / 'run')
@@ -210,7 +210,7 @@ from avlink_jax.main import main
 from avlink_jax.sampling.in_training import TrainingSamples
 from avlink_jax.training import sharding
 
-put, calls = sharding.put_batch, []
+put, calls = sharding.shard_batch, []
 
 def put_or_hang(*args):
   calls.append(0)
@@ -218,7 +218,7 @@ def put_or_hang(*args):
     time.sleep(600)  # a file system that does not answer, say
   return put(*args)
 
-sharding.put_batch = put_or_hang
+sharding.shard_batch = put_or_hang
 sys.exit(main(['avlink_jax', *sys.argv[1:]]))
 '''
 

@@ -111,7 +111,7 @@ def test_a_batch_that_does_not_divide_is_told_with_one_that_does(size, parts, sa
 @pytest.mark.parametrize('task, sequence, said', [
     ('v2a', 9, 'mesh.sequence=9 does not divide the 24 tokens of video: 3 works'),
     ('t2v', 16, 'does not divide the 24 tokens of video: 8 works'),
-    ('t2a', 2, 'mesh.sequence=2 splits the tokens of the picture, and t2a has none'),
+    ('t2a', 2, 'mesh.sequence=2 splits the tokens of the video, and t2a has none'),
     ('mel_vae', 2, 'mel_vae has none: mesh.sequence=1 works')])
 def test_tokens_that_cannot_be_split_are_told(task, sequence, said):
   task = build(micro_config(task))[1]
@@ -143,7 +143,7 @@ def test_activations_lie_as_the_table_says_of_their_logical_axes(names, shape, w
 @pytest.mark.parametrize('mesh', [None, {'data': 1, 'fsdp': 1, 'sequence': 1}])
 def test_off_a_mesh_and_on_one_device_models_run_as_they_are_written(mesh):
   constrain = lambda x: axes.constrain(x, 'batch', 'video_tokens', None)  # noqa: E731
-  constrain = sharding.over(meshed(**mesh), constrain) if mesh else constrain
+  constrain = sharding.on_mesh(meshed(**mesh), constrain) if mesh else constrain
   assert not jax.make_jaxpr(constrain)(jnp.ones((8, 24, 16))).eqns
 
 
@@ -161,5 +161,5 @@ def test_on_a_mesh_no_query_is_attended_twice(queries, keys):
   run = lambda q, k, v: kernel(q, k, v)  # noqa: E731
   alone = flops.of(run, of(queries), of(keys), of(keys))
   filled = (sum(lengths[n] for n in queries) + 3) / sum(lengths[n] for n in queries)
-  meshes = sharding.over(meshed(data=2, fsdp=2, sequence=4), run)
+  meshes = sharding.on_mesh(meshed(data=2, fsdp=2, sequence=4), run)
   assert alone <= flops.of(meshes, of(queries), of(keys), of(keys)) <= filled * alone

@@ -17,7 +17,7 @@ from tolerance import assert_same_first_step
 from avlink_jax.build import example_shapes
 from avlink_jax.sampling import sampler, windows
 from avlink_jax.training import sharding
-from avlink_jax.training.programs import place
+from avlink_jax.training import programs
 
 # Where a kink is, rounding decides on which side a place lies, and its gradient is all or nothing.
 linen.relu = linen.silu
@@ -35,17 +35,17 @@ def result(jitted, *arguments):
 
 def on(shape, devices):
   mesh = sharding.make_mesh(*shape, devices=devices)
-  put = functools.partial(sharding.put, mesh=mesh)
-  placed = place(task, mesh, frozen)
+  put = functools.partial(sharding.shard, mesh=mesh)
+  placed = programs.build(task, mesh, frozen)
   assert {name: x.shape for name, x in placed.batch.items() if name != 'audio_text'} == {
       name: np.shape(x) for name, x in read.items() if name != 'audio_text'}
   state, metrics = result(placed.update, put(start), put(frozen),
-                          sharding.put_batch(read, mesh, 4))
-  arguments = (put(start.params), put(frozen), *sharding.put_rows((given, noise), mesh),
+                          sharding.shard_batch(read, mesh, 4))
+  arguments = (put(start.params), put(frozen), *sharding.shard_rows((given, noise), mesh),
                {'video': (track.index, track.weight)}, 5.0, {'video': 0.0})
   wanted = sampler.abstract_arguments(task, mesh, frozen, 4)  # what `compile` compiles
   assert jax.tree.map(np.shape, arguments[:4]) == jax.tree.map(lambda x: x.shape, wanted[:4])
-  samples = result(sampler.compiled(task, mesh), *arguments)
+  samples = result(sampler.jitted(task, mesh), *arguments)
   return jax.tree.map(np.asarray, (state, metrics, samples))
 
 alone = on((1, 1, 1), jax.devices()[:1])

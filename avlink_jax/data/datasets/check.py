@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 import av
 import numpy as np
 
-from avlink_jax.data.media import decode as media
 from avlink_jax.data.media.container import InMemory, main_stream, opened
+from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MediaError
 
 SILENCE = 1e-3  # peak in [-1, 1] below which audio counts as silent: -60 dB
@@ -101,7 +101,7 @@ def _by_decoding(file, start, end, length, needs):
   # Without audio, the video is decoded, small and once a second.
   options = (dict(need_video=False) if needs.audio
              else dict(need_video=True, need_audio=False, height=36, width=64, max_fps=1))
-  clip = media.decode(file, start=start, duration=None if end is None else end - start, **options)
+  clip = decode(file, start=start, duration=None if end is None else end - start, **options)
   verdict = _long_enough(start, start + clip.duration, needs)
   if not verdict.kind and needs.audio and not np.abs(clip.audio).max(initial=0.0) >= SILENCE:
     return Verdict(kind='silent', reason=f'no sound above {20 * np.log10(SILENCE):.0f} dB')

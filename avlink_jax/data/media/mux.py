@@ -18,7 +18,6 @@ import soundfile
 import soxr
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from avlink_jax.data.media import decode as media
 from avlink_jax.data.media.container import (
   FrameClock,
   jumps,
@@ -29,6 +28,7 @@ from avlink_jax.data.media.container import (
   untagged_colours,
   video_end,
 )
+from avlink_jax.data.media.decode import decode_audio
 from avlink_jax.errors import MediaError
 from avlink_jax.storage.atomic import replacing, write_bytes
 
@@ -71,7 +71,7 @@ def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None, sour
     if source is not None:
       copied = _copy_audio(container, source, length, 1 / rate)
       audio, sample_rate = (None, None) if copied else (
-        media.decode_audio(source_audio, sample_rate=AAC_RATE, duration=float(length)), AAC_RATE)
+        decode_audio(source_audio, sample_rate=AAC_RATE, duration=float(length)), AAC_RATE)
       tracks += [copied] if copied else []
     if audio is not None:
       tracks.append(_encode_audio(container, audio, sample_rate, length))
@@ -319,7 +319,7 @@ def _encode_anew(output, container, source, survey: _Survey):
         first = ticks
         target.set_display_rotation(frame.rotation)
       elif ticks <= last:
-        continue  # as `media.decode` does
+        continue  # as `decode` does
       last = ticks
       converted = _to_yuv(frame, target)
       converted.pts, converted.time_base, converted.pict_type = last - first, stream.time_base, 0

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from avlink_jax.data.clip import Clip, part
-from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.decode import decode
 from avlink_jax.data.media.limits import DECODE_SECONDS
 from avlink_jax.data.sources import features as features_beside
 from avlink_jax.data.sources import file_list
@@ -113,7 +113,7 @@ class Folder:
     """
     file, caption = self._files[i], self.caption(i)
     with file_list.local(file) as path:
-      clip = media.decode(path, start=start, duration=duration, **self._decode_options)
+      clip = decode(path, start=start, duration=duration, **self._decode_options)
       width, rate = self._features
       vectors, rate = features_beside.read(path, width, rate) if width else (None, 0.0)
     return dataclasses.replace(
@@ -123,8 +123,8 @@ class Folder:
   def seconds(self, i: int) -> float:
     """Length of clip i in seconds, without decoding its video. Raises MediaError."""
     with file_list.local(self._files[i]) as path:
-      return media.decode(path, need_video=False, need_audio=False,
-                          decode_seconds=self._decode_options['decode_seconds']).duration
+      return decode(path, need_video=False, need_audio=False,
+                    decode_seconds=self._decode_options['decode_seconds']).duration
 
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
     """Decodes [start, start + seconds) of clip i alone, and crops its frames to the window."""

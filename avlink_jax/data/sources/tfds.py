@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 
 from avlink_jax.data.clip import Clip, part
 from avlink_jax.data.datasets import schema
-from avlink_jax.data.media import decode as media
 from avlink_jax.data.media.container import InMemory
+from avlink_jax.data.media.decode import decode
 from avlink_jax.data.media.limits import DECODE_SECONDS
 from avlink_jax.data.sources.folder import LONGEST_CAPTION, SPLITS, clean_caption
 from avlink_jax.errors import MediaError, UserError
@@ -100,7 +100,7 @@ class TfdsSource:
   def seconds(self, i: int) -> float:
     """Length of clip i in seconds, without decoding its video. Raises MediaError."""
     example = self.example(i)
-    return media.decode(
+    return decode(
       InMemory(example['id'], example['media']), start=example['start'],
       duration=example['end'] - example['start'], need_video=False, need_audio=False,
       decode_seconds=self._options['decode_seconds']).duration
@@ -117,7 +117,7 @@ class TfdsSource:
     generated = example['metadata'].get('sound') == 'generated'
     if generated and options['need_audio']:
       raise MediaError(media_file, 'has no reference sound')
-    clip = media.decode(media_file, start=start, duration=seconds, **options)
+    clip = decode(media_file, start=start, duration=seconds, **options)
     if generated:
       clip = dataclasses.replace(clip, audio=clip.audio[:0])
     return dataclasses.replace(clip, id=example['id'], source=f'tfds:{self._name}/{example["id"]}',

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from avlink_jax.data.clip import resample_frames
-from avlink_jax.data.media import decode as media
+from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics.networks import loading
 from avlink_jax.storage import digest
@@ -62,13 +62,13 @@ class Embedder:
 
 def read_audio(path, seconds, rate):
   """Audio float32 (S,), mono, of a clip's first seconds. Raises MediaError: it has none."""
-  return media.decode(path, sample_rate=rate, need_video=False, duration=seconds).audio
+  return decode(path, sample_rate=rate, need_video=False, duration=seconds).audio
 
 
 def read_frames(path, seconds, rate):
   """Frames uint8 (N, H, W, 3) at k / rate seconds of a clip, whatever its own frame rate is, in its
   own size. Raises MediaError: it has no video."""
-  clip = media.decode(path, max_fps=rate, need_audio=False, duration=seconds)
+  clip = decode(path, max_fps=rate, need_audio=False, duration=seconds)
   count = max(1, int(min(seconds, clip.duration) * rate + 1e-6))
   return resample_frames(clip, 0.0, count, rate)[0]
 

@@ -61,7 +61,7 @@ def load(network, path):
                     f'not {network.sha256[:16]}…; get it anew: {network.source}')
   try:
     weights = network.rename(foreign.read(path, lambda name: network.part in name,
-                                          known=len(network.sha256) == SHA256))
+                                          verified=len(network.sha256) == SHA256))
     weights = {name: np.asarray(array, np.float32) for name, array in weights.items()
                if not name.endswith('num_batches_tracked')}
     _require_fitting(network, weights)

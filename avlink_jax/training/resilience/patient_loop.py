@@ -1,16 +1,15 @@
-"""An event loop that ends only when its tasks have: what Orbax starts, it also finishes.
+"""Event loop that waits for its tasks before it closes, so that Orbax's writes all end.
 
-Orbax writes all arrays of a State side by side, as tasks of an event loop, and closes the loop
-with the first one that fails. The writes of the others run in threads of TensorStore and asyncio
-and know nothing of that: they go on, make folders anew that were removed meanwhile, and print
-tracebacks as there is no loop any more to report to.
+Orbax writes all arrays of a State concurrently, as tasks of an event loop, and closes the loop
+when the first one fails. The other writes run in threads of TensorStore and asyncio and continue:
+they recreate folders that were removed meanwhile, and print tracebacks because their loop is gone.
 """
 
 import asyncio
 
 
 class PatientLoop(asyncio.SelectorEventLoop):
-  """An event loop whose `close` waits for the tasks it still has, whether they fail or not."""
+  """Event loop whose `close` waits for pending tasks, whether they fail or not."""
 
   def close(self):
     while not self.is_closed() and (tasks := asyncio.all_tasks(self)):
@@ -19,14 +18,14 @@ class PatientLoop(asyncio.SelectorEventLoop):
 
 
 class PatientPolicy(asyncio.DefaultEventLoopPolicy):
-  """A policy under which new event loops are patient."""
+  """Policy that creates patient event loops."""
 
   def new_event_loop(self):
     return PatientLoop()
 
 
 def install():
-  """Makes the event loops of this process patient from now on, unless another policy than
-  Python's own was chosen. Calling it again changes nothing."""
+  """Makes this process's event loops patient from now on, unless another policy than Python's
+  default is set. Calling it again has no effect."""
   if type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy:
     asyncio.set_event_loop_policy(PatientPolicy())
