@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pathlib
+import shutil
 import sys
 
 import jax
@@ -76,6 +77,15 @@ def config_of(task, frozen, **changes):
 def shipped(task):
   """`configs/TASK.py:nano`."""
   return importlib.import_module(f'avlink_jax.configs.{task}').get_config('nano')
+
+
+def of_first_edition(task, folder):
+  """The workdir in `folder` of a micro run of `task` as the first edition of this program left it
+  (its last commit is 4dfcd57), trained there for 4 steps and cut back to the checkpoint of step 2.
+  Its losses.json has what that run came to: {step: {'loss', 'grad_norm'}}."""
+  archive = pathlib.Path(__file__).parent / 'editions' / 'first' / f'{task}.tar.xz'
+  shutil.unpack_archive(archive, folder, filter='data')
+  return folder / task
 
 
 def leaves(config, path=''):

@@ -3,16 +3,21 @@
 import importlib
 import os
 import pathlib
-import re
 
 import pytest
 import yaml
 
+from avlink_jax.cli import config_files, help
 from avlink_jax.configs import common
+from avlink_jax.training.resilience.config_drift import flat
 
 ROOT = pathlib.Path(__file__).parents[2]
 TASKS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py')
                if p.stem not in ('common', 'ablations'))  # the latter: test_ablations.py
+
+
+def test_every_task_is_named_where_tasks_are_listed():
+  assert sorted(config_files.TASKS) == TASKS
 
 
 def rendered(task, scale):
@@ -33,22 +38,33 @@ def test_a_config_is_what_was_reviewed(task, scale):
   assert golden.read_text() == text
 
 
-def leaves(tree, path=()):
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      yield from leaves(value, path + (key,))
-    else:
-      yield path + (key,)
+@pytest.mark.parametrize('given', [*(f'configs/{task}.py:nano' for task in TASKS),
+                                   'configs/ablations.py:cavp:nano'])
+def test_every_config_key_has_a_comment_that_help_shows(given):
+  config = config_files.load(given)
+  known = help.comments(given, config.task)
+  assert not [key for key in flat(config.to_dict()) if not help.meaning(key, known)]
 
 
-def test_every_config_key_is_read_by_something():
-  code = '\n'.join(p.read_text() for p in (ROOT / 'avlink_jax').rglob('*.py'))
-  keys = {path for task in TASKS for path in leaves(
-      importlib.import_module(f'avlink_jax.configs.{task}').get_config('nano').to_dict())}
-  read_by_name = {'frozen', 'condition_time', 'mesh'}  # subscripted or passed on whole
-  unread = [path for path in keys if not re.search(rf'\.{path[-1]}\b', code)
-            and not read_by_name & set(path)]
-  assert not unread
+def test_a_comment_stands_beside_its_key_or_above_it(tmp_path):
+  (tmp_path / 'own.py').write_text("""def get_config():
+  c = common.base('v2a', 'nano')
+  c.section = ConfigDict(dict(  # of them
+      one=1,  # the first
+      # the second,
+      # at length
+      two=dict(a=1, b=2),
+      three=3))  # the last
+  # which tower
+  c.towers[name].four = 4
+  c.section.five, c.six = 5, 6  # both
+  c.seven = 7
+""")
+  assert config_files.comments(tmp_path / 'own.py') == {
+      'section': 'of them', 'section.one': 'the first', 'section.two': 'the second, at length',
+      'section.two.a': 'the second, at length', 'section.two.b': 'the second, at length',
+      'section.three': 'the last',
+      'towers.*.four': 'which tower', 'section.five': 'both', 'six': 'both', 'seven': ''}
 
 
 def test_paper_scale_has_the_papers_numbers():
