@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the environment, trains video-to-audio at nano scale from the bundled frozen towers, and
-# leaves a gallery of held-out clips with generated sound. Two cores, no GPU, under 15 minutes.
+# leaves a gallery of held-out clips with generated audio. Two cores, no GPU, under 15 minutes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 workdir=${1:-runs/quickstart}
