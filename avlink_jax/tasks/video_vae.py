@@ -56,8 +56,9 @@ class VideoVAETask(Autoencoder):
     commitment loss (MAGVIT-v2, Eq. 6)."""
     if self.codec.quantise == 'none':
       return super().regularise(mean, log_variance)
-    c, commitment = self.codec_config, lfq.commitment(mean)
+    c = self.codec_config
     entropy, entropy_of_mean = lfq.entropies(mean)
+    commitment = lfq.commitment(mean)
     return (c.entropy_weight * (entropy - entropy_of_mean) + c.commitment_weight * commitment,
             {'entropy': entropy, 'entropy_of_mean': entropy_of_mean, 'commitment': commitment})
 
