@@ -2,7 +2,6 @@
 (Whole runs: tests/training/test_config_reads.py.)"""
 
 import copy
-import functools
 import json
 
 import jax
@@ -13,6 +12,7 @@ from micro import build, micro_config
 from avlink_jax.errors import UserError
 from avlink_jax.storage import weights
 from avlink_jax.storage.config_versions import ADDED, VERSION, complete, config_of
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training.resilience.config_drift import check, flat
 
 BUNDLED = sorted(path for path in (weights.BUNDLED / 'nano').glob('*.safetensors')
@@ -32,8 +32,8 @@ def test_bundled_weights_fit_the_model_that_their_own_config_describes(path):
   config = config_of(weights.header(path), path)
   config.text.encoder = 'words'  # the vocoder's is one that is no more, and that it did not use
   models, task = build(config)
-  shapes = jax.eval_shape(functools.partial(weights.frozen_shapes, models, task.frozen_parts))
-  like = jax.eval_shape(lambda: task.sampled(task.init(jax.random.key(0), shapes)))
+  shapes = frozen_parts.shapes(models, task.frozen_parts)
+  like = jax.eval_shape(lambda frozen: task.exported(task.init(jax.random.key(0), frozen)), shapes)
   weights.fit(weights.read(path)[0]['params'], like, path)
 
 
