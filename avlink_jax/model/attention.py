@@ -198,15 +198,26 @@ class Attention(nn.Module):
     norm = functools.partial(nn.RMSNorm, epsilon=1e-6, dtype=self.dtype)
     heads_first = functools.partial(
         rearrange, pattern='b t (n h d) -> n b h t d', h=self.heads)
+    queries = functools.partial(_shared, axis_names=self.kernel.queries)
+    keys = functools.partial(_shared, axis_names=self.kernel.keys)
     if source is None:
       source_angles, qkv = angles, dense(3 * self.width, name='qkv')
-      q, k, v = zip(*(heads_first(qkv(y), n=3) for y in x), strict=True)
+      q, k, v = zip(*(heads_first(y, n=3) for y in queries(qkv, x)), strict=True)
     else:
       to_q, to_kv = dense(self.width, name='q'), dense(2 * self.width, name='kv')
-      q = [heads_first(to_q(y), n=1)[0] for y in x]
-      k, v = zip(*(heads_first(to_kv(y), n=2) for y in source), strict=True)
+      q = [heads_first(y, n=1)[0] for y in queries(to_q, x)]
+      k, v = zip(*(heads_first(y, n=2) for y in keys(to_kv, source)), strict=True)
     q, k = map(norm(name='q_norm'), q), map(norm(name='k_norm'), k)
     if angles is not None:
       q, k = map(rope.rotate, q, angles), map(rope.rotate, k, source_angles)
     out, to_out = self.kernel(list(q), list(k), list(v), key_mask), dense(self.width, name='out')
-    return [to_out(rearrange(y, 'b h t d -> b t (h d)')) for y in out]
+    return queries(to_out, [rearrange(y, 'b h t d -> b t (h d)') for y in out])
+
+
+def _shared(layer, streams, axis_names):
+  """`layer` of each stream (B, T_m, C), as a list. Of all their tokens at once where every device
+  has all of them: then its gradient is summed over devices once, not stream by stream."""
+  if any(axes.mesh_axes(name, x.shape[1]) for name, x in zip(axis_names, streams, strict=True)):
+    return [layer(x) for x in streams]
+  return jnp.split(layer(_concatenate(streams, 1)), np.cumsum([x.shape[1] for x in streams])[:-1],
+                   axis=1)

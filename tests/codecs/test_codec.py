@@ -9,10 +9,12 @@ import runs
 import soundfile
 from micro import build, frozen_of, micro_config
 from runs import config_of, manifest, parts
+from toy_tower import build_toy
 
 from avlink_jax.codecs import codec as codecs
 from avlink_jax.codecs.codec import Codec
 from avlink_jax.errors import UserError
+from avlink_jax.model import tower
 from avlink_jax.sample import sample
 from avlink_jax.storage import weights
 from avlink_jax.train import train
@@ -59,16 +61,36 @@ class Raw(Codec):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
   monkeypatch.setitem(codecs.KINDS, 'toy', lambda name, config, context: Raw(name))
+  monkeypatch.setitem(tower.KINDS, 'toy', build_toy)
 
 
 @pytest.fixture
 def config(tmp_path):
   """V2A between towers of the toy's data and of pixels, both with random weights."""
-  config = config_of('v2a', parts(tmp_path), **{'towers.audio.codec': 'toy', 'sample.count': 1})
-  tower = frozen_of(build(config)[0])['towers']['audio']
-  config.frozen.codec, config.frozen.audio = '', str(tmp_path / 'toy.safetensors')
-  weights.save(config.frozen.audio, {'params': tower}, {})
+  return with_weights(config_of('v2a', parts(tmp_path), **{
+      'towers.audio.codec': 'toy', 'sample.count': 1}), tmp_path)
+
+
+def with_weights(config, folder):
+  """`config` with random weights for its audio tower, in `folder`; its codec has none."""
+  config.frozen.codec, config.frozen.audio = '', str(folder / 'toy.safetensors')
+  weights.save(config.frozen.audio, {'params': frozen_of(build(config)[0])['towers']['audio']}, {})
   return config
+
+
+@pytest.mark.slow
+def test_a_tower_of_another_kind_and_width_goes_with_it(config, tmp_path):
+  """Uneven seconds, a token that nobody else sees, 20 channels beside our 16: trained and sampled
+  by the real loop."""
+  config.towers.audio.update(kind='toy', width=20)
+  with runs.quickly_compiled():
+    train(with_weights(config, tmp_path), tmp_path / 'run')
+    id, = sample(config, tmp_path / 'run', output=tmp_path / 'out', seed=1, explicit=True)
+  rows = map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines())
+  losses = [row['mse_audio'] for row in rows if 'mse_audio' in row]
+  assert len(losses) == 2 and np.isfinite(losses).all()
+  wave, rate = soundfile.read(tmp_path / 'out' / f'{id}.wav')
+  assert (rate, wave.shape) == (RATE, (round(SECONDS * RATE),))
 
 
 @pytest.mark.slow
