@@ -45,7 +45,7 @@ class Features(Tower):
     return stream
 
   def head(self, params, stream):
-    raise NotImplementedError('features condition; nothing generates them')
+    raise TypeError('features condition; nothing generates them')
 
   def token_seconds(self, shape):
     return self.seconds(shape[0])
