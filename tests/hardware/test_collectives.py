@@ -18,7 +18,7 @@ PROGRAMS = '''
 import functools, json
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from avlink_jax import collectives
+from avlink_jax.hardware import collectives
 
 mesh = jax.make_mesh((2, 4), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 place = lambda *spec: NamedSharding(mesh, P(*spec))
