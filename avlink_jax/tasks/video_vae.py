@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from avlink_jax.codecs import lfq, patchgan, perceptual
-from avlink_jax.codecs.pixels import as_float
+from avlink_jax.codecs.pixels import as_float, as_uint8
+from avlink_jax.data import batch as batches
 from avlink_jax.errors import UserError
 from avlink_jax.model.frames import masked_mean, random_stretch
 from avlink_jax.tasks.autoencoder import Autoencoder
@@ -89,3 +90,21 @@ class VideoVAETask(Autoencoder):
     with_kernel = lambda kernel: {**params, 'decoder': {  # noqa: E731
         **decoder, 'last': {**decoder['last'], 'kernel': kernel}}}
     return with_kernel, decoder['last']['kernel']
+
+  def decoding(self, clips):
+    """All frames of a clip at once; `reconstructor` decodes in parts (codecs/video_parts.py)."""
+    clip = self.models.layout.clip
+    size = clip.frames, clip.height, clip.width
+    weights = jax.eval_shape(lambda: (self.codec.init(jax.random.key(0)), jnp.ones(())))
+    latents = jax.eval_shape(self.codec.encode, *weights, jax.ShapeDtypeStruct(
+        (clips, *size, 3), jnp.uint8))
+    return lambda *args: self.codec.decode(*args, *size), weights, latents
+
+  def reconstructor(self):
+    def reconstruct(params, stats, clip):
+      video = batches.all_frames(clip, self.models.layout.fps)[None]
+      latents = self.codec.encode_in_parts(params, stats['std'], video)
+      decoded = self.codec.decode_in_parts(params, stats['std'], latents, *video.shape[1:4])
+      return {'video': as_uint8(decoded[0])}
+
+    return reconstruct

@@ -5,7 +5,6 @@ real ones on real clips runs where both are.
 """
 
 import json
-import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -47,8 +46,8 @@ def grid(frames):
 
 def network(name, sees, prepare, numbers):
   return registry.Network(
-      name, sees, 4 if sees else 8000, (3, 2), 0.0, prepare, forward, f'{name}.pkl', '',
-      f'make {name}.pkl', 'none', lambda arrays: {k: arrays[k] for k in ('in', 'out')})
+      name, sees, 4 if sees else 8000, (3, 2), 0.0, prepare, forward, f'{name}.npz', '',
+      f'make {name}.npz', 'none', lambda arrays: {k: arrays[k] for k in ('in', 'out')})
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def networks(tmp_path, monkeypatch):
     rng = np.random.default_rng(given)
     tree = {'in': rng.standard_normal((given, 3)).astype(np.float32),
             'out': rng.standard_normal((given, 2)).astype(np.float32)}
-    (folder / f'{name}.pkl').write_bytes(pickle.dumps(tree))
+    np.savez(folder / f'{name}.npz', **tree)
     monkeypatch.setitem(registry.NETWORKS, name, network(name, sees, prepare, given))
   for name in METRICS:
     kind = {'fad': 'frechet', 'fid': 'frechet', 'is': 'score', 'kl': 'divergence'}
@@ -126,16 +125,16 @@ def test_it_gets_worse_with_noise_and_says_how_sure_it_is(reference, networks, t
 
 
 def test_missing_weights_are_told_and_the_others_are_computed(reference, networks, tmp_path):
-  (tmp_path / 'weights' / 'ear.pkl').unlink()
+  (tmp_path / 'weights' / 'ear.npz').unlink()
   result = evaluate(reference, reference, metrics=METRICS, networks=networks)
   assert result['missing_metrics'].keys() == {HEARS, 'is_ear', 'kl_ear'}
   assert HEARS not in result and result[SEES] == pytest.approx(0, abs=1e-6)
   told, = [line for line in summary(result).split('\n') if line.startswith('not computed')]
-  assert f'{HEARS}, is_ear, kl_ear' in told and 'make ear.pkl' in told
+  assert f'{HEARS}, is_ear, kl_ear' in told and 'make ear.npz' in told
 
 
 def test_weights_that_are_damaged_are_told_too(reference, networks, tmp_path):
-  (tmp_path / 'weights' / 'ear.pkl').write_bytes(b'\x80\x04 words')
+  (tmp_path / 'weights' / 'ear.npz').write_bytes(b'\x80\x04 words')
   result = evaluate(reference, reference, metrics=METRICS, networks=networks)
   assert 'not the weights of ear' in result['missing_metrics'][HEARS] and SEES in result
 

@@ -86,7 +86,7 @@ def test_ablations_that_are_interrupted_go_on_and_end_in_a_report(launch):
       scores.HOLDS, scores.FAILS, scores.OPEN)
   report = json.loads((out / 'report.json').read_text())
   assert report['rows']['ours']['onset_f1']['seeds'] == {'0': found['ours'][0]['onset_f1']}
-  assert (out / 'figures' / 'guidance.svg').read_text().count('<circle') >= 2
+  assert (out / 'figures' / 'guidance.svg').read_text().count('<use') >= 2
   assert 'w/o symm. feature reinj.' in (out / 'report.html').read_text()
   assert len(list((out / 'done').iterdir())) == 5
 

@@ -118,7 +118,7 @@ def test_a_piece_has_the_mel_of_the_clip_it_was_cut_from():
   # Where a clip is just one piece, that is its mel, edges and all.
   task = micro_task()
   batch = batch_of(samples=1600)
-  mel, real, _ = plain_jit(task.pieces)(batch, jax.random.key(0))
+  mel, real, _ = plain_jit(task.segments)(batch, jax.random.key(0))
   np.testing.assert_array_equal(real, batch['wave'])
   np.testing.assert_allclose(mel, [log_mel(w, SPEC) for w in batch['wave']], atol=1e-4)
 

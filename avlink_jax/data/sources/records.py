@@ -125,7 +125,7 @@ def to_clip(blob: bytes, about: dict) -> Clip:
       audio=audio.astype(np.float32) * np.float32(own['sound_peak'] / 32767),
       sample_rate=layout['sample_rate'], audio_caption=own['audio_caption'],
       video_caption=own['video_caption'], events=arrays.get('events'), source=own['source'],
-      latents=None if latents is None else latents.astype(np.float32),
+      latents={} if latents is None else {'audio': latents.astype(np.float32)},
       latents_rate=about['codec']['rate'] if about['codec'] else 0.0, start=own['start'],
       source_fps=own['source_fps'], source_rate=own['source_rate'], licence=own['licence'])
 
