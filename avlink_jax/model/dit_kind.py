@@ -11,7 +11,7 @@ from avlink_jax.model.wide import Wide
 
 def build(config, context):
   """(config.towers.NAME, tower.Context) -> tower.Tower. Raises UserError."""
-  pictured, local = config.get('guide', 0), config.get('local', 0)
+  pictured, local = config.guide, config.local
   residual = config.prediction == 'residual'
   if config.prediction not in ('velocity', 'data', 'residual') or residual and not pictured:
     raise UserError(f'towers.{context.name}.prediction={config.prediction!r}: use velocity or '
@@ -19,6 +19,9 @@ def build(config, context):
   if local and not residual:
     raise UserError(f'towers.{context.name}.local makes a residual of what a guide shows, and this '
                     'tower predicts none: set it to 0')
+  if config.detail and config.prediction == 'velocity':
+    raise UserError(f'towers.{context.name}.detail is for towers that predict data or a residual, '
+                    'and this one predicts velocity: set it to 0')
   attention.check(context.attention.implementation, config.width // config.heads, context.dtype)
   guide = pictured + context.channels * residual  # and a first guess of the data itself
   dit = DiT(channels=context.channels, patch=tuple(config.patch), seconds=context.seconds,
