@@ -1,5 +1,7 @@
 """Attention: every way of computing it gives the formula's numbers, forward and back."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -212,8 +214,10 @@ def test_streams_attend_as_one_sequence_would():
   masks = [rng.random((2, n)) < 0.7 for n in (5, 4)]
   masks[0][:, 0] = True
   angles = [rng.standard_normal((n, 4)).astype(np.float32) for n in (5, 4)]
-  params = module().init(jax.random.key(0), streams)
-  made = module().apply(params, streams, key_mask=masks, angles=angles)
+  two = ('one', 'other')
+  joint = dataclasses.replace(module(), kernel=module().kernel.between(two, two))
+  params = joint.init(jax.random.key(0), streams)
+  made = joint.apply(params, streams, key_mask=masks, angles=angles)
   whole, = module().apply(params, [np.concatenate(streams, 1)], key_mask=[np.concatenate(masks, 1)],
                           angles=[np.concatenate(angles)])
   np.testing.assert_allclose(np.concatenate(made, 1), whole, atol=1e-5)

@@ -18,7 +18,7 @@ from micro import (
   sampling,
   state_of,
 )
-from upsampling import upsampler
+from micro_upsampler import upsampler
 
 from avlink_jax import build as model_builder
 from avlink_jax import tasks, train
