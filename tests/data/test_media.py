@@ -1,6 +1,7 @@
 """Media in: picture and sound stay together, frames are the right ones, damage is told."""
 
 import math
+import os
 from fractions import Fraction
 
 import av
@@ -134,6 +135,21 @@ def test_without_the_picture_clock_and_sound_stay_the_same(tmp_path):
   sound = decode(tmp_path / 'clip.mp4', need_video=False)
   assert len(sound.frames) == 0 and sound.duration == pytest.approx(both.duration, abs=1e-6)
   np.testing.assert_array_equal(sound.audio, both.audio)
+
+
+@pytest.mark.parametrize('cores', [1, None])
+def test_few_and_slow_frames_are_not_taken_for_a_cut_file_where_only_the_sound_is_read(
+    tmp_path, cores):
+  """However many of the first frames a decoder keeps, which depends on how many threads it has."""
+  before = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, sorted(before)[:cores])
+  try:
+    for count in range(1, 7):
+      make_clip(tmp_path / 'clip.mp4', steady(1.4, count / 1.4 + 0.1))
+      seconds = decode(tmp_path / 'clip.mp4').duration
+      assert decode(tmp_path / 'clip.mp4', need_video=False).duration == pytest.approx(seconds)
+  finally:
+    os.sched_setaffinity(0, before)
 
 
 def test_frames_of_an_avi_come_in_order_from_0_on(tmp_path):

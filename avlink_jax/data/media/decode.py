@@ -204,8 +204,9 @@ def _read(container, video_track, audio_track, start: float, stop: float, allowa
                                 for track in tracks.values()):
       return False
     track = tracks[packet.stream.index]
+    if track is video_track:
+      track.see(packet)
     if not track.decodes:
-      track.skip(packet)
       continue
     for frame in packet.decode():
       allowance.check_time()
@@ -292,13 +293,16 @@ class _VideoTrack:
         return  # a second frame for the same moment: the first one stands
       self._keep_pending(time)
     self._pending = (time, frame)
-    self.end = self._ends(ticks, frame.duration)
+    end = self._ends(ticks, frame.duration)
+    self.end = end if self._decoding or self.end is None else max(self.end, end)
 
-  def skip(self, packet):
-    """Updates the end from a packet without decoding it."""
+  def see(self, packet):
+    """Updates the end from a packet, where the video is not decoded: of the packets up to the
+    first frame the decoder keeps the other frames, as many as it has threads."""
     ticks = shown_at(packet)
-    if ticks is not None and packet.size and not packet.is_discard:
-      self.end = max(self.end, self._ends(ticks, packet.duration))
+    if not self._decoding and ticks is not None and packet.size and not packet.is_discard:
+      end = self._ends(ticks, packet.duration)
+      self.end = end if self.end is None else max(self.end, end)
 
   def finish(self):
     """Kept frames, uint8 (N, H, W, 3), and the times at which they start to show, float64 (N,)."""
