@@ -90,6 +90,7 @@ def run(task, workdir, mirror, preemption, watchdog):
 
   # Data
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
+  pipeline.tell(source, first)
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   say(f'{len(source)} training clips from {config.data.source}', first)
 

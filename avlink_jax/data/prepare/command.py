@@ -36,7 +36,7 @@ def parser():
   p.add_argument('--limit', type=int, default=0, help='at most so many clips of each split; 0: all')
   p.add_argument('--data_dir', default='', help='where tfds keeps its data sets')
   of = p.add_argument_group('captions')
-  of.add_argument('--captions', default=None, help="csv (file,caption); '' for none")
+  of.add_argument('--captions', default=None, help="table (file,caption); '' for none")
   of.add_argument('--template', default=None,
                   help="what captions are made of, such as 'the sound of {label}'")
   of = p.add_argument_group('what a record holds')
@@ -125,6 +125,9 @@ def prepare(argv):
     say(f'prepare: {note}')
   about = describe(job, sources)
   begin(folder, about)
+  for split, source in sources.items():
+    if hasattr(source, 'coverage'):
+      say(f'prepare: {split}: {source.coverage}')
   if job.flags.hosts == 1:
     sweep(folder)
   make_shards(job, about)

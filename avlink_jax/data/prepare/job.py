@@ -159,8 +159,9 @@ def shard_count(clips, most) -> int:
 
 def listing_hash(source) -> str:
   """Hash of a source's clip names and captions; of a source that is slow to list, its length."""
-  entries = ([f'{source.name(i)}\t{source.caption(i)}' for i in range(len(source))]
-          if isinstance(source, Folder) else [str(len(source))])
+  entries = ['\t'.join([source.name(i), *dict.fromkeys(
+      source.caption(i, medium) for medium in ('audio', 'video'))]) for i in range(len(source))
+  ] if isinstance(source, Folder) else [str(len(source))]
   return hashlib.sha256('\n'.join(entries).encode(errors='surrogateescape')).hexdigest()[:16]
 
 
