@@ -38,7 +38,7 @@ class Inputs:
     return captions if self.prompt is None else captions | dict.fromkeys(generate, self.prompt)
 
 
-def find(task, config, input_path=None, prompt=None):
+def find_clips(task, config, input_path=None, prompt=None):
   """Inputs from the flags: the user's clips or prompts, or by default the data source's test split.
 
   Raises UserError: the flags do not fit the task, or no clip is usable."""
