@@ -55,6 +55,7 @@ def inspect(argv=None):
   config.data.source = flags.source
   layout = model_builder.build(config).layout
   source = pipeline.open_source(config, layout, flags.split, reads)
+  pipeline.tell(source)
   codec = latent_codec(flags.codec, source, layout)
   folder = make_folder(flags.output)
   rng = np.random.default_rng(flags.seed)
