@@ -94,12 +94,13 @@ def run(task, workdir, mirror, preemption, watchdog):
   say(f'{len(source)} training clips from {config.data.source}', first)
 
   # Frozen parts and state, sharded
-  frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here)
+  frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here,
+                             functools.partial(sharding.shardings, mesh=mesh))
   for part, codec in frozen_parts.codecs(models).items():
     if part in frozen:
       pipeline.check_codec(source, codec, frozen[part])
   if first:
-    frozen_parts.keep(mirror.here, frozen, task.frozen_parts)
+    frozen_parts.keep(config, mirror.here, frozen, task.frozen_parts)
   jitted = programs.build(task, mesh, frozen)
   frozen = sharding.shard(frozen, mesh)
   state = jitted.init(frozen)

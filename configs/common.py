@@ -94,7 +94,7 @@ def base(task, scale):
     # that the tower cannot represent.
     wide = (name, scale) == ('video', 'nano')
     c.towers[name] = ConfigDict(dict(
-        kind='dit',  # which model the tower is; dit: the paper's (model/dit.py)
+        kind='dit',  # which model the tower is; dit: the paper's (model/dit.py), wan (model/wan.py)
         codec=codec,  # codec of its data: mel_vae; pixels, video_vae
         width=by_scale(1024, 384, 64),  # numbers of a token
         depth=by_scale(24, 12, 4),  # how many blocks
@@ -157,8 +157,10 @@ def base(task, scale):
       overlap=1.16))  # seconds that neighbouring windows of a long clip share
   c.frozen = ConfigDict(dict(  # weights: bundled, a workdir or a .safetensors file; '': none
       codec='',  # of the 1D-VAE (configs/mel_vae.py)
-      audio='',  # of the audio tower (configs/t2a.py)
-      video='',  # of the video tower (configs/t2v.py)
+      # of the audio tower (configs/t2a.py); of kind wan also a published model, a folder or a hub
+      # name (model/pretrained.py), whose sizes the tower then has
+      audio='',
+      video='',  # of the video tower (configs/t2v.py), as of the audio's
       video_codec='',  # of the video autoencoder (configs/video_vae.py)
       upsampler=''))  # of the upsampler (configs/upsampler.py)
   c.hosts = ConfigDict(dict(  # several processes (training/hosts.py)
