@@ -2,7 +2,8 @@
 
     python -m tests.public_folders OUT
 
-writes OUT/wan, as Wan2.1-T2V-1.3B is published, and OUT/moss, as MOSS-SoundEffect v2.0 is.
+writes OUT/wan, as Wan2.1-T2V-1.3B is published, and OUT/moss, as MOSS-SoundEffect v2.0 is:
+transformer/, vae/ (public_vaes.py), text_encoder/ and tokenizer/ (public_texts.py).
 """
 
 import json
@@ -12,7 +13,9 @@ import sys
 import numpy as np
 
 HEADS, HEAD, DEPTH, MLP = 2, 12, 2, 40
-VIDEO_CHANNELS, AUDIO_CHANNELS, TEXT = 16, 128, 32  # of the codecs, and of the text encoders
+PUBLIC_DEPTH = 10  # of OUT's, so that as many Fusion Blocks as scale public has fit between
+VIDEO_CHANNELS, AUDIO_CHANNELS = 16, 128  # of the codecs
+VIDEO_TEXT, AUDIO_TEXT = 32, 24  # widths of the text encoders
 
 
 def randomise(module, seed=0):
@@ -29,12 +32,13 @@ def randomise(module, seed=0):
   return module.eval()
 
 
-def transformer(channels, patch, heads=HEADS, head=HEAD, depth=DEPTH, text=TEXT, seed=0):
+def transformer(channels, patch, heads=HEADS, head=HEAD, depth=DEPTH, text=VIDEO_TEXT, mlp=MLP,
+                seed=0):
   """Random diffusers.WanTransformer3DModel."""
   import diffusers
   return randomise(diffusers.WanTransformer3DModel(
       patch_size=patch, num_attention_heads=heads, attention_head_dim=head, in_channels=channels,
-      out_channels=channels, text_dim=text, freq_dim=256, ffn_dim=MLP, num_layers=depth), seed)
+      out_channels=channels, text_dim=text, freq_dim=256, ffn_dim=mlp, num_layers=depth), seed)
 
 
 def audio_rotary(module):
@@ -61,7 +65,7 @@ def write_wan(folder, module=None, **saving):
 def write_moss(folder, module=None):
   """Writes a model's `transformer` folder as MOSS-SoundEffect is published; gives the module."""
   import safetensors.torch
-  module = audio_rotary(transformer(AUDIO_CHANNELS, (1, 1, 1), seed=1)
+  module = audio_rotary(transformer(AUDIO_CHANNELS, (1, 1, 1), text=AUDIO_TEXT, seed=1)
                         if module is None else module)
   c, part = module.config, pathlib.Path(folder, 'transformer')
   part.mkdir(parents=True)
@@ -80,20 +84,20 @@ def write_moss(folder, module=None):
 def read(folder):
   """The torch module of a model's folder of either form, in float32."""
   import diffusers
-  part = pathlib.Path(folder, 'transformer')
-  c = json.loads((part / 'config.json').read_text())
-  if 'vae_type' not in c:
-    return diffusers.WanTransformer3DModel.from_pretrained(part).float().eval()
   import safetensors.torch
-  module = diffusers.WanTransformer3DModel(
-      patch_size=(1, 1, 1), num_attention_heads=c['num_heads'],
-      attention_head_dim=c['dim'] // c['num_heads'], in_channels=c['in_dim'],
-      out_channels=c['out_dim'], text_dim=c['text_dim'], freq_dim=c['freq_dim'],
-      ffn_dim=c['ffn_dim'], num_layers=c['num_layers'], eps=c['eps'])
-  tensors = safetensors.torch.load_file(part / 'diffusion_pytorch_model.safetensors')
-  tensors['patch_embedding.weight'] = tensors['patch_embedding.weight'][..., None, None]
+  part = pathlib.Path(folder, 'transformer')
+  c, tensors = json.loads((part / 'config.json').read_text()), {}
+  for path in part.glob('*.safetensors'):
+    tensors |= safetensors.torch.load_file(path)
+  if 'vae_type' not in c:
+    module = diffusers.WanTransformer3DModel.from_config(c)
+  else:
+    module = audio_rotary(transformer(
+        c['in_dim'], (1, 1, 1), c['num_heads'], c['dim'] // c['num_heads'], c['num_layers'],
+        c['text_dim'], c['ffn_dim']))
+    tensors['patch_embedding.weight'] = tensors['patch_embedding.weight'][..., None, None]
   module.load_state_dict(tensors)
-  return audio_rotary(module.float().eval())
+  return module.float().eval()
 
 
 def inputs(shape, tower, places=9):
@@ -121,12 +125,20 @@ def said(module, given):
 
 def write(out):
   """Writes both models into the folder `out`: {'wan': folder, 'moss': folder}."""
-  folders = {name: pathlib.Path(out, name) for name in ('wan', 'moss')}
-  write_wan(folders['wan'])
-  write_moss(folders['moss'])
-  return folders
+  import public_texts
+  import public_vaes
+  wan, moss = (pathlib.Path(out, name) for name in ('wan', 'moss'))
+  write_wan(wan, transformer(VIDEO_CHANNELS, (1, 2, 2), depth=PUBLIC_DEPTH))
+  public_vaes.save_wan_vae(wan)
+  public_texts.save_umt5(wan, VIDEO_TEXT)
+  write_moss(moss, transformer(AUDIO_CHANNELS, (1, 1, 1), depth=PUBLIC_DEPTH, text=AUDIO_TEXT,
+                               seed=1))
+  public_vaes.save_dac(moss)
+  public_texts.save_qwen3(moss, AUDIO_TEXT)
+  return {'wan': wan, 'moss': moss}
 
 
 if __name__ == '__main__':
-  for made in write(sys.argv[1]).values():
-    print(made)
+  sys.path.append(str(pathlib.Path(__file__).parent))  # where pytest finds these tests' files
+  for folder in write(sys.argv[1]).values():
+    print(folder)

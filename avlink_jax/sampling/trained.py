@@ -28,7 +28,7 @@ class Trained:
   name: str
 
 
-def find(task, workdir, frozen, mesh, explicit=False):
+def find_weights(task, workdir, frozen, mesh, explicit=False):
   """Trained weights of the workdir's newest intact checkpoint, sharded on `mesh`; else those of the
   published model that a base model's `frozen` names, or bundled ones.
 

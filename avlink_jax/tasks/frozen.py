@@ -14,6 +14,7 @@ import pathlib
 
 import jax
 
+from avlink_jax.codecs import published
 from avlink_jax.errors import UserError
 from avlink_jax.model import pretrained
 from avlink_jax.storage import weights
@@ -51,6 +52,8 @@ def path_of(config, part, workdir=None):
   copy = copy_of(workdir or '', part)
   if workdir and copy.exists():
     return copy
+  if (file := published.source(config, part)) is not None:
+    return file
   return weights.locate(part, config.frozen[part], config.scale)
 
 
@@ -71,26 +74,25 @@ def load(config, models, parts, dtype=None, workdir=None, place=None):
   Raises UserError: a part is missing, or of another model.
   """
   frozen, by_part = {'towers': {}}, codecs(models)
-  like = shapes(models, parts)
+  like = shapes(models, [part for part in parts if part not in by_part])
   for part in parts:
-    if published(config, part):
+    if is_published_tower(config, part):
       check_note(config, workdir, part)
       frozen['towers'][part] = published_tower(config, models, part, dtype, place)
       continue
     path = path_of(config, part, workdir)
-    tree = {'params': {}, **weights.read(path)[0]}  # another program's file may lack 'params'
     if part in by_part:
-      params = weights.fit(tree['params'], like[part]['params'], path)
-      frozen[part] = {'params': params, 'std': tree['stats']['std']}
+      frozen[part] = by_part[part].load(path)
     else:
+      tree = {'params': {}, **weights.read(path)[0]}  # another program's file may lack 'params'
       params = weights.fit(tree['params'], like['towers'][part], path)
       frozen['towers'][part] = params if dtype is None else jax.tree.map(
           lambda x: x.astype(dtype), params)
   return frozen
 
 
-def published(config, part):
-  """Tells whether a part is a tower whose weights are a published model's."""
+def is_published_tower(config, part):
+  """Tells whether a part is a tower with a published model's weights (model/pretrained.py)."""
   return part in config.towers and bool(pretrained.source(config, part))
 
 
@@ -98,8 +100,9 @@ def published_tower(config, models, part, dtype=None, place=None):
   """Parameters {'dit', 'text'} of a modality whose tower is a published model; `dtype` and `place`
   as in `load`. Raises UserError: the text encoder is one that is trained with its tower."""
   if jax.tree.leaves(jax.eval_shape(models.modalities[part].text.init, jax.random.key(0))):
-    raise UserError(f'frozen.{part}={pretrained.source(config, part)} brings no text encoder that '
-                    f'is trained with its tower: set text.encoder={config.text.encoder} to another')
+    raise UserError(f'frozen.{part}={pretrained.source(config, part)} is a published model, and '
+                    "its text encoder here (words) one that is trained with its tower: set "
+                    'encoder=t5, umt5 or qwen3, whichever it was trained with')
   tower = models.modalities[part].tower
   return {'dit': pretrained.read(config, part, tower, dtype, place), 'text': {}}
 
@@ -121,7 +124,7 @@ def keep(config, workdir, frozen, parts):
   for part in parts:
     path = copy_of(workdir, part)
     path.parent.mkdir(exist_ok=True)
-    if published(config, part):
+    if is_published_tower(config, part):
       write_text(note_of(workdir, part), json.dumps({
           'source': pretrained.source(config, part),
           'fingerprint': pretrained.fingerprint(config, part)}))
@@ -138,7 +141,7 @@ def keep(config, workdir, frozen, parts):
 def digests(config, parts, workdir=None):
   """Mapping {part: SHA-256 of the file that it is read from, or a published model's fingerprint},
   hexadecimal."""
-  return {part: pretrained.fingerprint(config, part) if published(config, part)
+  return {part: pretrained.fingerprint(config, part) if is_published_tower(config, part)
           else digest(path_of(config, part, workdir)) for part in parts}
 
 

@@ -68,7 +68,7 @@ def test_a_codec_or_an_encoder_of_another_model_is_told(made, text, changes, wor
 def test_an_encoder_that_is_trained_with_its_tower_is_told(made, text):
   config = published('v2a', made, text, **{'text.encoder': 'words'})
   models, task = build(config)
-  assert 'brings no text encoder that is trained' in told(
+  assert 'its text encoder here (words) one that is trained' in told(
       frozen_parts.load, config, models, task.frozen_parts)
 
 
@@ -87,10 +87,11 @@ def test_they_are_read_in_the_precision_of_frozen_towers(made, text):
 def test_a_base_model_is_sampled_from_a_published_one(made, text, tmp_path):
   config = published('t2a', made, text)
   _, task = build(config)
-  found = trained.find(task, tmp_path, {}, sharding.make_mesh())
+  mesh = sharding.make_mesh()
+  found = trained.find_weights(task, tmp_path, {}, mesh)
   assert found.origin == f'published {made["audio"]}' and found.params.keys() == {'dit', 'text'}
   assert np.isfinite(found.params['dit']['blocks']['table']).all()
-  assert 'has no checkpoint' in told(trained.find, task, tmp_path, {}, sharding.make_mesh(), True)
+  assert 'has no checkpoint' in told(trained.find_weights, task, tmp_path, {}, mesh, True)
 
 
 @pytest.mark.slow
