@@ -90,6 +90,7 @@ def run(task, workdir, mirror, preemption, watchdog):
 
   # Data
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
+  pipeline.tell(source, first)
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   say(f'{len(source)} training clips from {config.data.source}', first)
 
@@ -119,7 +120,7 @@ def run(task, workdir, mirror, preemption, watchdog):
   bad_numbers = BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
   mirror.push()
   batches = pipeline.train_batches(
-      examples, models.prepare, seed=config.seed, batch_size=config.train.batch_size,
+      examples, task.prepare, seed=config.seed, batch_size=config.train.batch_size,
       first_step=start, last_step=steps,
       rows=sharding.local_rows(mesh, config.train.batch_size), threads=config.data.threads)
 

@@ -3,8 +3,8 @@
 paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, minutes.
 
 A task's config has every key that its code may read. Sections for parts that only some tasks have
-(`fusion`, `video_codec`, `codec_loss`, `vocoder`) are added by their files, as are keys that a
-single task reads; everything else is here. A new key also needs a line in
+(`fusion`, `video_codec`, `codec_loss`, `vocoder`, `texts`) are added by their files, as are keys
+that a single task reads; everything else is here. A new key also needs a line in
 avlink_jax/storage/config_versions.py, so that older configs still work. `--help --config=…` shows
 the comment beside a key.
 """
@@ -236,6 +236,21 @@ def add_video_codec(c):
       std_decay=0.99,  # decay of the moving average of the latents' deviation
       entropy_weight=0.1,  # of lfq: weight of its entropy loss, instead of the KL's
       commitment_weight=0.25))  # of lfq: weight of its commitment loss
+
+
+def add_texts(c, **encoders):
+  """Gives each tower a pretrained text encoder of its own, {name: kind}, in the place of `text`."""
+  del c.text
+  c.texts = ConfigDict()  # encoders of prompts, one a modality
+  for name, encoder in encoders.items():
+    c.texts[name] = ConfigDict(dict(
+        encoder=encoder,  # umt5 (of Wan), qwen3 (of MOSS-SoundEffect) or t5
+        folder='',  # published folder or hub name; '': the tower's (frozen.NAME)
+        width=0,  # numbers of a token's embedding; 0: as in the folder
+        max_tokens=512,  # of a prompt, at most
+        # of matrix products: float32, bfloat16; '': as of prepared embeddings, else as the towers'
+        dtype='',
+        cache=''))  # folder that keeps embeddings; '': none
 
 
 def high_resolution(c, seconds, crop=(0, 0)):

@@ -56,6 +56,7 @@ def inspect(argv=None):
   models = model_builder.build(config)
   layout = models.layout
   source = pipeline.open_source(config, layout, flags.split, reads)
+  pipeline.tell(source)
   codecs = {name: latent_codec(getattr(flags, flag), source, name, layout)
             for name, (flag, *_) in LATENTS.items()}
   normalise = models.modalities['audio'].codec.normalise

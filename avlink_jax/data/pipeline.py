@@ -66,10 +66,17 @@ def _open_one(source, config, layout, split, reads):
     opened = TfdsSource(source.removeprefix(TFDS), split, config.data.tfds_dir or None, **needs)
   else:
     opened = Folder(source, split=split, features=features, features_rate=layout.fps, **needs)
-  if split == 'train':
-    for note in opened.notes:
-      say(note)
   return opened
+
+
+def tell(source, write=True):
+  """Prints what is odd but not wrong about a source's files, and how many of them have captions.
+  `write` is False on all but a run's first process."""
+  for part in getattr(source, 'sources', [source]):
+    for note in getattr(part, 'notes', ()):
+      say(note, write)
+    if hasattr(part, 'coverage'):
+      say(part.coverage, write)
 
 
 def _check_alike(parts, given):

@@ -9,7 +9,8 @@ import numpy as np
 
 from avlink_jax.data import pipeline
 from avlink_jax.data.clip import Clip
-from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
+from avlink_jax.data.sources.captions import LONGEST_CAPTION, clean_caption
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError, UserError
 
 MEDIA = ('audio', 'video')  # of a user's file
@@ -36,7 +37,7 @@ class Inputs:
     return captions if self.prompt is None else captions | dict.fromkeys(generate, self.prompt)
 
 
-def find(task, config, input_path=None, prompt=None):
+def find_clips(task, config, input_path=None, prompt=None):
   """Inputs from the flags: the user's clips or prompts, or by default the data source's test split.
 
   Raises UserError: the flags do not fit the task, or no clip is usable."""
@@ -53,10 +54,12 @@ def find(task, config, input_path=None, prompt=None):
   shared_prompt = prompts[0] if prompts and task.conditions else None
   if input_path is not None:
     source = own_clips(input_path, config, task.condition_layout, task.conditions)
+    pipeline.tell(source)
     return Inputs(*read_clips(source), True, shared_prompt)
   if prompts and not task.conditions:
     return Inputs([blank_clip(i, text, layout) for i, text in enumerate(prompts)], own=True)
   source = pipeline.open_source(config, layout, 'test', task.modalities)
+  pipeline.tell(source)
   clips, skipped = read_clips(source, config.sample.count, task.models)
   return Inputs(clips, skipped, False, shared_prompt)
 

@@ -37,7 +37,7 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
   towers = task.towers(params, frozen)
   prompt, null, masks, conditions = {}, {}, {}, {}
   for name in task.modalities:
-    prompt[name] = task.encode(towers, name, batch[f'{name}_text'])
+    prompt[name] = task.encode(towers, name, batch.get(f'{name}_text'))
     masks[name] = task.mask(batch, name)
     if name in task.generate:
       null[name] = jax.tree.map(lambda x, like: jnp.broadcast_to(x, like.shape),
@@ -98,7 +98,7 @@ def abstract_arguments(task, mesh, frozen, count):
   models, config = task.models, task.config
   init = lambda frozen: task.exported(task.init(jax.random.key(0), frozen))  # noqa: E731
   params = jax.eval_shape(init, frozen)
-  batch = batches.shapes(count, task.readers, models.layout, models.texts)
+  batch = batches.shapes(count, task.readers, models.layout, task.texts)
   for codec in map(task.codec, task.generate):  # only their masks are in the batch
     batch = {name: x for name, x in batch.items()
              if name not in codec.arrays(models.layout) or name == codec.mask_name}
@@ -184,11 +184,11 @@ class Sampler:
       the sample, and to the frame); of the upsampler also 'low', its input. All processes call it
       with the same clips, and all get the result.
     """
-    models, task = self.task.models, self.task
+    task = self.task
     starts = [self.plan(clip) for clip in clips]
     batch = batches.stack(
         [self._window(clip, prompt, start) for clip, prompt, clip_starts in
-         zip(clips, prompts, starts, strict=True) for start in clip_starts], models.prepare)
+         zip(clips, prompts, starts, strict=True) for start in clip_starts], task.prepare)
     noise, tracks = self._noise(clips, starts, seed)
     count = sum(map(len, starts))
     shards = sharding.batch_shards(self._mesh)

@@ -26,7 +26,7 @@ class Trained:
   name: str
 
 
-def find(task, workdir, frozen, mesh, explicit=False):
+def find_weights(task, workdir, frozen, mesh, explicit=False):
   """Trained weights of the workdir's newest intact checkpoint, sharded on `mesh`, or bundled ones.
 
   Raises UserError: neither exists, or an `explicit` workdir has no checkpoint.

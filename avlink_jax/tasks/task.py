@@ -50,6 +50,16 @@ class Task:
     return 'audio' in self.modalities
 
   @property
+  def texts(self):
+    """Mapping {modality: text encoder} of the prompts that are used."""
+    return {}
+
+  @property
+  def prepare(self):
+    """Mapping {modality: function of prompts -> arrays (B, ...)}, for data/batch.stack."""
+    return {name: text.prepare for name, text in self.texts.items()}
+
+  @property
   def weights_name(self):
     """Name of the bundled weights of this run: its task's, or its ablation's."""
     return self.config.name

@@ -15,7 +15,8 @@ from avlink_jax.data.boxes import shrink
 from avlink_jax.data.clip import EPSILON, Clip, resample_frames, samples_of
 from avlink_jax.data.prepare import shots
 from avlink_jax.data.sources import records
-from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
+from avlink_jax.data.sources.captions import LONGEST_CAPTION, clean_caption
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.storage import config_versions, weights
 
