@@ -94,7 +94,7 @@ def base(task, scale):
     # that the tower cannot represent.
     wide = (name, scale) == ('video', 'nano')
     c.towers[name] = ConfigDict(dict(
-        kind='dit',  # which model the tower is; dit: the paper's (model/dit.py)
+        kind='dit',  # which model the tower is; dit: the paper's (model/dit.py), wan (model/wan.py)
         # codec of its data: mel_vae, dac (published); pixels, video_vae, wan_vae (published)
         codec=codec,
         width=by_scale(1024, 384, 64),  # numbers of a token
@@ -160,8 +160,10 @@ def base(task, scale):
       # of the 1D-VAE (configs/mel_vae.py); of dac a published model, its folder or hub name, '':
       # that of the audio tower
       codec='',
-      audio='',  # of the audio tower (configs/t2a.py)
-      video='',  # of the video tower (configs/t2v.py)
+      # of the audio tower (configs/t2a.py); of kind wan also a published model, its folder or hub
+      # name, whose sizes the tower then has
+      audio='',
+      video='',  # of the video tower (configs/t2v.py), as of the audio's
       # of the video autoencoder (configs/video_vae.py); of wan_vae as of dac
       video_codec='',
       upsampler=''))  # of the upsampler (configs/upsampler.py)
