@@ -28,6 +28,7 @@ from avlink_jax.storage.console import say
 
 ROWS = 8  # captions embedded at a time, always: another shape might round differently
 SHORTEST = 16  # tokens; captions are padded to powers of two, at least this
+KEPT = 2 << 30  # bytes; larger weights leave an accelerator after use, for the sake of the towers
 
 
 class Kind(typing.NamedTuple):
@@ -189,6 +190,13 @@ class Encoder:
       ids = ids[:self.max_tokens - ending] + ids[len(ids) - ending:]
     return ids
 
+  def _weights(self):
+    """Weights on the device; large ones stay there only as long as the caller holds them."""
+    params, size = jax.device_put(self.params), sum(x.nbytes for x in jax.tree.leaves(self.params))
+    if size <= KEPT or jax.default_backend() == 'cpu':
+      self.params = params
+    return params
+
   def _compute(self, prompts):
     """Yields (prompt, rows (n, width)) of each prompt, in float16, or float32 if that overflows.
 
@@ -200,14 +208,14 @@ class Encoder:
         continue
       length = min(self.max_tokens, max(SHORTEST, 1 << (len(ids) - 1).bit_length()))
       groups[length].append((prompt, ids))
+    params = self._weights() if groups else None
     for length, part in ((n, group[i:i + ROWS]) for n, group in groups.items()
                          for i in range(0, len(group), ROWS)):
       tokens, mask = np.zeros((ROWS, length), np.int32), np.zeros((ROWS, length), bool)
       for i, (_, ids) in enumerate(part):
         tokens[i, :len(ids)], mask[i, :len(ids)] = ids, True
-      self.params = jax.device_put(self.params)  # only once there is a caption to embed
       embedded = KINDS[self.kind].module.embed(
-          self.model, self.params, *jax.device_put((tokens, mask)), self.dtype)
+          self.model, params, *jax.device_put((tokens, mask)), self.dtype)
       for (prompt, ids), rows in zip(part, jax.device_get(embedded), strict=False):
         if not np.isfinite(largest := np.abs(rows).max()):
           raise UserError(f'{KINDS[self.kind].title} makes no finite numbers of {prompt[:60]!r}: '
