@@ -96,9 +96,9 @@ def run(task, workdir, mirror, preemption, watchdog):
 
   # Frozen parts and state, sharded
   frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here)
-  for part, codec in frozen_parts.codecs(models).items():
-    if part in frozen:
-      pipeline.check_codec(source, codec, frozen[part])
+  for codec in (modality.codec for modality in models.modalities.values()):
+    if codec.reads in task.reads:
+      pipeline.check_codec(source, codec, frozen.get(codec.part))
   if first:
     frozen_parts.keep(mirror.here, frozen, task.frozen_parts)
   jitted = programs.build(task, mesh, frozen)

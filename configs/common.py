@@ -95,7 +95,8 @@ def base(task, scale):
     wide = (name, scale) == ('video', 'nano')
     c.towers[name] = ConfigDict(dict(
         kind='dit',  # which model the tower is; dit: the paper's (model/dit.py)
-        codec=codec,  # codec of its data: mel_vae; pixels, video_vae
+        # codec of its data: mel_vae, dac (published); pixels, video_vae, wan_vae (published)
+        codec=codec,
         width=by_scale(1024, 384, 64),  # numbers of a token
         depth=by_scale(24, 12, 4),  # how many blocks
         heads=by_scale(16, 6, 2),  # attention heads
@@ -156,10 +157,13 @@ def base(task, scale):
       batch_size=by_scale(8, 32, 32),  # windows sampled at a time
       overlap=1.16))  # seconds that neighbouring windows of a long clip share
   c.frozen = ConfigDict(dict(  # weights: bundled, a workdir or a .safetensors file; '': none
-      codec='',  # of the 1D-VAE (configs/mel_vae.py)
+      # of the 1D-VAE (configs/mel_vae.py); of dac a published model, its folder or hub name, '':
+      # that of the audio tower
+      codec='',
       audio='',  # of the audio tower (configs/t2a.py)
       video='',  # of the video tower (configs/t2v.py)
-      video_codec='',  # of the video autoencoder (configs/video_vae.py)
+      # of the video autoencoder (configs/video_vae.py); of wan_vae as of dac
+      video_codec='',
       upsampler=''))  # of the upsampler (configs/upsampler.py)
   c.hosts = ConfigDict(dict(  # several processes (training/hosts.py)
       join_seconds=300,  # time limit for all to join; missing ones are named

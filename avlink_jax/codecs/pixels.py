@@ -46,7 +46,7 @@ class Frames(Codec):
     return {self.name: media, self.mask_name: mask}
 
   def blank(self, seconds, layout):
-    return {self.mask_name: np.arange(layout.frames) < math.ceil(seconds * self.fps)}
+    return {self.mask_name: np.arange(layout.frames) < frame_count(seconds, self.fps)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -204,7 +204,8 @@ class Sampler:
     for name in task.generate:
       decoded = np.asarray(self._decode[name](
           task.codec_weights(self._frozen, name), x1[name][:count]))
-      track = windows.track(starts, decoded.shape[1], task.codec(name).decoded_rate)
+      track = windows.track(starts, decoded.shape[1], task.codec(name).decoded_rate,
+                            task.codec(name).short_first)
       flat = track.flat(decoded)
       for i, (result, clip) in enumerate(zip(results, clips, strict=True)):
         result[name] = task.finish(self._frozen, name, track.of_clip(flat, i), clip)
@@ -226,8 +227,8 @@ class Sampler:
     """Mapping {name: X_0 (W, T, ...)} of all windows, and {name: Track}."""
     task, shapes = self.task, noise_shapes(self.task)
     streams = {name: task.codec(name).noise for name in task.noised}
-    tracks = {name: windows.track(starts, shapes[name][0], task.codec(name).rate)
-              for name in task.noised}
+    tracks = {name: windows.track(starts, shapes[name][0], task.codec(name).rate,
+                                  task.codec(name).short_first) for name in task.noised}
     if task.guide is not None:
       tracks[task.guide.noise] = tracks[task.guide.name]
     noise = {}

@@ -11,6 +11,7 @@ import pathlib
 
 import jax
 
+from avlink_jax.codecs import published
 from avlink_jax.storage import weights
 
 
@@ -45,6 +46,8 @@ def path_of(config, part, workdir=None):
   copy = copy_of(workdir or '', part)
   if workdir and copy.exists():
     return copy
+  if (file := published.source(config, part)) is not None:
+    return file
   return weights.locate(part, config.frozen[part], config.scale)
 
 
@@ -59,14 +62,13 @@ def load(config, models, parts, dtype=None, workdir=None):
   Raises UserError: a part is missing, or of another model.
   """
   frozen, by_part = {'towers': {}}, codecs(models)
-  like = shapes(models, parts)
+  like = shapes(models, [part for part in parts if part not in by_part])
   for part in parts:
     path = path_of(config, part, workdir)
-    tree = {'params': {}, **weights.read(path)[0]}  # another program's file may lack 'params'
     if part in by_part:
-      params = weights.fit(tree['params'], like[part]['params'], path)
-      frozen[part] = {'params': params, 'std': tree['stats']['std']}
+      frozen[part] = by_part[part].load(path)
     else:
+      tree = {'params': {}, **weights.read(path)[0]}  # another program's file may lack 'params'
       params = weights.fit(tree['params'], like['towers'][part], path)
       frozen['towers'][part] = params if dtype is None else jax.tree.map(
           lambda x: x.astype(dtype), params)

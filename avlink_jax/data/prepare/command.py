@@ -45,8 +45,12 @@ def parser():
   of.add_argument('--height', type=int, default=36)
   of.add_argument('--width', type=int, default=64)
   of.add_argument('--high', action='store_true', help='512×288 at 24 frames a second too')
-  of.add_argument('--codec', default='',
-                  help='latents for sound: a workdir or file of configs/mel_vae.py, or bundled')
+  of.add_argument('--sample_rate', type=int, default=0,
+                  help="Hz of sound; 0: the codec's, or 16000 without one")
+  of.add_argument('--codec', default='', help='latents for sound: a workdir or file of '
+                  'configs/mel_vae.py, bundled, or a published model with a DAC')
+  of.add_argument('--video_codec', default='', help='latents for pictures: a workdir or file of '
+                  'configs/video_vae.py, or a published model with the VAE of Wan')
   of.add_argument('--t5', default='', help='embed captions by it: a folder, or a name on the hub')
   of.add_argument('--audio_text', default='', metavar='FOLDER',
                   help='embed audio captions by the encoder in it: T5, umT5, or Qwen3, or a '

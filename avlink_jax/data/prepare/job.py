@@ -39,8 +39,12 @@ class Job:
     if min(g.processes, g.shard_clips, g.height, g.width) < 1 or min(g.seconds, g.fps) <= 0:
       raise UserError('--processes, --shard_clips, --height, --width, --seconds and --fps must be '
                       'above 0')
-    if g.codec and 'audio' not in self.reads:
-      raise UserError('--codec makes latents of sound, and --reads leaves sound out')
+    for name, (flag, medium, *_) in records.LATENTS.items():
+      if getattr(g, flag) and name not in self.reads:
+        raise UserError(f'--{flag} makes latents of {medium}, and --reads leaves {medium} out')
+    if g.codec and g.sample_rate and g.sample_rate != self.layout.sample_rate:
+      raise UserError(f'--sample_rate={g.sample_rate}: the codec reads sound at '
+                      f'{self.layout.sample_rate} Hz: leave it out')
     if g.t5 and (g.audio_text or g.video_text):
       raise UserError('--t5 embeds captions of both audio and video: give it, or --audio_text and '
                       '--video_text')
@@ -74,7 +78,15 @@ class Job:
   @property
   def layout(self):
     g = self.flags
-    return Layout(g.seconds, g.fps, g.height, g.width)
+    rate = self.codecs['audio'].codec.sample_rate if g.codec else g.sample_rate or 16_000
+    return Layout(g.seconds, g.fps, g.height, g.width, rate)
+
+  @property
+  def codecs(self):
+    """Mapping {modality: convert.Codec} of those whose latents are stored."""
+    g = self.flags
+    return {name: convert.load_codec(getattr(g, flag), name, g.fps)
+            for name, (flag, *_) in records.LATENTS.items() if getattr(g, flag)}
 
   @property
   def high(self):
@@ -94,12 +106,11 @@ class Job:
     return Folder(g.source, split=split, captions=g.captions, template=g.template, **needs)
 
   def converter(self, split):
-    """Converter of a split's clips. Beside latents, audio is kept in validation and test, where
-    samples are compared with it."""
+    """Converter of a split's clips. Beside latents, the media are kept in validation and test,
+    where samples are compared with them."""
     g = self.flags
-    return convert.Converter(
-        self.layout, self.reads, convert.load_codec(g.codec) if g.codec else None,
-        split != 'train', self.high, g.shots, g.shortest)
+    return convert.Converter(self.layout, self.reads, self.codecs, split != 'train', self.high,
+                             g.shots, g.shortest)
 
   @property
   def text_sources(self):
@@ -121,14 +132,15 @@ class Job:
 def describe(job, sources) -> dict:
   """Content of records.json before there are counts: all that the records depend on."""
   g, layout = job.flags, job.layout
-  codec = convert.load_codec(g.codec) if g.codec else None
+  codecs = {flag: job.codecs.get(name) for name, (flag, *_) in records.LATENTS.items()}
   clips = {split: min(len(source), g.limit or len(source)) for split, source in sources.items()}
   return {
       'version': records.VERSION, 'source': g.source, 'layout': records.layout_of(layout),
       'audio': 'audio' in job.reads, 'video': 'video' in job.reads,
       'high': dataclasses.asdict(job.high) if job.high else None,
-      'codec': codec and {'given': g.codec, 'fingerprint': codec.fingerprint,
-                          'rate': codec.codec.rate, 'channels': codec.codec.channels},
+      **{flag: codec and {'given': getattr(g, flag), 'fingerprint': codec.fingerprint,
+                          'rate': codec.codec.rate, 'channels': codec.codec.channels}
+         for flag, codec in codecs.items()},
       'text': describe_texts(job),
       'shots': g.shots, 'shortest': g.shortest, 'clips': clips,
       'listing': {split: listing_hash(source) for split, source in sources.items()},
