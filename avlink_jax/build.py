@@ -18,7 +18,7 @@ from avlink_jax.codecs.text import WordEncoder
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.prepare import embeddings
 from avlink_jax.errors import UserError
-from avlink_jax.model import attention
+from avlink_jax.model import attention, pretrained
 from avlink_jax.model import tower as tower_seam
 from avlink_jax.model.aided_fusion import AidedFusion
 from avlink_jax.model.avlink import AVLink
@@ -86,11 +86,13 @@ def build(config: ConfigDict, dtype: Any = jnp.float32, platform: str | None = N
             for name in NAMES}
   rates = {codec.sample_rate for codec in codecs.values()} - {None}
   layout = Layout.of(config.data, *rates)
+  settings = {name: pretrained.tower_config(config, name, codec.channels, texts[name].width)
+              for name, codec in codecs.items()}
   modalities = {name: Modality(codec, texts[name], tower) for (name, codec), tower in zip(
-      codecs.items(), build_towers(config, codecs, texts, dtype, platform), strict=True)}
+      codecs.items(), build_towers(config, settings, codecs, texts, dtype, platform), strict=True)}
   towers = {name: modality.tower for name, modality in modalities.items()}
   # The paper's η_v: one position for each time step of video tokens.
-  clock_rate = codecs['video'].rate / config.towers.video.patch[0]
+  clock_rate = codecs['video'].rate / settings['video'].patch[0]
   return Models(layout, modalities, build_link(config, towers, clock_rate, dtype, platform))
 
 
@@ -104,14 +106,14 @@ def fused(config):
   return 'fusion' in config and config.fusion.injection in ('fusion', 'cross')
 
 
-def build_towers(config, codecs, texts, dtype, platform):
-  """Yields the tower of each codec in `codecs` {name: Codec}, in order; `texts` are the text
-  encoders by name."""
+def build_towers(config, settings, codecs, texts, dtype, platform):
+  """Yields the tower of each codec in `codecs` {name: Codec}, in order; `settings` are the towers'
+  ConfigDicts and `texts` the text encoders by name."""
   # Without Fusion Blocks there are no segments between them, so each block is rematerialised.
   remat = config.remat == 'block' or config.remat == 'segment' and not fused(config)
   kernel = attention.Kernel(attention.choose(config.attention, platform))
   for name, codec in codecs.items():
-    yield tower_seam.make(config.towers[name], tower_seam.Context(
+    yield tower_seam.make(settings[name], tower_seam.Context(
         channels=codec.channels, rate=codec.rate, seconds=codec.seconds,
         text_width=texts[name].width,
         axis=f'{name}_tokens', attention=kernel, dtype=dtype, remat=remat, name=name))

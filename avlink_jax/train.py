@@ -95,12 +95,13 @@ def run(task, workdir, mirror, preemption, watchdog):
   say(f'{len(source)} training clips from {config.data.source}', first)
 
   # Frozen parts and state, sharded
-  frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here)
+  frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here,
+                             functools.partial(sharding.shardings, mesh=mesh))
   for codec in (modality.codec for modality in models.modalities.values()):
     if codec.reads in task.reads:
       pipeline.check_codec(source, codec, frozen.get(codec.part))
   if first:
-    frozen_parts.keep(mirror.here, frozen, task.frozen_parts)
+    frozen_parts.keep(config, mirror.here, frozen, task.frozen_parts)
   jitted = programs.build(task, mesh, frozen)
   frozen = sharding.shard(frozen, mesh)
   state = jitted.init(frozen)

@@ -52,9 +52,12 @@ class Unreadable(UserError):
 
 
 class Stored(typing.NamedTuple):
-  """Tensor in a file: its shape, and a function that reads it."""
+  """Tensor in a file: its shape, and functions that read all of it, or a part by its slices.
+
+  Only of .safetensors files is `part` less to read."""
   shape: tuple
   load: Callable[[], np.ndarray]
+  part: Callable[[tuple], np.ndarray]
 
 
 def read(path, keys=None, verified=False) -> dict:
@@ -169,7 +172,8 @@ def _safetensors(path):
   with _readable(path, 'a safetensors file'):
     file = safetensors.safe_open(path, framework='numpy')
     return {name: Stored(tuple(file.get_slice(name).get_shape()),
-                         functools.partial(file.get_tensor, name)) for name in file.keys()}
+                         functools.partial(file.get_tensor, name),
+                         lambda at, name=name: file.get_slice(name)[at]) for name in file.keys()}
 
 
 def _index(path):
@@ -266,7 +270,7 @@ def _flat(tree, name='', depth=0):
   if hasattr(tree, 'detach'):  # a torch tensor, which is not copied
     tree = _array(tree.detach())
   if isinstance(tree, np.ndarray) and not tree.dtype.hasobject:
-    return {name: Stored(tree.shape, lambda: tree)}
+    return {name: Stored(tree.shape, lambda: tree, tree.__getitem__)}
   if isinstance(tree, dict):
     inside = tree.items()
   elif isinstance(tree, np.ndarray):

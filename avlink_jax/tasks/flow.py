@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from avlink_jax import flow
 from avlink_jax.codecs.text import drop
 from avlink_jax.errors import UserError
+from avlink_jax.model import pretrained
 from avlink_jax.model.frames import masked_mse
 from avlink_jax.model.noise import gaussian
 from avlink_jax.model.tower import Input
@@ -84,6 +85,11 @@ class FlowTask(Task):
     codecs = dict.fromkeys(self.codec(name).part for name in self.modalities)
     towers = tuple(name for name, modality in self.models.modalities.items() if modality.prompted)
     return tuple(filter(None, codecs)) + (towers if self.linked else ())
+
+  @property
+  def published_part(self):
+    name = self.generate[0]
+    return name if not self.linked and pretrained.source(self.config, name) else ''
 
   @property
   def finetuned(self):

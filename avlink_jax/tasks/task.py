@@ -71,6 +71,11 @@ class Task:
     return 'video'
 
   @property
+  def published_part(self):
+    """Part that is the model that this task trains, if `config.frozen` names a published one."""
+    return ''
+
+  @property
   def accumulates(self):
     """Tells whether a batch may be split into parts; adversarial losses need the complete batch."""
     return not self.groups
