@@ -4,20 +4,21 @@ A modality is a codec, a text encoder and a tower, together in `models.modalitie
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from avlink_jax.codecs import codec as codec_seam
+from avlink_jax.codecs import text as text_seam
 from avlink_jax.codecs.codec import Codec
-from avlink_jax.codecs.t5_text import Pretrained
+from avlink_jax.codecs.pretrained_text import Pretrained
 from avlink_jax.codecs.text import WordEncoder
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.prepare import embeddings
 from avlink_jax.errors import UserError
-from avlink_jax.model import attention
+from avlink_jax.model import attention, pretrained
 from avlink_jax.model import tower as tower_seam
 from avlink_jax.model.aided_fusion import AidedFusion
 from avlink_jax.model.avlink import AVLink
@@ -34,7 +35,7 @@ class Modality:
 
   Attributes:
     codec: media to data and back (codecs/codec.py).
-    text: prompts to embeddings (codecs/text.py).
+    text: prompts to embeddings (codecs/text.py); one object if modalities share an encoder.
     tower: flow model of the data (model/tower.py).
   """
   codec: Codec
@@ -60,11 +61,6 @@ class Models:
     return {name: modality.tower for name, modality in self.modalities.items()}
 
   @property
-  def prepare(self) -> dict[str, Callable]:
-    """Mapping {modality: function of prompts -> arrays (B, ...)}, for data/batch.stack."""
-    return {name: modality.text.prepare for name, modality in self.modalities.items()}
-
-  @property
   def shapes_only(self) -> 'Models':
     """Copy of these models with text encoders for shapes only, whose weights are never read."""
     return dataclasses.replace(self, modalities={
@@ -84,17 +80,19 @@ def build(config: ConfigDict, dtype: Any = jnp.float32, platform: str | None = N
   """
   if config.remat not in ('none', 'block', 'segment'):
     raise UserError(f'remat={config.remat!r}: use none, block or segment')
-  text = build_text(config.text, config.data.source)
+  texts = build_texts(config, dtype)
   context = codec_seam.Context(dtype, platform, remat=config.remat != 'none')
   codecs = {name: codec_seam.make(codec_kind(config.towers[name]), name, config, context)
             for name in NAMES}
   rates = {codec.sample_rate for codec in codecs.values()} - {None}
   layout = Layout.of(config.data, *rates)
-  modalities = {name: Modality(codec, text, tower) for (name, codec), tower in zip(
-      codecs.items(), build_towers(config, codecs, text, dtype, platform), strict=True)}
+  settings = {name: pretrained.tower_config(config, name, codec.channels, texts[name].width)
+              for name, codec in codecs.items()}
+  modalities = {name: Modality(codec, texts[name], tower) for (name, codec), tower in zip(
+      codecs.items(), build_towers(config, settings, codecs, texts, dtype, platform), strict=True)}
   towers = {name: modality.tower for name, modality in modalities.items()}
   # The paper's η_v: one position for each time step of video tokens.
-  clock_rate = codecs['video'].rate / config.towers.video.patch[0]
+  clock_rate = codecs['video'].rate / settings['video'].patch[0]
   return Models(layout, modalities, build_link(config, towers, clock_rate, dtype, platform))
 
 
@@ -108,14 +106,16 @@ def fused(config):
   return 'fusion' in config and config.fusion.injection in ('fusion', 'cross')
 
 
-def build_towers(config, codecs, text, dtype, platform):
-  """Yields the tower of each codec in `codecs` {name: Codec}, in order."""
+def build_towers(config, settings, codecs, texts, dtype, platform):
+  """Yields the tower of each codec in `codecs` {name: Codec}, in order; `settings` are the towers'
+  ConfigDicts and `texts` the text encoders by name."""
   # Without Fusion Blocks there are no segments between them, so each block is rematerialised.
   remat = config.remat == 'block' or config.remat == 'segment' and not fused(config)
   kernel = attention.Kernel(attention.choose(config.attention, platform))
   for name, codec in codecs.items():
-    yield tower_seam.make(config.towers[name], tower_seam.Context(
-        channels=codec.channels, rate=codec.rate, seconds=codec.seconds, text_width=text.width,
+    yield tower_seam.make(settings[name], tower_seam.Context(
+        channels=codec.channels, rate=codec.rate, seconds=codec.seconds,
+        text_width=texts[name].width,
         axis=f'{name}_tokens', attention=kernel, dtype=dtype, remat=remat, name=name))
 
 
@@ -148,14 +148,26 @@ def build_link(config, towers, clock_rate, dtype, platform):
   return link
 
 
-def build_text(config, source=''):
-  """Builds the text encoder of `config.text`; it uses embeddings prepared in `data.source`."""
-  if config.encoder == 't5':
-    return Pretrained(config.t5, config.width, config.max_tokens, config.cache or None,
-                      prepared=embeddings.for_source(source, config))
-  if config.encoder == 'words':
-    return WordEncoder(config.width, config.depth, config.heads, config.buckets, config.max_tokens)
-  raise UserError(f'text.encoder={config.encoder!r}: use t5 or words')
+def build_texts(config, dtype=jnp.float32):
+  """Builds the text encoder of each modality: {name: encoder}, from `config.texts.NAME` where a
+  config has that, or else from `config.text`; they use embeddings prepared in `data.source`.
+
+  Equal encoders are one object, so that pretrained weights are read once.
+  """
+  texts, distinct = {}, {}
+  for name in NAMES:
+    text = build_text(config, name, dtype)
+    texts[name] = distinct.setdefault(text, text)
+  return texts
+
+
+def build_text(config, name, dtype=jnp.float32):
+  """Builds the text encoder of a modality."""
+  own, frozen = 'texts' in config, config.frozen[name]
+  return text_seam.make(config.texts[name] if own else config.text, text_seam.Context(
+      section=f'texts.{name}' if own else 'text', folder='' if frozen == 'bundled' else frozen,
+      seconds=config.data.seconds, dtype=dtype,
+      prepared=functools.partial(embeddings.for_source, config.data.source, name)))
 
 
 def example_shapes(models: Models) -> dict[str, tuple[int, ...]]:

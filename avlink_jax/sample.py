@@ -1,5 +1,6 @@
 """Mode `sample`: generates audio or video for clips, into a folder with a gallery."""
 
+import functools
 import os
 import sys
 
@@ -33,12 +34,13 @@ def sample(config: ConfigDict, workdir: str | os.PathLike, *, input_path: str | 
     policy = precision.of()
     models = model_builder.build(config, policy.compute)
     task = one_way(tasks.make(config, models), config.sample.direction)
-    clips = inputs.find(task, config, input_path, prompt)
+    clips = inputs.find_clips(task, config, input_path, prompt)
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_tokens(task, mesh)
+    place = functools.partial(sharding.shardings, mesh=mesh)
     frozen = sharding.shard(frozen_parts.load(
-        config, models, task.frozen_parts, policy.frozen, run.here), mesh)
-    weights = trained.find(task, workdir, frozen, mesh, explicit)
+        config, models, task.frozen_parts, policy.frozen, run.here, place), mesh)
+    weights = trained.find_weights(task, workdir, frozen, mesh, explicit)
     exporter = Exporter(task, frozen, run.here, upsampling.load(task), mesh)
     print(f'{len(jax.devices())} {jax.default_backend()} device(s), mesh {dict(mesh.shape)}, '
           f'attention {attention.choose(config.attention)}; weights: {weights.origin}',

@@ -90,16 +90,18 @@ def run(task, workdir, mirror, preemption, watchdog):
 
   # Data
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
+  pipeline.tell(source, first)
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   say(f'{len(source)} training clips from {config.data.source}', first)
 
   # Frozen parts and state, sharded
-  frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here)
-  for part, codec in frozen_parts.codecs(models).items():
-    if part in frozen:
-      pipeline.check_codec(source, codec, frozen[part])
+  frozen = frozen_parts.load(config, models, task.frozen_parts, precision.of().frozen, mirror.here,
+                             functools.partial(sharding.shardings, mesh=mesh))
+  for codec in (modality.codec for modality in models.modalities.values()):
+    if codec.reads in task.reads:
+      pipeline.check_codec(source, codec, frozen.get(codec.part))
   if first:
-    frozen_parts.keep(mirror.here, frozen, task.frozen_parts)
+    frozen_parts.keep(config, mirror.here, frozen, task.frozen_parts)
   jitted = programs.build(task, mesh, frozen)
   frozen = sharding.shard(frozen, mesh)
   state = jitted.init(frozen)
@@ -119,7 +121,7 @@ def run(task, workdir, mirror, preemption, watchdog):
   bad_numbers = BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
   mirror.push()
   batches = pipeline.train_batches(
-      examples, models.prepare, seed=config.seed, batch_size=config.train.batch_size,
+      examples, task.prepare, seed=config.seed, batch_size=config.train.batch_size,
       first_step=start, last_step=steps,
       rows=sharding.local_rows(mesh, config.train.batch_size), threads=config.data.threads)
 

@@ -3,8 +3,8 @@
 paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, minutes.
 
 A task's config has every key that its code may read. Sections for parts that only some tasks have
-(`fusion`, `video_codec`, `codec_loss`, `vocoder`) are added by their files, as are keys that a
-single task reads; everything else is here. A new key also needs a line in
+(`fusion`, `video_codec`, `codec_loss`, `vocoder`, `texts`) are added by their files, as are keys
+that a single task reads; everything else is here. A new key also needs a line in
 avlink_jax/storage/config_versions.py, so that older configs still work. `--help --config=…` shows
 the comment beside a key.
 """
@@ -94,8 +94,9 @@ def base(task, scale):
     # that the tower cannot represent.
     wide = (name, scale) == ('video', 'nano')
     c.towers[name] = ConfigDict(dict(
-        kind='dit',  # which model the tower is; dit: the paper's (model/dit.py)
-        codec=codec,  # codec of its data: mel_vae; pixels, video_vae
+        kind='dit',  # which model the tower is; dit: the paper's (model/dit.py), wan (model/wan.py)
+        # codec of its data: mel_vae, dac (published); pixels, video_vae, wan_vae (published)
+        codec=codec,
         width=by_scale(1024, 384, 64),  # numbers of a token
         depth=by_scale(24, 12, 4),  # how many blocks
         heads=by_scale(16, 6, 2),  # attention heads
@@ -162,10 +163,15 @@ def base(task, scale):
       batch_size=by_scale(8, 32, 32),  # windows sampled at a time
       overlap=1.16))  # seconds that neighbouring windows of a long clip share
   c.frozen = ConfigDict(dict(  # weights: bundled, a workdir or a .safetensors file; '': none
-      codec='',  # of the 1D-VAE (configs/mel_vae.py)
-      audio='',  # of the audio tower (configs/t2a.py)
-      video='',  # of the video tower (configs/t2v.py)
-      video_codec='',  # of the video autoencoder (configs/video_vae.py)
+      # of the 1D-VAE (configs/mel_vae.py); of dac a published model, its folder or hub name, '':
+      # that of the audio tower
+      codec='',
+      # of the audio tower (configs/t2a.py); of kind wan also a published model, its folder or hub
+      # name, whose sizes the tower then has
+      audio='',
+      video='',  # of the video tower (configs/t2v.py), as of the audio's
+      # of the video autoencoder (configs/video_vae.py); of wan_vae as of dac
+      video_codec='',
       upsampler=''))  # of the upsampler (configs/upsampler.py)
   c.hosts = ConfigDict(dict(  # several processes (training/hosts.py)
       join_seconds=300,  # time limit for all to join; missing ones are named
@@ -238,6 +244,21 @@ def add_video_codec(c):
       std_decay=0.99,  # decay of the moving average of the latents' deviation
       entropy_weight=0.1,  # of lfq: weight of its entropy loss, instead of the KL's
       commitment_weight=0.25))  # of lfq: weight of its commitment loss
+
+
+def add_texts(c, **encoders):
+  """Gives each tower a pretrained text encoder of its own, {name: kind}, in the place of `text`."""
+  del c.text
+  c.texts = ConfigDict()  # encoders of prompts, one a modality
+  for name, encoder in encoders.items():
+    c.texts[name] = ConfigDict(dict(
+        encoder=encoder,  # umt5 (of Wan), qwen3 (of MOSS-SoundEffect) or t5
+        folder='',  # published folder or hub name; '': the tower's (frozen.NAME)
+        width=0,  # numbers of a token's embedding; 0: as in the folder
+        max_tokens=512,  # of a prompt, at most
+        # of matrix products: float32, bfloat16; '': as of prepared embeddings, else as the towers'
+        dtype='',
+        cache=''))  # folder that keeps embeddings; '': none
 
 
 def high_resolution(c, seconds, crop=(0, 0)):

@@ -1,10 +1,16 @@
 """What every test gets: the CPU unless told otherwise, and the real clips where they are."""
 
 import collections
+import importlib.metadata
 import os
 import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # before anything imports jax
+# XLA's newer emitters of fused loops take twice as long to compile, and tests mostly compile.
+# Later versions have no others, and abort where the flag is given.
+if importlib.metadata.version('jaxlib').startswith('0.10.'):
+  os.environ['XLA_FLAGS'] = (
+      '--xla_cpu_use_fusion_emitters=false ' + os.environ.get('XLA_FLAGS', '')).strip()
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -19,8 +25,13 @@ settings.load_profile('avlink')
 
 @pytest.fixture(scope='session', autouse=True)
 def compiled_once(tmp_path_factory):
-  """A folder that keeps compiled programs: a run that resumes another's is not compiled anew."""
-  folder = str(tmp_path_factory.mktemp('compiled'))
+  """A folder that keeps compiled programs: a run that resumes another's is not compiled anew.
+
+  Processes that run tests side by side share it.
+  """
+  base = tmp_path_factory.getbasetemp()
+  shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+  folder = str(shared / 'compiled')
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
   return folder

@@ -1,9 +1,9 @@
 """Causal 3-D convolutions that keep state between parts of a video, and the matching normalisation.
 
 An output depends on no later frame than its own. In front of the first frame stand repeats of it,
-as if the past had been still, so a single frame is encoded like a still video. When a video is
-processed in parts, each convolution keeps its last inputs in the variables 'past', and the parts
-together give the same output as the video in one piece.
+as if the past had been still, so a single frame is encoded like a still video; or zeros. When a
+video is processed in parts, each convolution keeps its last inputs in the variables 'past', and the
+parts together give the same output as the video in one piece.
 """
 
 from typing import Any
@@ -66,13 +66,15 @@ class CausalConv(nn.Module):
   to number s·n + s − 1.
 
   The collection 'past', if given, holds the inputs before x; if it is mutable, the inputs that the
-  next part needs are stored there. planes: use `convolve_planes`.
+  next part needs are stored there. planes: use `convolve_planes`. zeros: zeros stand in front of
+  the first frame, not repeats of it.
   """
   features: int
   kernel: tuple[int, int, int] = (3, 3, 3)
   strides: tuple[int, int, int] = (1, 1, 1)
   planes: bool = False
   dtype: Any = jnp.float32
+  zeros: bool = False
 
   @nn.compact
   def __call__(self, x):
@@ -82,8 +84,9 @@ class CausalConv(nn.Module):
     x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
     before = self.kernel[0] - self.strides[0]
     if before > 0:
+      still = jnp.zeros_like(x[:, :1]) if self.zeros else x[:, :1]
       past = (self.get_variable(PAST, 'inputs') if self.has_variable(PAST, 'inputs')
-              else jnp.repeat(x[:, :1], before, axis=1))
+              else jnp.repeat(still, before, axis=1))
       x = jnp.concatenate([past, x], axis=1)
       if self.is_mutable_collection(PAST):
         self.put_variable(PAST, 'inputs', x[:, -before:])

@@ -3,21 +3,28 @@
 A codec defines which medium is read, its arrays in a batch, the rate and the times of data frames,
 and how data become media again. Pixels (`pixels.py`), the mel with its 1D-VAE and vocoder
 (`mel_codec.py`), latents of video (`video_latents.py`) and external features (`feature_codec.py`)
-are all codecs. To add one, write a file with a function `build` and add a line to KINDS.
+are all codecs, and so are those of published models (`wan_codec.py`, `dac_codec.py`). To add one,
+write a file with a function `build` and add a line to KINDS.
 """
 
 import dataclasses
+import functools
+import hashlib
 import importlib
 
 import jax
 import numpy as np
 
 from avlink_jax.errors import UserError
+from avlink_jax.storage import weights as weights_files
+from avlink_jax.storage.digest import add_tree
 
 KINDS = {  # towers.NAME.codec -> module:function of its build(name, config, context)
     'mel_vae': 'avlink_jax.codecs.mel_codec:build',
     'pixels': 'avlink_jax.codecs.pixels:build',
     'video_vae': 'avlink_jax.codecs.video_latents:build',
+    'wan_vae': 'avlink_jax.codecs.wan_codec:build',
+    'dac': 'avlink_jax.codecs.dac_codec:build',
     'features': 'avlink_jax.codecs.feature_codec:build',
 }
 
@@ -50,6 +57,9 @@ class Codec:
     rate: data frames a second; windows of a long clip start on this grid.
     decoded_rate: frames a second of `decode`'s output.
     sample_rate: Hz of the wave that is read and decoded; None without audio.
+    sizes: of a codec with a `part`: what its latents depend on besides weights and media.
+    short_first: whether the first data frame of a window covers less than the others, so that it
+      counts only where no other window has that frame.
   """
   name: str
   medium: str
@@ -57,6 +67,8 @@ class Codec:
   channels: int
   rate: float
   sample_rate = None
+  sizes: object
+  short_first = False
 
   @property
   def reads(self):
@@ -74,6 +86,11 @@ class Codec:
   def mask_name(self):
     """Name in a batch of the mask over the medium's (not the data's) frames; False is padding."""
     return f'{self.name}_mask'
+
+  @property
+  def latents_name(self):
+    """Name in a batch of data that were prepared, in place of the media."""
+    return f'{self.name}_latents'
 
   @property
   def decoder_weights(self):
@@ -101,6 +118,18 @@ class Codec:
     including the mask."""
     raise TypeError(f'{type(self).__name__} reads nothing')
 
+  def read_latents(self, latents, seconds, layout):
+    """Reads prepared latents of a window with `seconds` of media: {name: array}, with the mask.
+
+    Raises ValueError: they have another shape than this layout's data."""
+    if latents.shape != self.shape(layout):
+      raise ValueError(f'latents of {latents.shape}, not {self.shape(layout)}')
+    return {self.latents_name: latents, **self.blank(seconds, layout)}
+
+  def normalise(self, wave):
+    """Wave (S,) at the level that this codec's waves have; here it stays."""
+    return wave
+
   def blank(self, seconds, layout):
     """Batch arrays of an example whose first `seconds` are to be generated: only the mask,
     {mask_name: bool (T,)}."""
@@ -113,6 +142,11 @@ class Codec:
   def encode(self, weights, batch):
     """Data (B, T, …, channels) of a batch; `weights` {'params', 'std'}, None without a `part`."""
     raise TypeError(f'{type(self).__name__} encodes nothing')
+
+  def encode_window(self, weights, arrays):
+    """Data (T, …, channels) of an example's `arrays` alone, float32 on the host."""
+    batch = jax.tree.map(lambda x: x[None], arrays)
+    return np.asarray(_encode(self, weights, batch))[0]
 
   def decode(self, weights, data):
     """Decodes windows on the device, before they are blended: data (B, T, …) -> (B, T', …) at
@@ -129,8 +163,25 @@ class Codec:
     """Fresh {'params', 'std'} of a codec with a `part`."""
     raise TypeError(f'{type(self).__name__} has no weights')
 
+  def load(self, path):
+    """Weights {'params', 'std'}, numpy arrays, from a file of a run of ours. Raises UserError."""
+    tree = {'params': {}, **weights_files.read(path)[0]}  # another program's may lack 'params'
+    params = weights_files.fit(tree['params'], weights_shapes(self)['params'], path)
+    return {'params': params, 'std': tree['stats']['std']}
+
+  def fingerprint(self, weights):
+    """Hash of everything besides the media that latents depend on: sizes and weights."""
+    digest = hashlib.sha256(repr(self.sizes).encode())
+    add_tree(digest, [weights['params'], weights['std']], np.float32)
+    return digest.hexdigest()
+
   def check(self):
     """Raises UserError if something needed for decoding is missing."""
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(codec, weights, batch):
+  return codec.encode(weights, batch)
 
 
 def make(kind, name, config, context):

@@ -17,14 +17,12 @@ import flax
 import jax
 import numpy as np
 
+from avlink_jax.codecs import weight_norm
 from avlink_jax.codecs.hifigan import HiFiGAN
 from avlink_jax.errors import UserError
 from avlink_jax.storage import foreign
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt', '.tar')
-# torch's old and new names of a normalised kernel's length and direction.
-NORMALISED = (('weight_g', 'weight_v'),
-              ('parametrizations.weight.original0', 'parametrizations.weight.original1'))
 ABOUT = {'sampling_rate': 'sample_rate', 'n_fft': 'n_fft', 'win_size': 'window', 'hop_size': 'hop',
          'fmin': 'f_min', 'fmax': 'f_max'}
 
@@ -105,26 +103,15 @@ def _weights_file(folder):
 
 
 def _read(path):
-  """Mapping {torch name: float32 array} of a file of tensors, maybe nested one level deep."""
-  tensors = foreign.read(path)
+  """Mapping {torch name: float32 array} of a file of tensors, maybe nested one level deep, with
+  weight normalisation folded."""
+  tensors = foreign.scan(path)
   for part in ('generator.', 'state_dict.'):
     tensors = {name.removeprefix(part): value for name, value in tensors.items()
                if name.startswith(part)} or tensors
-  return {name.removeprefix('module.'): np.asarray(value, np.float32)
-          for name, value in tensors.items()}
-
-
-def _fold(tensors):
-  """Replaces lengths g and directions v by kernels g·v/‖v‖, with a norm for each first index."""
-  tensors = dict(tensors)
-  for length, direction in NORMALISED:
-    for name in [n for n in tensors if n.endswith(f'.{direction}')]:
-      stem = name.removesuffix(direction)
-      if f'{stem}{length}' in tensors:
-        g, v = tensors.pop(f'{stem}{length}'), tensors.pop(name)
-        norm = np.sqrt(np.sum(np.square(v, dtype=np.float64), axis=(1, 2), keepdims=True))
-        tensors[f'{stem}weight'] = (g * (v / norm)).astype(np.float32)
-  return tensors
+  tensors = {name.removeprefix('module.'): value for name, value in tensors.items()}
+  return {name: np.asarray(stored.load(), np.float32)
+          for name, stored in weight_norm.folded(tensors).items()}
 
 
 def _torch_name(path):
@@ -138,7 +125,7 @@ def _torch_name(path):
 def _params(vocoder, tensors, where):
   """Parameter tree, kernels (k, in, out). Raises UserError that names tensors that do not fit."""
   tensors = {name.replace('upsampler.', 'ups.', 1) if name.startswith('upsampler.') else name: value
-             for name, value in _fold(tensors).items()}
+             for name, value in tensors.items()}
   expected = flax.traverse_util.flatten_dict(jax.eval_shape(vocoder.init, jax.random.key(0)))
   if not vocoder.standardise:  # SpeechT5 files have these even if unused
     tensors = {name: value for name, value in tensors.items() if name not in ('mean', 'scale')}

@@ -84,26 +84,21 @@ class MelCodec(Codec):
     frames = self.frames(layout)
     return {'mel': (np.float32, (frames, self.spec.n_mels)), self.mask_name: (np.bool_, (frames,))}
 
+  @property
+  def sizes(self):
+    return self.vae
+
+  def normalise(self, wave):
+    return normalise(wave)
+
   def read(self, media, mask, layout):
     """Normalised log-mel of a wave (S,), and the mask of its frames."""
     frames, hop = self.frames(layout), self.spec.hop
     return {'mel': log_mel(normalise(media), self.spec),
             self.mask_name: mask[:frames * hop].reshape(-1, hop).any(-1)}
 
-  def read_latents(self, latents, rate, seconds, layout):
-    """Reads prepared latents (T, C), `rate` a second, of a window with `seconds` of audio.
-
-    Raises ValueError: wrong length.
-    """
-    frames = self.frames(layout)
-    expected = math.ceil(frames * rate / self.spec.rate)
-    if len(latents) != expected:
-      raise ValueError(f'{len(latents)} latents, not {expected}')
-    real = math.ceil(round(seconds * self.spec.rate, 6))
-    return {f'{self.name}_latents': latents, self.mask_name: np.arange(frames) < real}
-
   def blank(self, seconds, layout):
-    count = math.ceil(seconds * self.spec.rate)
+    count = math.ceil(round(seconds * self.spec.rate, 6))
     return {self.mask_name: np.arange(self.frames(layout)) < count}
 
   def mask(self, batch):
@@ -113,8 +108,8 @@ class MelCodec(Codec):
     return mask.reshape(mask.shape[0], -1, stride).any(-1)
 
   def encode(self, weights, batch):
-    if f'{self.name}_latents' in batch:  # prepared by this codec (pipeline.check_codec)
-      return batch[f'{self.name}_latents']
+    if self.latents_name in batch:  # prepared by this codec (pipeline.check_codec)
+      return batch[self.latents_name]
     return self.vae.encode_padded(weights['params'], weights['std'], batch['mel'])
 
   def decode(self, weights, data):
@@ -132,10 +127,6 @@ class MelCodec(Codec):
 
   def init(self, key):
     return {'params': self.vae.init(key), 'std': jnp.ones(())}
-
-  def fingerprint(self, weights):
-    """Hash of everything besides the audio that latents depend on."""
-    return self.vae.fingerprint(weights['params'], weights['std'])
 
   def check(self):
     """Loads the vocoder. Raises UserError: missing, or trained on other mels."""

@@ -6,16 +6,13 @@ Mel bins are channels, and convolution runs along time only. Arrays are 'channel
 
 import dataclasses
 import functools
-import hashlib
 import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from avlink_jax.model.attention import attend
-from avlink_jax.storage.digest import add_tree
 
 
 class Norm(nn.Module):
@@ -179,12 +176,6 @@ class MelVAE:
     fill = -mel.shape[1] % self.stride
     mel = jnp.pad(mel, ((0, 0), (0, fill), (0, 0)), constant_values=self.silence)
     return self.encode(params, std, mel)
-
-  def fingerprint(self, params, std):
-    """Hash of everything besides the audio that latents depend on: sizes and weights."""
-    digest = hashlib.sha256(repr(self).encode())
-    add_tree(digest, [params, std], np.float32)
-    return digest.hexdigest()
 
   def decode(self, params, std, latents):
     """Scaled latents (B, T, C) -> log-mel (B, T·stride, n_mels)."""

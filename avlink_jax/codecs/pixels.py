@@ -49,7 +49,7 @@ class Frames(Codec):
     return layout.frames / self.fps
 
   def blank(self, seconds, layout):
-    return {self.mask_name: np.arange(layout.frames) < math.ceil(seconds * self.fps)}
+    return {self.mask_name: np.arange(layout.frames) < frame_count(seconds, self.fps)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Text encoder of hashed words: prompts to embeddings, trained with its tower and then frozen.
+"""Text encoders: their interface and kinds, and the one of hashed words, trained with its tower.
 
-Interface of text encoders (this one, and t5_text.py):
+A modality has a text encoder with its own width, places, mask and habits. To add a kind, write a
+function `build(kind, config, context)` and add a line to KINDS. The interface:
 
     width                      size of an embedding
     init(key)                  -> parameters that are trained with the tower, or {}
@@ -12,9 +13,11 @@ Interface of text encoders (this one, and t5_text.py):
 """
 
 import dataclasses
+import importlib
 import re
 import unicodedata
 import zlib
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -25,7 +28,53 @@ from avlink_jax.errors import UserError
 from avlink_jax.model.attention import Attention, Kernel
 from avlink_jax.model.dit import MLP
 
+KINDS = {  # text.encoder, texts.NAME.encoder -> module:function of its build(kind, config, context)
+    'words': 'avlink_jax.codecs.text:build',
+    't5': 'avlink_jax.codecs.pretrained_text:build',
+    'umt5': 'avlink_jax.codecs.pretrained_text:build',
+    'qwen3': 'avlink_jax.codecs.pretrained_text:build',
+}
+SHARED, OWN = ('words', 't5'), ('t5', 'umt5', 'qwen3')  # kinds of config.text, config.texts.NAME
+
 PAD, START, FIRST_WORD = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """What a text encoder is told besides its section of the config.
+
+  Attributes:
+    section: its section's name, 'text' or 'texts.NAME'.
+    folder: where its tower's frozen weights are from, which may be a published folder; or ''.
+    seconds: length of a window.
+    prepared: function (kind, width, max_tokens, seconds) -> embeddings that were prepared for such
+      an encoder (data/prepare/embeddings.py), or None.
+    dtype: activations' type.
+  """
+  section: str = 'text'
+  folder: str = ''
+  seconds: float = 0.0
+  prepared: Callable = lambda *_: None
+  dtype: object = jnp.float32
+
+
+def make(config, context):
+  """Text encoder of a section of the config, `config.text` or `config.texts.NAME`.
+
+  Raises UserError: unknown kind, or no size is known.
+  """
+  kinds = SHARED if context.section == 'text' else OWN
+  if config.encoder not in kinds:
+    raise UserError(f'{context.section}.encoder={config.encoder!r}: use '
+                    f'{", ".join(kinds[:-1])} or {kinds[-1]}')
+  module, _, function = KINDS[config.encoder].partition(':')
+  return getattr(importlib.import_module(module), function)(config.encoder, config, context)
+
+
+def build(kind, config, context):
+  """Builder of kind `words` (KINDS)."""
+  del kind, context
+  return WordEncoder(config.width, config.depth, config.heads, config.buckets, config.max_tokens)
 
 
 class _Words(nn.Module):

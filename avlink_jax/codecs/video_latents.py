@@ -49,7 +49,14 @@ class VideoLatents(Frames):
     mask = jnp.pad(mask, ((0, 0), (-mask.shape[1] % stride, 0)), mode='edge')
     return mask.reshape(len(mask), -1, stride).any(-1)
 
+  @property
+  def sizes(self):
+    # Without what is about speed and memory alone.
+    return dataclasses.replace(self.vae, planes=False, dtype=jnp.float32, remat=False)
+
   def encode(self, weights, batch):
+    if self.latents_name in batch:
+      return batch[self.latents_name]
     return self.vae.encode(weights['params'], weights['std'], batch[self.name])
 
   def padding(self, layout):

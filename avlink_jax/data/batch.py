@@ -6,6 +6,8 @@ Each modality's codec says which arrays there are of it (codecs/codec.py); with 
     video_mask   bool    (B, F)            True where the clip is real, False where padded
     mel          float32 (B, T, n_mels)    log-mel, `MelSpec.rate` frames a second; or, of prepared
     audio_latents float32 (B, T/stride, C) records, the 1D-VAE's scaled latents of it in its place
+    audio_wave   float32 (B, S)            wave at the codec's own rate, where that is a DAC
+    video_latents float32 (B, T, H, W, C)  of prepared records: latents in the video's place
     audio_mask   bool    (B, T)            of mel frames in either case
     video_text   pytree  (B, ...)          prompts of the video, as its text encoder prepares them
     audio_text   pytree  (B, ...)          (codecs/text.py); and of the audio
@@ -134,8 +136,7 @@ def read(clip: Clip, start: float, layout: Layout, reader):
   """
   if reader.reads in clip.latents:
     try:
-      return reader.read_latents(
-          clip.latents[reader.reads], clip.latents_rate, clip.duration, layout)
+      return reader.read_latents(clip.latents[reader.reads], clip.duration, layout)
     except ValueError as error:
       raise MediaError(clip.id, str(error)) from None
   return reader.read(*MEDIA[reader.medium](clip, start, layout), layout)

@@ -39,8 +39,8 @@ class Clip:
     audio_caption, video_caption: descriptions of audio and video; '' where unknown.
     events: float64 (E,) exact times in seconds of audible events, None where unknown.
     features: float32 (N, C) external vectors, `features_rate` a second, None where not read.
-    latents: {modality: float32 (T, C)}, what its codec makes of the clip, `latents_rate` a second,
-      where it was prepared with them (data/sources/records.py).
+    latents: {modality: float32 (T, …, C)}, what its codec makes of the clip, where it was prepared
+      with them (data/sources/records.py).
     source: its origin (a path, or `impacts`).
     start: seconds of its source at which the clip begins.
     source_fps, source_rate: frames a second and Hz of the source itself; 0 where unknown.
@@ -59,7 +59,6 @@ class Clip:
   features: np.ndarray | None = None
   features_rate: float = 0.0
   latents: dict = dataclasses.field(default_factory=dict)
-  latents_rate: float = 0.0
   start: float = 0.0
   source_fps: float = 0.0
   source_rate: int = 0

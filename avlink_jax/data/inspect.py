@@ -13,12 +13,11 @@ import numpy as np
 
 from avlink_jax import build as model_builder
 from avlink_jax.cli import config_files
-from avlink_jax.codecs.griffin_lim import griffin_lim
-from avlink_jax.codecs.mel import normalise
 from avlink_jax.data import batch as batches
 from avlink_jax.data import pipeline
 from avlink_jax.data.clip import samples_of
 from avlink_jax.data.prepare import convert
+from avlink_jax.data.sources.records import LATENTS
 from avlink_jax.errors import MISTAKE, MediaError, UserError
 from avlink_jax.samples.folder import make_folder, write_sample
 from avlink_jax.samples.gallery import write_gallery
@@ -41,8 +40,9 @@ def parser():
   p.add_argument('--seed', type=int, default=0, help='of which ones')
   p.add_argument('--config', default='configs/v2a.py:nano', help='what the model is given')
   p.add_argument('--reads', default='audio,video', help='audio, video or audio,video')
-  p.add_argument('--codec', default='', help='for records of latents: the codec that made them '
-                                             '(default: where records.json says it was)')
+  for flag, *_ in LATENTS.values():
+    p.add_argument(f'--{flag}', default='', help='for records of latents: the codec that made them '
+                                                 '(default: where records.json says it was)')
   return p
 
 
@@ -53,9 +53,13 @@ def inspect(argv=None):
     raise UserError(f'--count={flags.count}: at least one example is shown')
   config, reads = config_files.load(flags.config), tuple(filter(None, flags.reads.split(',')))
   config.data.source = flags.source
-  layout = model_builder.build(config).layout
+  models = model_builder.build(config)
+  layout = models.layout
   source = pipeline.open_source(config, layout, flags.split, reads)
-  codec = latent_codec(flags.codec, source, layout)
+  pipeline.tell(source)
+  codecs = {name: latent_codec(getattr(flags, flag), source, name, layout)
+            for name, (flag, *_) in LATENTS.items()}
+  normalise = models.modalities['audio'].codec.normalise
   folder = make_folder(flags.output)
   rng = np.random.default_rng(flags.seed)
   order = rng.permutation(len(source)) if len(source) < 10 ** 7 else rng.integers(
@@ -66,7 +70,7 @@ def inspect(argv=None):
       clip = source.load(i)
       clips.append(properties(clip))
       if written < flags.count:
-        write_example(folder, clip, layout, reads, rng, codec)
+        write_example(folder, clip, layout, reads, rng, codecs, normalise)
         written += 1
     except MediaError as error:
       broken.append((source.name(i), error.reason))
@@ -77,18 +81,19 @@ def inspect(argv=None):
                        overview=overview(flags, len(source), clips, broken))
 
 
-def latent_codec(path, source, layout):
-  """Codec that decodes a source's latents to audio, None where it has none. Raises UserError
-  where the codec that made them cannot be loaded."""
+def latent_codec(path, source, name, layout):
+  """Codec that decodes a source's latents of a modality to media, None where it has none. Raises
+  UserError where the codec that made them cannot be loaded."""
   parts = getattr(source, 'sources', [source])
-  codec_path = path or next(
-      (codec['given'] for codec in map(pipeline.codec_of, parts) if codec), '')
+  held = (pipeline.codec_of(part, name) for part in parts)
+  codec_path = path or next((codec['given'] for codec in held if codec), '')
   if not codec_path:
     return None
+  flag, medium, *_ = LATENTS[name]
   try:
-    codec = convert.load_codec(codec_path)
+    codec = convert.load_codec(codec_path, name, layout.fps)
   except UserError as error:
-    raise UserError(f'{error}; its sound is latents: give their codec as --codec') from None
+    raise UserError(f'{error}; its {medium} are latents: give their codec as --{flag}') from None
   pipeline.check_codec(source, codec.codec, codec.weights)
   return codec
 
@@ -100,12 +105,12 @@ def properties(clip) -> dict:
   return {'duration': clip.duration, 'start': clip.start or None,
           'source_fps': clip.source_fps or None, 'source_rate': clip.source_rate or None,
           'caption': len(caption), 'loudness': loudness,
-          'sound': len(clip.audio) > 0 or bool(clip.latents),
-          'picture': len(clip.frames) > 0, 'latents': bool(clip.latents),
+          'sound': len(clip.audio) > 0 or 'audio' in clip.latents,
+          'picture': len(clip.frames) > 0 or 'video' in clip.latents, 'latents': bool(clip.latents),
           'licence': clip.licence}
 
 
-def write_example(folder, clip, layout, reads, rng, codec):
+def write_example(folder, clip, layout, reads, rng, codecs, normalise):
   """Writes one example as the model will see it, cropped at random as in training."""
   slack = clip.duration - layout.seconds
   start = rng.uniform(0, slack) if slack > 1 / layout.fps else 0.0
@@ -114,11 +119,12 @@ def write_example(folder, clip, layout, reads, rng, codec):
   if 'video' in reads and len(clip.frames):
     frames, real = batches.video(clip, start, layout)
     frames = frames[real]
+  elif 'video' in reads and 'video' in clip.latents:
+    frames = codecs['video'].decode(clip.latents['video'], length, layout)
   if 'audio' in reads and len(clip.audio):
     audio = normalise(clip.audio[samples_of(clip.sample_rate, start, length)])
-  elif 'audio' in reads and clip.latents and codec is not None:
-    mel = np.asarray(codec.codec.decode(codec.weights, clip.latents['audio'][None]))[0]
-    audio = griffin_lim(mel, spec=codec.codec.spec)[samples_of(layout.sample_rate, 0.0, length)]
+  elif 'audio' in reads and 'audio' in clip.latents:
+    audio = codecs['audio'].decode(clip.latents['audio'], length, layout)
   if frames is None and audio is None:
     return
   begin = clip.start + start

@@ -14,7 +14,7 @@ from avlink_jax.data import batch as batches
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.sources import mixture
 from avlink_jax.data.sources.folder import Folder
-from avlink_jax.data.sources.records import Records, is_records
+from avlink_jax.data.sources.records import LATENTS, Records, is_records
 from avlink_jax.data.sources.tfds import TfdsSource
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.storage.console import say
@@ -66,37 +66,55 @@ def _open_one(source, config, layout, split, reads):
     opened = TfdsSource(source.removeprefix(TFDS), split, config.data.tfds_dir or None, **needs)
   else:
     opened = Folder(source, split=split, features=features, features_rate=layout.fps, **needs)
-  if split == 'train':
-    for note in opened.notes:
-      say(note)
   return opened
 
 
+def tell(source, write=True):
+  """Prints what is odd but not wrong about a source's files, and how many of them have captions.
+  `write` is False on all but a run's first process."""
+  for part in getattr(source, 'sources', [source]):
+    for note in getattr(part, 'notes', ()):
+      say(note, write)
+    if hasattr(part, 'coverage'):
+      say(part.coverage, write)
+
+
 def _check_alike(parts, given):
-  """Raises UserError where some sources of a mixture give latents and others sound."""
-  latents = [source for part, (source, _) in zip(parts, given, strict=True) if codec_of(part)]
-  if latents and len(latents) < len(parts):
-    raise UserError(f'data.source: {latents[0]} holds latents and other sources sound, which do '
-                    'not fit into one batch: prepare all of them with --codec, or none')
+  """Raises UserError where some sources of a mixture give latents and others media."""
+  for name, stored in LATENTS.items():
+    latents = [source for part, (source, _) in zip(parts, given, strict=True)
+               if codec_of(part, name)]
+    if latents and len(latents) < len(parts):
+      raise UserError(f'data.source: {latents[0]} holds latents and other sources '
+                      f'{stored.medium}, which do not fit into one batch: prepare all of them with '
+                      f'--{stored.codec}, or none')
 
 
-def codec_of(source):
-  """What records.json says of the codec whose latents a source holds; None for sound."""
-  return source.about['codec'] if isinstance(source, Records) else None
+def codec_of(source, name='audio'):
+  """What records.json says of the codec whose latents of a modality a source holds; None where it
+  holds the media."""
+  return source.codec(name) if isinstance(source, Records) else None
 
 
 def check_codec(source, codec, frozen):
   """Raises UserError where a source holds latents of another codec than this one, whose weights
-  {'params', 'std'} are `frozen`."""
+  {'params', 'std'} are `frozen`; None: it has none, or they are being trained."""
   parts = source.sources if isinstance(source, mixture.Mixture) else [source]
-  held = [(part, codec_of(part)) for part in parts if codec_of(part)]
-  ours = codec.fingerprint(frozen) if held else None
+  held = [(part, codec_of(part, codec.name)) for part in parts if codec_of(part, codec.name)]
+  if not held:
+    return
+  stored = LATENTS[codec.name]
+  if frozen is None:
+    raise UserError(f'{held[0][0].folder} holds latents and no {stored.medium}, which this run '
+                    f'reads: set --config.towers.{codec.name}.codec to the kind of codec that made '
+                    f'them, or prepare without --{stored.codec}')
+  ours = codec.fingerprint(frozen)
   for part, told in held:
     if told['fingerprint'] != ours:
       raise UserError(
           f'{part.folder} holds latents of another codec ({told["given"]}, '
-          f'{told["fingerprint"][:8]}) than this run\'s ({ours[:8]}): set --config.frozen.codec to '
-          'that one, or prepare anew')
+          f'{told["fingerprint"][:8]}) than this run\'s ({ours[:8]}): set --config.frozen.'
+          f'{stored.codec} to that one, or prepare anew')
 
 
 class Cache:

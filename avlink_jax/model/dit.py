@@ -13,17 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax.model import rope
+from avlink_jax.model import rope, stack
 from avlink_jax.model.attention import Attention, Kernel
 from avlink_jax.model.axes import constrain
-from avlink_jax.model.patches import grid, patchify, positions, token_mask, unpatchify
+from avlink_jax.model.patches import (
+  grid,
+  patchify,
+  positions,
+  token_mask,
+  token_seconds,
+  unpatchify,
+)
 from avlink_jax.model.tower import Stream, Tower
 
 zeros = nn.initializers.zeros
-# Up to so many blocks a tower's loops are written out. A loop keeps what its gradient needs in
-# arrays over all its turns, filled and copied: of two nano blocks with their gradient it took a
-# sixth on a CPU (tests/benchmarks/blocks.py). Deep towers keep their loops: they compile once.
-UNROLLED = 4
 
 
 def time_features(t, dim=256, scale=1000.0, max_period=10_000.0):
@@ -192,27 +195,18 @@ class DiT(Tower):
   def segment(self, params, first, count, stream):
     angles = rope.angles(positions(stream.input.x.shape[1:-1], self.patch),
                          self.width // self.heads, self.rope_base)
-    blocks = params['blocks']
-    if isinstance(first, int):
-      turns, own = jax.tree.map(lambda p: p[first:first + count], blocks), lambda block: block
-    else:  # taken inside `one`, so that its gradient keeps an index and no copy of the parameters
-      turns, own = first + jnp.arange(count), lambda i: jax.tree.map(
-          lambda p: jax.lax.dynamic_index_in_dim(p, i, keepdims=False), blocks)
 
-    def one(tokens, turn):
-      tokens = self.block.apply({'params': own(turn)}, tokens, stream.time, stream.text,
+    def block(params, tokens):
+      tokens = self.block.apply({'params': params}, tokens, stream.time, stream.text,
                                 stream.text_mask, angles, stream.mask)
-      return constrain(tokens, 'batch', self.axis, None), None
+      return constrain(tokens, 'batch', self.axis, None)
 
-    body = jax.checkpoint(one) if self.remat else one
-    return stream.replace(
-        tokens=jax.lax.scan(body, stream.tokens, turns, unroll=self.depth <= UNROLLED)[0])
+    return stream.replace(tokens=stack.run(
+        block, params['blocks'], first, count, stream.tokens, self.depth, self.remat))
 
   def head(self, params, stream):
     out = self.header.apply({'params': params['head']}, stream.tokens, stream.time)
     return unpatchify(out, self.patch, stream.input.x.shape[1:-1])
 
   def token_seconds(self, shape):
-    """The second of a token's first data frame."""
-    places = math.prod(grid(shape, self.patch)[1:])
-    return np.repeat(self.seconds(shape[0])[::self.patch[0]], places)
+    return token_seconds(self.seconds, shape, self.patch)

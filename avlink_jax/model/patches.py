@@ -45,3 +45,9 @@ def token_mask(mask, patch, shape):
   mask = jnp.pad(mask, [(0, 0), (0, moments * patch[0] - mask.shape[1])])
   mask = rearrange(mask, 'b (n p) -> b n p', p=patch[0]).any(-1)
   return jnp.repeat(mask, math.prod(places), axis=1)
+
+
+def token_seconds(seconds, shape, patch):
+  """The second of each token's first data frame: float64 (N,), for data of `shape` (T, [H, W]);
+  `seconds`: count -> float64 (count,), when each data frame is."""
+  return np.repeat(seconds(shape[0])[::patch[0]], math.prod(grid(shape, patch)[1:]))

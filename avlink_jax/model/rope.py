@@ -10,26 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def split_pairs(head_dim, axes):
+def split_pairs(head_dim, axes, share=4):
   """How many of a head's head_dim/2 rotating pairs each axis gets: time first, with what is
-  left over (timing is what these models are for); the others a quarter of the pairs each."""
+  left over (timing is what these models are for); the others one `share`th of the pairs each."""
   pairs = head_dim // 2
-  others = [pairs // 4] * (axes - 1)
+  others = [pairs // share] * (axes - 1)
   return [pairs - sum(others), *others]
 
 
-def angles(positions, head_dim, base=10_000.0):
+def angles(positions, head_dim, base=10_000.0, share=4):
   """Angles τ·θ_i, θ_i = base^(−i/pairs) (Eq. 4), the pairs split among the axes of `positions`.
 
   Args:
     positions: (T, axes), in whatever unit the clock has.
     head_dim: even number of channels of a head.
+    share: how the pairs are split, see `split_pairs`.
   Returns:
     float32 (T, head_dim/2).
   """
   positions = np.asarray(positions, np.float64)
   parts = []
-  for axis, pairs in enumerate(split_pairs(head_dim, positions.shape[1])):
+  for axis, pairs in enumerate(split_pairs(head_dim, positions.shape[1], share)):
     theta = base ** (-np.arange(pairs) / pairs)
     parts.append(positions[:, axis, None] * theta)
   return np.concatenate(parts, axis=1).astype(np.float32)

@@ -25,6 +25,7 @@ from avlink_jax.model.attention import Kernel
 KINDS = {
     'dit': 'avlink_jax.model.dit_kind:build',
     'features': 'avlink_jax.model.features:build',
+    'wan': 'avlink_jax.model.wan:build',
 }
 
 

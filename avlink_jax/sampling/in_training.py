@@ -76,8 +76,7 @@ class TrainingSamples:
     if self._inputs is None:
       source = pipeline.open_source(
           self.config, self.task.models.layout, 'validation', self.task.modalities)
-      self._inputs = Inputs(*read_clips(
-          source, self.config.sample.count, self.task.models.layout))
+      self._inputs = Inputs(*read_clips(source, self.config.sample.count, self.task.models))
     return self._inputs
 
 

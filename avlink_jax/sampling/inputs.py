@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 
-from avlink_jax.codecs.mel import normalise
 from avlink_jax.data import pipeline
 from avlink_jax.data.clip import Clip
-from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
+from avlink_jax.data.sources.captions import LONGEST_CAPTION, clean_caption
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError, UserError
 
 MEDIA = ('audio', 'video')  # of a user's file
@@ -37,7 +37,7 @@ class Inputs:
     return captions if self.prompt is None else captions | dict.fromkeys(generate, self.prompt)
 
 
-def find(task, config, input_path=None, prompt=None):
+def find_clips(task, config, input_path=None, prompt=None):
   """Inputs from the flags: the user's clips or prompts, or by default the data source's test split.
 
   Raises UserError: the flags do not fit the task, or no clip is usable."""
@@ -54,11 +54,13 @@ def find(task, config, input_path=None, prompt=None):
   shared_prompt = prompts[0] if prompts and task.conditions else None
   if input_path is not None:
     source = own_clips(input_path, config, task.condition_layout, task.conditions)
+    pipeline.tell(source)
     return Inputs(*read_clips(source), True, shared_prompt)
   if prompts and not task.conditions:
     return Inputs([blank_clip(i, text, layout) for i, text in enumerate(prompts)], own=True)
   source = pipeline.open_source(config, layout, 'test', task.modalities)
-  clips, skipped = read_clips(source, config.sample.count, layout)
+  pipeline.tell(source)
+  clips, skipped = read_clips(source, config.sample.count, task.models)
   return Inputs(clips, skipped, False, shared_prompt)
 
 
@@ -108,10 +110,10 @@ def blank_clip(i, prompt, layout):
               source='prompt')
 
 
-def read_clips(source, count=None, layout=None):
+def read_clips(source, count=None, models=None):
   """Reads the first `count` usable clips (default: all): (clips, [(name, reason)] of unusable).
 
-  With `layout`, clips are cut to its clip length. Raises UserError: none is usable."""
+  With `models`, clips are cut to their layout's clip length. Raises UserError: none is usable."""
   clips, skipped = [], []
   for i in range(len(source)):
     if len(clips) == count:
@@ -122,18 +124,24 @@ def read_clips(source, count=None, layout=None):
       skipped.append((source.name(i), error.reason))
       print(f'skipped {source.name(i)}: {error.reason}', file=sys.stderr, flush=True)
       continue
-    clips.append(clip if layout is None else cut(clip, layout.clip.seconds))
+    clips.append(clip if models is None else cut(
+        clip, models.layout.clip.seconds, models.modalities['audio'].codec))
   if not clips:
     raise UserError(f'nothing to sample for: {skipped[0][0]}: {skipped[0][1]}' if skipped else
                     'nothing to sample for: sample.count is 0')
   return clips, skipped
 
 
-def cut(clip, seconds):
-  """Cuts a clip to its first `seconds`, and normalises its audio for the models."""
+def cut(clip, seconds, codec):
+  """Cuts a clip to its first `seconds`, with its audio at the level of an audio codec's waves.
+
+  Latents that were prepared are dropped where the media are there as well: nobody has checked that
+  they are of this run's codecs."""
   duration = min(seconds, clip.duration)
   kept = clip.frame_times < duration
   events = None if clip.events is None else clip.events[clip.events < duration]
+  wave = clip.audio[:round(duration * clip.sample_rate)]
   return dataclasses.replace(
       clip, duration=duration, frames=clip.frames[kept], frame_times=clip.frame_times[kept],
-      audio=normalise(clip.audio[:round(duration * clip.sample_rate)]), events=events)
+      audio=codec.normalise(wave), events=events,
+      latents={name: data for name, data in clip.latents.items() if name not in clip.media})

@@ -10,8 +10,8 @@ import json
 from avlink_jax.storage.digest import add_tree
 
 FORMAT = 2  # increase it when the same settings give different samples
-PARTS = ('task', 'codec', 'video_codec', 'codec_loss', 'text', 'towers', 'fusion', 'flow', 'sample',
-         'data')
+PARTS = ('task', 'codec', 'video_codec', 'codec_loss', 'text', 'texts', 'towers', 'fusion', 'flow',
+         'sample', 'data')
 # Keys of these parts that do not affect samples; of `data`, only the keys in DATA do.
 INDIFFERENT = {'sample': ('count', 'batch_size', 'direction', 'upsample'), 'text': ('cache',)}
 DATA = ('seconds', 'fps', 'height', 'width', 'max_fps')
@@ -28,7 +28,8 @@ def of_run(task, names, seed):
   parts = {name: value for name, value in task.config.to_dict().items() if name in PARTS}
   parts['data'] = {name: parts['data'][name] for name in DATA}
   for part, keys in INDIFFERENT.items():
-    parts[part] = {k: v for k, v in parts[part].items() if k not in keys}
+    if part in parts:  # a config has `text` or `texts`
+      parts[part] = {k: v for k, v in parts[part].items() if k not in keys}
   digest = hashlib.sha256(json.dumps(
       [FORMAT, parts, task.generate, names, seed], sort_keys=True).encode())
   add_tree(digest, task.decoder_weights)
@@ -43,7 +44,7 @@ def of_sample(run, task, clip, prompts, own):
            own]
   digest.update(json.dumps(about, sort_keys=True).encode())
   # Prompts as prepared for the model, which depend on the text encoder's weights too.
-  words = [text.prepare(sorted(prompts.values())) for text in task.models.texts.values()
+  words = [text.prepare(sorted(prompts.values())) for text in task.texts.values()
            ] if task.prompted else None
   add_tree(digest, [clip.frames, clip.frame_times, clip.audio, clip.events, clip.features, words])
   return digest.hexdigest()[:16]

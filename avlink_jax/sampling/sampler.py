@@ -74,7 +74,7 @@ def abstract_arguments(task, mesh, frozen, count):
   models, config = task.models, task.config
   init = lambda frozen: task.exported(task.init(jax.random.key(0), frozen))  # noqa: E731
   params = jax.eval_shape(init, frozen)
-  batch = batches.shapes(count, task.readers, models.layout, models.texts)
+  batch = batches.shapes(count, task.readers, models.layout, task.texts)
   for codec in map(task.codec, task.generate):  # only their masks are in the batch
     batch = {name: x for name, x in batch.items()
              if name not in codec.arrays(models.layout) or name == codec.mask_name}
@@ -184,10 +184,10 @@ class Sampler:
 
   def _at_once(self, params, clips, prompts, starts, seed, report):
     """Mapping {name: (decoded frames of all clips, their Track)}."""
-    models, task = self.task.models, self.task
+    task = self.task
     batch = batches.stack(
         [self._window(clip, prompt, start) for clip, prompt, clip_starts in
-         zip(clips, prompts, starts, strict=True) for start in clip_starts], models.prepare)
+         zip(clips, prompts, starts, strict=True) for start in clip_starts], task.prepare)
     tracks = self._tracks(starts)
     noise = {name: np.concatenate([draw(size) for draw, size in zip(
         (self._draw(clip, seed, name) for clip in clips), np.diff(track.first), strict=True)])[
@@ -215,7 +215,7 @@ class Sampler:
             for name in tracks if name not in task.generate}
     parts = {name: passes.split(track.index) for name, track in tracks.items()}
     read = ((batches.stack([self._window(clip, prompt, start) for start in some],
-                           task.models.prepare),
+                           task.prepare),
              {name: of_name(parts[name][i]) for name, of_name in rows.items()})
             for i, some in enumerate(passes.split(starts[0])))
     x1 = passes.generate(
@@ -253,15 +253,16 @@ class Sampler:
   def _tracks(self, starts):
     """Mapping {name: Track} of all data with noise."""
     task, shapes = self.task, noise_shapes(self.task)
-    tracks = {name: windows.track(starts, shapes[name][0], task.codec(name).rate)
-              for name in task.noised}
+    tracks = {name: windows.track(starts, shapes[name][0], task.codec(name).rate,
+                                  task.codec(name).short_first) for name in task.noised}
     if task.guide is not None:
       tracks[task.guide.noise] = tracks[task.guide.name]
     return tracks
 
   def _decoded_track(self, name, starts, steps):
     """Track of what a modality's codec decodes, `steps` frames a window."""
-    return windows.track(starts, steps, self.task.codec(name).decoded_rate)
+    codec = self.task.codec(name)
+    return windows.track(starts, steps, codec.decoded_rate, codec.short_first)
 
   def _draw(self, clip, seed, name):
     """Function count -> the next rows of a clip's X_0 of `name`."""

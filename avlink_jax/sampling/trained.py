@@ -1,10 +1,12 @@
-"""Weights for sampling: a workdir's newest checkpoint, or bundled ones."""
+"""Weights for sampling: a workdir's newest checkpoint, a published model's, or bundled ones."""
 
 import dataclasses
+import functools
 
 import jax
 
 from avlink_jax.errors import UserError
+from avlink_jax.hardware import precision
 from avlink_jax.storage import bucket, weights
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import checkpoint, sharding, step
@@ -26,10 +28,11 @@ class Trained:
   name: str
 
 
-def find(task, workdir, frozen, mesh, explicit=False):
-  """Trained weights of the workdir's newest intact checkpoint, sharded on `mesh`, or bundled ones.
+def find_weights(task, workdir, frozen, mesh, explicit=False):
+  """Trained weights of the workdir's newest intact checkpoint, sharded on `mesh`; else those of the
+  published model that a base model's `frozen` names, or bundled ones.
 
-  Raises UserError: neither exists, or an `explicit` workdir has no checkpoint.
+  Raises UserError: none of them exists, or an `explicit` workdir has no checkpoint.
   """
   with bucket.reached(workdir):
     saved = bucket.entries(bucket.absolute(workdir) / 'checkpoints')
@@ -42,6 +45,11 @@ def find(task, workdir, frozen, mesh, explicit=False):
   if explicit:
     raise UserError(f'{workdir} has no checkpoint: train there first, or leave --workdir out '
                     'for the bundled weights')
+  if part := task.published_part:
+    tower = frozen_parts.published_tower(config, task.models, part, precision.of().frozen,
+                                         functools.partial(sharding.shardings, mesh=mesh))
+    return Trained(tower, {}, f'published {config.frozen[part]}',
+                   frozen_parts.digests(config, [part])[part])
   if not path.exists():
     raise UserError(f'{workdir} has no checkpoint, and no weights for {name} at scale '
                     f'{config.scale} are bundled: train first, or give --workdir')

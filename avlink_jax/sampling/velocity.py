@@ -31,7 +31,7 @@ def fix(task, params, frozen, batch, noise):
   towers = task.towers(params, frozen)
   prompt, null, masks, conditions = {}, {}, {}, {}
   for name in task.modalities:
-    prompt[name] = task.encode(towers, name, batch[f'{name}_text'])
+    prompt[name] = task.encode(towers, name, batch.get(f'{name}_text'))
     masks[name] = task.mask(batch, name)
     if name in task.generate:
       null[name] = jax.tree.map(lambda x, like: jnp.broadcast_to(x, like.shape),

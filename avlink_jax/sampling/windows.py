@@ -14,6 +14,7 @@ import numpy as np
 
 MOST = 10_000  # denominator of a rate, at most: 24000/1001 frames a second is 23.976
 TINY = 1e-9  # what floats may lack
+NEXT_TO_NOTHING = 1e-6  # weight of what counts only where there is nothing else
 
 
 def common_step(rates, longest):
@@ -74,8 +75,9 @@ class Track:
     return flat[self.first[clip]:self.first[clip + 1]]
 
 
-def track(starts_by_clip, steps, rate):
-  """Track of a modality with `steps` data frames a window, `rate` a second."""
+def track(starts_by_clip, steps, rate, short_first=False):
+  """Track of a modality with `steps` data frames a window, `rate` a second. `short_first`: the
+  first of them counts only where no other window has that frame (codecs/codec.py)."""
   index, first = [], [0]
   for starts in starts_by_clip:
     local = np.round(starts * rate).astype(int)[:, None] + np.arange(steps)
@@ -83,6 +85,8 @@ def track(starts_by_clip, steps, rate):
     first.append(first[-1] + int(local.max()) + 1)
   n = np.arange(steps)
   weight = np.minimum(n + 1, steps - n).astype(np.float32)
+  if short_first:
+    weight[0] = NEXT_TO_NOTHING
   return Track(np.concatenate(index).astype(np.int32), weight / weight.max(), np.array(first))
 
 

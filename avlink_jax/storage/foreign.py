@@ -43,6 +43,7 @@ SAFE_TORCH = (2, 6)  # earlier versions can execute code despite weights_only (C
 NUMPY = {'numpy.dtype': np.dtype, 'numpy.ndarray': np.ndarray,
          'numpy.core.multiarray._reconstruct': np.zeros(1).__reduce__()[0]}
 TORCH, LEGACY_TORCH = b'PK\x03\x04', b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # first bytes
+OTHERS = ('.json', '.npy', '.npz', '.onnx', '.zip', '.ckpt')  # suffixes of formats without metadata
 TORCH_FORMAT = 'a torch checkpoint of tensors alone'
 
 
@@ -51,9 +52,12 @@ class Unreadable(UserError):
 
 
 class Stored(typing.NamedTuple):
-  """Tensor in a file: its shape, and a function that reads it."""
+  """Tensor in a file: its shape, and functions that read all of it, or a part by its slices.
+
+  Only of .safetensors files is `part` less to read."""
   shape: tuple
   load: Callable[[], np.ndarray]
+  part: Callable[[tuple], np.ndarray]
 
 
 def read(path, keys=None, verified=False) -> dict:
@@ -94,6 +98,20 @@ def scan(path, verified=False) -> dict:
   return _torch(path)
 
 
+def metadata(path):
+  """Mapping 'metadata' that a torch checkpoint has beside its tensors, or that `convert` took from
+  one into a .safetensors file; None without it. Raises as `read`."""
+  path = pathlib.Path(path)
+  if path.suffix == '.safetensors':
+    with _readable(path, 'a safetensors file'):
+      header = safetensors.safe_open(path, framework='numpy').metadata() or {}
+      return json.loads(header.get('metadata', 'null'))
+  if path.suffix in OTHERS:
+    return None
+  tree = _torch_tree(path)
+  return tree.get('metadata') if isinstance(tree, dict) else None
+
+
 def origin(path):
   """sha256 of the file that a .safetensors file was converted from, or None."""
   try:
@@ -117,6 +135,8 @@ def convert(paths, out):
   if not arrays:
     raise UserError(f'{about["source"]}: no arrays in it')
   about['sha256'] = ' '.join(map(checksum, paths))
+  if len(paths) == 1 and (described := metadata(paths[0])):
+    about['metadata'] = json.dumps(described, default=lambda _: None)  # arrays and the like
   with replacing(out) as partial:
     safetensors.numpy.save_file(arrays, partial, about)
     partial.chmod(0o644)  # safetensors creates files that only their owner can read
@@ -152,7 +172,8 @@ def _safetensors(path):
   with _readable(path, 'a safetensors file'):
     file = safetensors.safe_open(path, framework='numpy')
     return {name: Stored(tuple(file.get_slice(name).get_shape()),
-                         functools.partial(file.get_tensor, name)) for name in file.keys()}
+                         functools.partial(file.get_tensor, name),
+                         lambda at, name=name: file.get_slice(name)[at]) for name in file.keys()}
 
 
 def _index(path):
@@ -212,6 +233,12 @@ def _onnx(path):
 
 
 def _torch(path):
+  with _readable(path, TORCH_FORMAT):
+    return _flat(_torch_tree(path))
+
+
+def _torch_tree(path):
+  """Content of a torch checkpoint; tensors are read on demand."""
   with path.open('rb') as file:
     first = file.read(len(LEGACY_TORCH))
   if not first.startswith((TORCH, LEGACY_TORCH)):
@@ -223,8 +250,7 @@ def _torch(path):
   numbers = [(_Number, f'numpy.{name}') for name in (
       'dtype', 'core.multiarray.scalar', '_core.multiarray.scalar')]
   with _readable(path, TORCH_FORMAT), torch.serialization.safe_globals(numbers):
-    return _flat(torch.load(path, map_location='cpu', weights_only=True,
-                            mmap=first.startswith(TORCH)))  # tensors are read on demand
+    return torch.load(path, map_location='cpu', weights_only=True, mmap=first.startswith(TORCH))
 
 
 class _Number:
@@ -244,7 +270,7 @@ def _flat(tree, name='', depth=0):
   if hasattr(tree, 'detach'):  # a torch tensor, which is not copied
     tree = _array(tree.detach())
   if isinstance(tree, np.ndarray) and not tree.dtype.hasobject:
-    return {name: Stored(tree.shape, lambda: tree)}
+    return {name: Stored(tree.shape, lambda: tree, tree.__getitem__)}
   if isinstance(tree, dict):
     inside = tree.items()
   elif isinstance(tree, np.ndarray):

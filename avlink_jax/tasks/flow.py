@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from avlink_jax import flow
-from avlink_jax.codecs import text
+from avlink_jax.codecs.text import drop
 from avlink_jax.errors import UserError
+from avlink_jax.model import pretrained
 from avlink_jax.model.frames import masked_mse
 from avlink_jax.model.noise import gaussian
 from avlink_jax.model.tower import Input
@@ -97,6 +98,11 @@ class FlowTask(Task):
     return tuple(filter(None, codecs)) + (towers if self.linked else ())
 
   @property
+  def published_part(self):
+    name = self.generate[0]
+    return name if not self.linked and pretrained.source(self.config, name) else ''
+
+  @property
   def finetuned(self):
     """Towers that are trained with the link: of all modalities that the run generates, even if this
     task is restricted to a direction in which one of them conditions."""
@@ -107,6 +113,11 @@ class FlowTask(Task):
   @property
   def active_towers(self):
     return {name: self.models.towers[name] for name in self.modalities}
+
+  @property
+  def texts(self):
+    return {name: self.models.modalities[name].text for name in self.modalities
+            if self.models.modalities[name].prompted}
 
   @property
   def upsampled(self):
@@ -123,16 +134,14 @@ class FlowTask(Task):
     return dataclasses.replace(self, direction=direction)
 
   def check(self):
-    for name in self.modalities:
-      if self.models.modalities[name].prompted:
-        self.models.modalities[name].text.check('')
+    for text in self.texts.values():
+      text.check('')
     for name in self.generate:
       self.codec(name).check()
 
   def check_prompt(self, prompt):
-    for name in self.modalities:
-      if self.models.modalities[name].prompted:
-        self.models.modalities[name].text.check(prompt)
+    for text in self.texts.values():
+      text.check(prompt)
 
   def init(self, key, frozen):
     if self.linked:
@@ -255,7 +264,7 @@ class FlowTask(Task):
       x0 = part(gaussian(noise_key, size + x1.shape[1:]))
       rate = jnp.where(generated, c.drop_generated, c.drop_condition)
       prompts = jax.tree.map(
-          part, text.drop(prompt_key, batch[f'{name}_text'], self.null(name), rate))
+          part, drop(prompt_key, batch[f'{name}_text'], self.null(name), rate))
       inputs[name] = self.input_type(x=flow.interpolate(x1, x0, t), t=t, mask=mask,
                                      **self.encode(towers, name, prompts), **guide)
       targets[name] = flow.target(x1, x0)

@@ -3,15 +3,22 @@
     {"codec": {"params", "std"}, "video_codec": {…}, "towers": {name: {"dit", "text"}}}
 
 `config.frozen.PART` names their sources. A run copies them to `workdir/frozen/` and reads these
-copies from then on, so that it does not depend on later changes of the source.
+copies from then on, so that it does not depend on later changes of the source. Published models
+(model/pretrained.py) are too large for that, and are not changed: the run notes which ones it was
+begun with, and refuses others.
 """
 
 import hashlib
+import json
 import pathlib
 
 import jax
 
+from avlink_jax.codecs import published
+from avlink_jax.errors import UserError
+from avlink_jax.model import pretrained
 from avlink_jax.storage import weights
+from avlink_jax.storage.atomic import write_text
 
 
 def codecs(models):
@@ -45,6 +52,8 @@ def path_of(config, part, workdir=None):
   copy = copy_of(workdir or '', part)
   if workdir and copy.exists():
     return copy
+  if (file := published.source(config, part)) is not None:
+    return file
   return weights.locate(part, config.frozen[part], config.scale)
 
 
@@ -53,33 +62,75 @@ def copy_of(workdir, part):
   return pathlib.Path(workdir, 'frozen', f'{part}.safetensors')
 
 
-def load(config, models, parts, dtype=None, workdir=None):
-  """Reads the frozen tree of these parts, as numpy arrays; towers in `dtype` unless None.
+def note_of(workdir, part):
+  """Path of a run's note of the published model that a part is."""
+  return pathlib.Path(workdir, 'frozen', f'{part}.json')
+
+
+def load(config, models, parts, dtype=None, workdir=None, place=None):
+  """Reads the frozen tree of these parts, as numpy arrays; towers in `dtype` unless None. With
+  `place`, shapes -> shardings, published towers are put on their devices while they are read.
 
   Raises UserError: a part is missing, or of another model.
   """
   frozen, by_part = {'towers': {}}, codecs(models)
-  like = shapes(models, parts)
+  like = shapes(models, [part for part in parts if part not in by_part])
   for part in parts:
+    if is_published_tower(config, part):
+      check_note(config, workdir, part)
+      frozen['towers'][part] = published_tower(config, models, part, dtype, place)
+      continue
     path = path_of(config, part, workdir)
-    tree = {'params': {}, **weights.read(path)[0]}  # another program's file may lack 'params'
     if part in by_part:
-      params = weights.fit(tree['params'], like[part]['params'], path)
-      frozen[part] = {'params': params, 'std': tree['stats']['std']}
+      frozen[part] = by_part[part].load(path)
     else:
+      tree = {'params': {}, **weights.read(path)[0]}  # another program's file may lack 'params'
       params = weights.fit(tree['params'], like['towers'][part], path)
       frozen['towers'][part] = params if dtype is None else jax.tree.map(
           lambda x: x.astype(dtype), params)
   return frozen
 
 
-def keep(workdir, frozen, parts):
-  """Writes the frozen trees into `workdir/frozen/` unless they are there."""
+def is_published_tower(config, part):
+  """Tells whether a part is a tower with a published model's weights (model/pretrained.py)."""
+  return part in config.towers and bool(pretrained.source(config, part))
+
+
+def published_tower(config, models, part, dtype=None, place=None):
+  """Parameters {'dit', 'text'} of a modality whose tower is a published model; `dtype` and `place`
+  as in `load`. Raises UserError: the text encoder is one that is trained with its tower."""
+  if jax.tree.leaves(jax.eval_shape(models.modalities[part].text.init, jax.random.key(0))):
+    raise UserError(f'frozen.{part}={pretrained.source(config, part)} is a published model, and '
+                    "its text encoder here (words) one that is trained with its tower: set "
+                    'encoder=t5, umt5 or qwen3, whichever it was trained with')
+  tower = models.modalities[part].tower
+  return {'dit': pretrained.read(config, part, tower, dtype, place), 'text': {}}
+
+
+def check_note(config, workdir, part):
+  """Raises UserError: the run was begun with another published model."""
+  note = note_of(workdir or '', part)
+  if not (workdir and note.exists()):
+    return
+  begun = json.loads(note.read_text())
+  if begun['fingerprint'] != pretrained.fingerprint(config, part):
+    raise UserError(f'frozen.{part}={pretrained.source(config, part)} is not the model that '
+                    f'{workdir} was begun with ({begun["source"]}): give that one')
+
+
+def keep(config, workdir, frozen, parts):
+  """Writes the frozen trees into `workdir/frozen/` unless they are there, and of published models
+  which they are."""
   for part in parts:
     path = copy_of(workdir, part)
+    path.parent.mkdir(exist_ok=True)
+    if is_published_tower(config, part):
+      write_text(note_of(workdir, part), json.dumps({
+          'source': pretrained.source(config, part),
+          'fingerprint': pretrained.fingerprint(config, part)}))
+      continue
     if path.exists():
       continue
-    path.parent.mkdir(exist_ok=True)
     if part in frozen:
       tree = {'params': frozen[part]['params'], 'stats': {'std': frozen[part]['std']}}
     else:
@@ -88,8 +139,10 @@ def keep(workdir, frozen, parts):
 
 
 def digests(config, parts, workdir=None):
-  """Mapping {part: SHA-256 of the file that it is read from}, hexadecimal."""
-  return {part: digest(path_of(config, part, workdir)) for part in parts}
+  """Mapping {part: SHA-256 of the file that it is read from, or a published model's fingerprint},
+  hexadecimal."""
+  return {part: pretrained.fingerprint(config, part) if is_published_tower(config, part)
+          else digest(path_of(config, part, workdir)) for part in parts}
 
 
 def digest(path):

@@ -50,6 +50,16 @@ class Task:
     return 'audio' in self.modalities
 
   @property
+  def texts(self):
+    """Mapping {modality: text encoder} of the prompts that are used."""
+    return {}
+
+  @property
+  def prepare(self):
+    """Mapping {modality: function of prompts -> arrays (B, ...)}, for data/batch.stack."""
+    return {name: text.prepare for name, text in self.texts.items()}
+
+  @property
   def weights_name(self):
     """Name of the bundled weights of this run: its task's, or its ablation's."""
     return self.config.name
@@ -59,6 +69,11 @@ class Task:
     """Part that `train.init_from=bundled` refers to: the base video model, from which the upsampler
     is fine-tuned."""
     return 'video'
+
+  @property
+  def published_part(self):
+    """Part that is the model that this task trains, if `config.frozen` names a published one."""
+    return ''
 
   @property
   def accumulates(self):

@@ -47,7 +47,7 @@ def build(task, mesh, frozen):
   init = sharding.on_mesh(mesh, functools.partial(step.init, task, optimizer, config.seed))
   shapes = jax.eval_shape(init, frozen)
   placement = sharding.shardings(shapes, mesh)
-  batch = batches.shapes(config.train.batch_size, task.readers, models.layout.example, models.texts)
+  batch = batches.shapes(config.train.batch_size, task.readers, models.layout.example, task.texts)
   return Programs(
       init=jax.jit(init, out_shardings=placement),
       update=jax.jit(

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 
 from avlink_jax.codecs.text import WordEncoder
 from avlink_jax.data.media import decode as media
-from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder
+from avlink_jax.data.sources.captions import LONGEST_CAPTION
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError
 from avlink_jax.samples.folder import MANIFEST
 from avlink_jax.samples.gallery import write_gallery

@@ -72,7 +72,7 @@ def ours(folder, count, codec, output):
   spent.wrap(records, 'of_clip', 'write')
   source = Folder(folder, height=36, width=64, sample_rate=16_000, max_fps=6.0)
   converter = convert.Converter(
-      layout, codec=convert.load_codec(codec) if codec else None, keep_audio=not codec)
+      layout, codecs={'audio': convert.load_codec(codec)} if codec else {}, keep_media=not codec)
   if codec:  # compiled once a process, however many clips follow
     converter.codec.encode(blank_clip(0, '', layout), layout)
     spent.seconds.clear()

@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avlink_jax.codecs import codec as codecs
-from avlink_jax.codecs import t5_text
+from avlink_jax.codecs import pretrained_text
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
@@ -96,7 +96,7 @@ def batches(folder, layout, reads, size, last, prepare, threads=1):
 def text_of(folder):
   """A text encoder to which every caption is known."""
   table = embeddings.Embeddings(folder, records.read_about(folder)['text'])
-  return t5_text.Pretrained('', WIDTH, TOKENS, prepared=table)
+  return pretrained_text.Pretrained('', WIDTH, TOKENS, prepared=table)
 
 
 def speed(folder, layout, reads, size=32, seconds=15):

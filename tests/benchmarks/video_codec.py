@@ -77,12 +77,13 @@ def main():
   parser.add_argument('--folder')
   parser.add_argument('weights', nargs='*')
   given = parser.parse_args()
-  layout = model_builder.build(video_vae.get_config('nano')).layout
+  models = model_builder.build(video_vae.get_config('nano'))
+  layout, audio = models.layout, models.modalities['audio'].codec
   size = dict(height=layout.height, width=layout.width)
   source = Folder(given.folder, **size) if given.folder else Impacts(
       'test', size=given.clips, fps=layout.fps, **size)
   clips = [source.load(i) for i in range(min(given.clips, len(source)))]
-  videos = [batches.all_frames(cut(clip, given.seconds), layout.fps) for clip in clips]
+  videos = [batches.all_frames(cut(clip, given.seconds, audio), layout.fps) for clip in clips]
   grid = layout.fps / STRIDES[0] * layout.height * layout.width / STRIDES[1] ** 2
   found = {'bicubic and repeat': score(bicubic_and_repeat, videos) | {'kept': 3 * grid}}
   for path in given.weights:

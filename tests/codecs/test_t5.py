@@ -10,7 +10,7 @@ import pytest
 import t5_folders
 from t5_folders import SENTENCES, TINY, run_ours, run_theirs, some_tokens, tensors_of, theirs, write
 
-from avlink_jax.codecs import t5, t5_text
+from avlink_jax.codecs import pretrained_text, t5
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -159,7 +159,7 @@ def test_tokens_are_those_of_transformers(folder):
   transformers = pytest.importorskip('transformers')
   plain = dict(padding=False, truncation=False)
   theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / 'tokenizer.json'))
-  tokenize = t5_text.load(folder).tokenize
+  tokenize = pretrained_text.load(folder).tokenize
   for prompt in PROMPTS:
     assert tokenize(prompt) == theirs(prompt, **plain)['input_ids'], prompt
   theirs = transformers.T5TokenizerFast.from_pretrained(folder, extra_ids=0)
@@ -171,7 +171,7 @@ def test_tokens_are_those_of_transformers(folder):
 def test_a_folder_with_spiece_model_alone_gives_the_same_tokens(tmp_path):
   transformers = pytest.importorskip('transformers')
   folder = write(tmp_path, 'spiece.model')
-  tokenize = t5_text.load(folder).tokenize
+  tokenize = pretrained_text.load(folder).tokenize
   theirs = transformers.T5Tokenizer.from_pretrained(folder, extra_ids=0)
   for prompt in PROMPTS[:4] + PROMPTS[5:]:
     assert tokenize(prompt) == theirs(prompt)['input_ids'], prompt

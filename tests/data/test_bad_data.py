@@ -25,7 +25,8 @@ from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import limits, mux
-from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder
+from avlink_jax.data.sources.captions import LONGEST_CAPTION
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.sampling.inputs import own_clips, read_prompts
 from tests.benchmarks import damaged as benchmark

@@ -138,9 +138,9 @@ def test_a_batch_has_the_shapes_that_programs_are_compiled_for():
   models, task = build(config)
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
-  (batch, _), = pipeline.train_batches(examples, models.prepare, seed=0, batch_size=4,
+  (batch, _), = pipeline.train_batches(examples, task.prepare, seed=0, batch_size=4,
                                        first_step=0, last_step=1)
-  shapes = batches.shapes(4, task.readers, models.layout.example, models.texts)
+  shapes = batches.shapes(4, task.readers, models.layout.example, task.texts)
   assert batch.keys() == shapes.keys()
   for name in ('video', 'video_mask'):
     assert (batch[name].shape, batch[name].dtype) == (shapes[name].shape, shapes[name].dtype)
@@ -246,7 +246,7 @@ def test_a_mixture_is_cropped_like_its_sources(folder):
   models, task = build(config)
   source = pipeline.open_source(config, models.layout, 'train', task.reads)
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
-  (batch, meta), = pipeline.train_batches(examples, models.prepare, seed=0, batch_size=8,
+  (batch, meta), = pipeline.train_batches(examples, task.prepare, seed=0, batch_size=8,
                                           first_step=0, last_step=1)
   assert batch['video'].shape == (8, 9, 12, 24, 3)
   assert {id.startswith('impacts') for id in meta.ids} == {True, False}

@@ -10,7 +10,7 @@ from micro import build, micro_config
 from test_records import config_of
 
 from avlink_jax.build import build_text
-from avlink_jax.codecs import t5_text
+from avlink_jax.codecs import pretrained_text
 from avlink_jax.data import pipeline
 from avlink_jax.data.prepare import command as prepare
 from avlink_jax.data.prepare import embeddings
@@ -52,7 +52,7 @@ def test_prepared_embeddings_are_those_that_t5_makes_and_it_is_not_needed(folder
   captions = [source.load(i).audio_caption for i in range(5)] + ['']
   models.modalities['audio'].text.check('')  # as a run does at its start
   ours = models.modalities['audio'].text.prepare(captions)
-  theirs = t5_text.load(t5, max_tokens=12).prepare(captions)
+  theirs = pretrained_text.load(t5, max_tokens=12).prepare(captions)
   assert np.abs(theirs['embedding']).max() > 0.1
   np.testing.assert_array_equal(ours['embedding'], theirs['embedding'])
   np.testing.assert_array_equal(ours['mask'], theirs['mask'])
@@ -77,7 +77,7 @@ def test_captions_are_found_across_many_files(tmp_path, t5, monkeypatch):
   files = records.read_about(folder)['text']['files']
   assert files >= 3
   table = embeddings.Embeddings(folder, records.read_about(folder)['text'])
-  encoder = t5_text.load(t5, max_tokens=12)
+  encoder = pretrained_text.load(t5, max_tokens=12)
   for report in map(json.loads, (p.read_text() for p in folder.glob('train-*.json'))):
     for text in report['captions']:
       np.testing.assert_array_equal(table.get(text), encoder.rows([text])[text])
@@ -86,7 +86,7 @@ def test_captions_are_found_across_many_files(tmp_path, t5, monkeypatch):
 
 def test_captions_that_share_a_hash_are_told_apart(tmp_path, t5, monkeypatch):
   monkeypatch.setattr(embeddings, 'key', lambda caption: 7)
-  encoder = t5_text.load(t5, max_tokens=12)
+  encoder = pretrained_text.load(t5, max_tokens=12)
   captions = ['a ball', 'rain', 'wind']
   embeddings.write(tmp_path, 0, 1, captions, encoder)
   table = embeddings.Embeddings(tmp_path, {'files': 1, 'fingerprint': encoder.fingerprint})
@@ -98,11 +98,11 @@ def test_captions_that_share_a_hash_are_told_apart(tmp_path, t5, monkeypatch):
 
 def test_another_text_encoder_is_told(folder, t5, tmp_path):
   with pytest.raises(UserError, match='embedded with max_tokens=12: set --config.text.max_tokens'):
-    build_text(with_t5(folder, t5, **{'text.max_tokens': 20}).text, str(folder))
+    build_text(with_t5(folder, t5, **{'text.max_tokens': 20}), 'audio')
   other = shutil.copytree(t5, tmp_path / 'other')
 
   about = records.read_about(folder)
-  text = build_text(with_t5(folder, other).text, str(folder))
+  text = build_text(with_t5(folder, other), 'audio')
   text.prepared.fingerprint = 'another'
   with pytest.raises(UserError, match='is not the T5 that made the embeddings'):
     text.prepare(['never said'])
@@ -116,12 +116,12 @@ def test_lost_or_cut_embeddings_are_told(folder, t5, tmp_path, suffix):
   content = (there / name).read_bytes()
   (there / name).write_bytes(content[:len(content) // 2])
   with pytest.raises(UserError, match='missing or damaged|cut short'):
-    build_text(with_t5(there, t5).text, str(there))
+    build_text(with_t5(there, t5), 'audio')
   (there / name).unlink()
   with pytest.raises(UserError, match='missing or damaged.*prepare command again'):
-    build_text(with_t5(there, t5).text, str(there))
+    build_text(with_t5(there, t5), 'audio')
 
 
 def test_words_that_are_trained_keep_their_captions_plain(folder):
   config = micro_config('v2a', **{'data.source': str(folder)})
-  assert build_text(config.text, str(folder)).prepare(['a ball']).dtype == np.int32
+  assert build_text(config, 'audio').prepare(['a ball']).dtype == np.int32

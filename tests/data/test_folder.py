@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avlink_jax.data.media import mux
-from avlink_jax.data.sources.folder import SPLITS, Folder, clean_caption
+from avlink_jax.data.sources.captions import clean_caption
+from avlink_jax.data.sources.folder import SPLITS, Folder
 from avlink_jax.errors import MediaError, UserError
 
 OPTIONS = dict(height=36, width=64, sample_rate=16000, max_fps=6)
@@ -184,7 +185,8 @@ def captions_of(tmp_path, content, *names):
   (tmp_path / 'captions.csv').write_bytes(
     content if isinstance(content, bytes) else content.encode())
   folder = Folder(tmp_path, **OPTIONS)
-  return {file.name: caption for file, caption in folder._captions.items()}, folder.notes
+  assert all(row.audio == row.video for row in folder._captions.rows.values())
+  return {file.name: row.audio for file, row in folder._captions.rows.items()}, folder.notes
 
 
 @pytest.mark.parametrize('content', [
@@ -240,7 +242,7 @@ def test_captions_may_lie_elsewhere(tmp_path):
   touch(tmp_path / 'clips', 'a.mp4')
   (tmp_path / 'mine.csv').write_text('file,caption\nclips/a.mp4,one\n')
   folder = Folder(tmp_path / 'clips', captions=tmp_path / 'mine.csv', **OPTIONS)
-  assert list(folder._captions.values()) == ['one']
+  assert folder.caption(0) == 'one'
   with pytest.raises(UserError, match='no such captions file'):
     Folder(tmp_path / 'clips', captions=tmp_path / 'gone.csv', **OPTIONS)
 

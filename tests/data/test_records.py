@@ -87,7 +87,7 @@ def test_the_step_sees_one_layout_either_way_and_the_same_latents(tmp_path, code
     opened = pipeline.open_source(config, models.layout, 'train', task.reads)
     pipeline.check_codec(opened, models.modalities['audio'].codec, tree)
     examples = pipeline.make_examples(opened, models.layout, task.readers, config.data)
-    batch[source], _ = pipeline.first_batch(examples, models.prepare, 2)
+    batch[source], _ = pipeline.first_batch(examples, task.prepare, 2)
   raw, prepared = batch.values()
   assert raw.keys() - {'mel'} == prepared.keys() - {'audio_latents'}
   clean = quick_jit(lambda batch: task.clean({'codec': tree}, batch, 'audio'))

@@ -307,7 +307,7 @@ def test_beside_a_kept_stream_only_what_is_generated_is_computed():
   made = flops.of(lambda *args: LINK.velocity(*args[:-1], ('audio',), args[-1]),
                   trained(), frozen(), given, kept)
   tower = flops.of(AUDIO.velocity, frozen()['audio'], given['audio'])
-  width, audio, video = FUSION.width, 4, 16
+  width, audio, video = FUSION.width, 4, 8
   times = sum(rows(1, 512, FUSION.rank) + rows(1, FUSION.rank, 4 * width + c) for c in WIDTHS)
   block = (rows(audio, AUDIO.width, width) + rows(audio, width, width)  # in, queries
            + rows(audio + video, width, 2 * width)  # keys and values of both

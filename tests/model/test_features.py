@@ -219,7 +219,7 @@ def test_v2a_trains_and_samples_from_a_folder_with_features(clips):
   step = quick_jit(functools.partial(
       training.train_step, task, training.make_optimizer(config), config))
   losses = []
-  for batch, meta in pipeline.train_batches(examples, models.prepare, seed=0, batch_size=4,
+  for batch, meta in pipeline.train_batches(examples, task.prepare, seed=0, batch_size=4,
                                             first_step=0, last_step=2, threads=1):
     assert batch['video_features'].shape == (4, 6, WIDTH) and batch['video_mask'].all()
     assert len(meta.ids) == 4 and 'video' not in batch

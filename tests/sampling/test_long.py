@@ -42,7 +42,7 @@ def sampled(batch_size, **settings):
   sampler = Sampler(task, frozen())
   made, = sampler(Trained(random_params(models.link), {}, '', ''), [clip],
                   [{'audio': 'a ball', 'video': ''}], 1, counts.append)
-  assert sampler.windows(clip) == sum(counts) == 5
+  assert sampler.windows(clip) == sum(counts) == 6
   return made['audio'], counts
 
 
@@ -50,7 +50,7 @@ def sampled(batch_size, **settings):
 @pytest.mark.parametrize('settings', [{}, {'sample.refresh': 2}, {'sample.solver': 'heun'}])
 def test_in_passes_a_clip_is_what_it_is_at_once(settings):
   """The last pass is not full; windows are reported while they are under way."""
-  (whole, once), (parts, counts) = (sampled(size, **settings) for size in (8, 2))
+  (whole, once), (parts, counts) = (sampled(size, **settings) for size in (8, 4))
   assert len(once) == 1 and len(counts) > 1
   assert len(whole) == round(3.4 * 16000) and np.std(whole) > 0.01
   np.testing.assert_allclose(parts, whole, atol=1e-3 * np.abs(whole).max())

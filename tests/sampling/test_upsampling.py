@@ -44,7 +44,7 @@ def frozen(tmp_path_factory):
   models, task = build(config)
   built = frozen_parts.load(micro_config('upsampler', **{
       'frozen.video_codec': made['video_codec']}), models, task.frozen_parts)
-  frozen_parts.keep(folder / 'run', built, task.frozen_parts)
+  frozen_parts.keep(config, folder / 'run', built, task.frozen_parts)
   params = random_like(jax.eval_shape(lambda: task.init(jax.random.key(0), built)), 3)
   weights.save(folder / 'run' / 'weights.safetensors', {'params': params},
                {'config': json.dumps(config.to_dict())})

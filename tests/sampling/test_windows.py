@@ -122,6 +122,14 @@ def test_windows_that_overlap_share_rows():
   assert t.rows == 31 + 24
 
 
+def test_a_short_first_frame_counts_only_where_no_other_window_has_it():
+  t = track([np.array([0.0, 4.0])], 21, 4.0, short_first=True)
+  values = np.stack([np.zeros(21), np.ones(21)]).astype(np.float32)
+  blended = t.flat(values)
+  assert blended[0] == 0 and blended[16] < 1e-4 < 0.1 < blended[17] and blended[21] == 1
+  assert t.flat(1 - values)[0] == 1
+
+
 @given(st.lists(durations, min_size=1, max_size=3), overlaps, rates, st.integers(0, 99))
 @settings(max_examples=40)
 @example([6.0], 0.0, (100.0, 516), 0)

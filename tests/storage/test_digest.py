@@ -5,6 +5,8 @@ import hashlib
 import jax.numpy as jnp
 import numpy as np
 
+from avlink_jax.codecs.mel import MelSpec
+from avlink_jax.codecs.mel_codec import MelCodec
 from avlink_jax.codecs.mel_vae import MelVAE
 from avlink_jax.storage.digest import add_tree, key
 
@@ -36,5 +38,6 @@ def test_what_was_hashed_yesterday_has_the_same_hash_today():
   assert key([1, None, 'clip', [0.5]]) == 'bc36e8dd2cab308feb99ede925542171'
   assert of(TREE) == 'a3726921625e4e6a2d676d32f9c746f56c295f06f6bd967608942f8252803e43'
   params = {'encoder': np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
-  assert MelVAE(width=8).fingerprint(params, np.float32(0.5)) == (
+  codec = MelCodec('audio', MelVAE(width=8), MelSpec(), None)
+  assert codec.fingerprint({'params': params, 'std': np.float32(0.5)}) == (
       '4f628ac865e8d54cb13560f3eccdf91f67a5514e22a9b8a95630c1528f337b0e')

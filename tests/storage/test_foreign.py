@@ -246,6 +246,17 @@ def test_a_converted_copy_has_the_same_arrays_and_says_what_it_was_made_of(tmp_p
   assert foreign.origin(path) is None
 
 
+def test_what_a_checkpoint_says_of_itself_is_kept_by_its_copy(tmp_path):
+  path, copy = tmp_path / 'w.pth', tmp_path / 'w.pth.safetensors'
+  torch.save({'state_dict': {'a': torch.ones(2)}, 'metadata': {'kwargs': {'rates': [2, 3]}}}, path)
+  foreign.convert([path], copy)
+  for file in path, copy:
+    assert foreign.metadata(file) == {'kwargs': {'rates': [2, 3]}}
+  torch.save({'a': torch.ones(2)}, path)
+  foreign.convert([path], copy)
+  assert foreign.metadata(path) is None and foreign.metadata(copy) is None
+
+
 def test_the_command_converts_several_files_into_one_or_says_in_a_line_why_not(
     tmp_path, monkeypatch, capsys):
   for name in 'ab':

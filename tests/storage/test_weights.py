@@ -213,7 +213,7 @@ def test_a_run_keeps_its_frozen_parts_for_itself(tmp_path, dtype):
   parts, workdir = ('codec', 'audio'), tmp_path / 'run'
   workdir.mkdir()
   before = frozen_parts.load(config, models, parts, dtype, workdir)
-  frozen_parts.keep(workdir, before, parts)
+  frozen_parts.keep(config, workdir, before, parts)
   config.frozen.codec = config.frozen.audio = str(tmp_path / 'gone')
   assert_same(frozen_parts.load(config, models, parts, dtype, workdir), before)
 

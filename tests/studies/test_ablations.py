@@ -91,7 +91,7 @@ def test_an_ablation_is_not_sampled_with_its_tasks_bundled_weights(tmp_path):
   config = ablations.get_config('no_reinjection:nano')
   task = tasks.make(config, build(config))
   with pytest.raises(UserError, match='no weights for no_reinjection at scale nano'):
-    trained.find(task, tmp_path, {}, mesh=None)
+    trained.find_weights(task, tmp_path, {}, mesh=None)
 
 
 def test_a_name_that_is_none_is_told_with_those_near_it():

@@ -156,8 +156,8 @@ def test_without_an_adversary_there_is_none_and_the_rest_is_the_same():
   start = micro()[2]
   alone = gradients('generator', AFTER, {'generator': start['generator']}, adversarial=False)
   early = gradients('generator', AFTER - 1)
-  assert alone[0] == early[0] and 'adversarial' not in alone[1]
-  assert_equal(alone[3], early[3])
+  assert 'adversarial' not in alone[1]
+  assert_close((alone[0], alone[3]), (early[0], early[3]), 1e-5)  # another program: rounding
 
 
 def test_the_discriminator_learns_from_the_hinge_and_only_after_the_warm_up():

@@ -80,7 +80,7 @@ def opened(reads, folder):
     with pytest.raises(UserError):
       pipeline.open_source(config, Layout.of(config.data), 'train')
   config.text.encoder = 't5'
-  model_builder.build_text(config.text)
+  model_builder.build_texts(config)
 
 
 def met(reads):

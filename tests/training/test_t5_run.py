@@ -75,7 +75,7 @@ def test_a_run_with_t5_trains_resumes_samples_and_freezes(frozen, folder, tmp_pa
   assert loaded['towers']['audio']['text'] == {}
   jax.tree.map(np.testing.assert_array_equal, loaded['towers']['audio']['dit'],
                sound['params']['dit'])
-  frozen_parts.keep(tmp_path, loaded, task.frozen_parts)
+  frozen_parts.keep(next_stage, tmp_path, loaded, task.frozen_parts)
   again = frozen_parts.load(next_stage, models, task.frozen_parts, workdir=tmp_path)
   assert jax.tree.structure(again) == jax.tree.structure(loaded)
 

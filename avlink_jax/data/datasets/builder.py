@@ -18,7 +18,7 @@ from avlink_jax.data.datasets.check import Candidate, Examiner, Needs
 from avlink_jax.data.datasets.files import Files
 from avlink_jax.data.datasets.report import Report
 from avlink_jax.data.datasets.rows import Malformed
-from avlink_jax.data.sources.folder import LONGEST_CAPTION
+from avlink_jax.data.sources.captions import LONGEST_CAPTION
 from avlink_jax.errors import UserError
 from avlink_jax.storage.console import Progress
 

@@ -36,7 +36,7 @@ def parser():
   p.add_argument('--limit', type=int, default=0, help='at most so many clips of each split; 0: all')
   p.add_argument('--data_dir', default='', help='where tfds keeps its data sets')
   of = p.add_argument_group('captions')
-  of.add_argument('--captions', default=None, help="csv (file,caption); '' for none")
+  of.add_argument('--captions', default=None, help="table (file,caption); '' for none")
   of.add_argument('--template', default=None,
                   help="what captions are made of, such as 'the sound of {label}'")
   of = p.add_argument_group('what a record holds')
@@ -45,10 +45,20 @@ def parser():
   of.add_argument('--height', type=int, default=36)
   of.add_argument('--width', type=int, default=64)
   of.add_argument('--high', action='store_true', help='512×288 at 24 frames a second too')
-  of.add_argument('--codec', default='',
-                  help='latents for sound: a workdir or file of configs/mel_vae.py, or bundled')
+  of.add_argument('--sample_rate', type=int, default=0,
+                  help="Hz of sound; 0: the codec's, or 16000 without one")
+  of.add_argument('--codec', default='', help='latents for sound: a workdir or file of '
+                  'configs/mel_vae.py, bundled, or a published model with a DAC')
+  of.add_argument('--video_codec', default='', help='latents for pictures: a workdir or file of '
+                  'configs/video_vae.py, or a published model with the VAE of Wan')
   of.add_argument('--t5', default='', help='embed captions by it: a folder, or a name on the hub')
-  of.add_argument('--max_tokens', type=int, default=128, help='of a caption, for T5')
+  of.add_argument('--audio_text', default='', metavar='FOLDER',
+                  help='embed audio captions by the encoder in it: T5, umT5, or Qwen3, or a '
+                  'pipeline with one, such as MOSS-SoundEffect; a folder or hub name')
+  of.add_argument('--video_text', default='', metavar='FOLDER',
+                  help="embed video captions by the encoder in it, such as Wan's")
+  of.add_argument('--max_tokens', type=int, default=0,
+                  help='of a caption; 0: 128 of T5, 512 of a pipeline\'s encoder')
   of = p.add_argument_group('where long clips are cut')
   of.add_argument('--shots', type=float, default=shots.THRESHOLD,
                   help='threshold of the shot detector, 0 to 1; 0: cut nowhere')
@@ -75,12 +85,12 @@ def finish(job, about):
         'when every host is through, run the same command once more on each')
     return None
   reports = {name: shards.read_report(folder, name) for name in names}
-  if about['text']:
+  for table, text in embeddings.tables(about['text']).items():
     captions = embeddings.captions_by_file(
-        text for of_shard in reports.values() for text in of_shard['captions'])
-    about['text']['files'] = len(captions)
-    embed(job, folder, captions)
-    if not all(embeddings.paths(folder, n, len(captions))[1].is_file()
+        caption for of_shard in reports.values() for caption in of_shard['captions'])
+    text['files'] = len(captions)
+    embed(job, folder, table, captions)
+    if not all(embeddings.paths(folder, n, len(captions), table)[1].is_file()
                for n in range(len(captions))):
       say('prepare: captions of other hosts are still to be embedded: run the same command once '
           'more')
@@ -94,14 +104,19 @@ def finish(job, about):
   return reports
 
 
-def embed(job, folder, captions):
-  """Embeds this host's part of the captions."""
+def embed(job, folder, table, captions):
+  """Embeds this host's part of the captions for one table (embeddings.tables)."""
   encoder = None
   for n in range(job.flags.host, len(captions), job.flags.hosts):
-    if not embeddings.paths(folder, n, len(captions))[1].is_file():
-      encoder = encoder or job.text_encoder()
-      embeddings.write(folder, n, len(captions), captions[n], encoder)
-      say(f'prepare: captions: {n + 1} of {len(captions)} files are embedded')
+    if embeddings.paths(folder, n, len(captions), table)[1].is_file():
+      continue
+    encoder = encoder or job.text_encoder(table)
+    encoder.cut.clear()
+    embeddings.write(folder, n, len(captions), captions[n], encoder, table)
+    cut = f', {len(encoder.cut)} captions of it cut to {encoder.max_tokens} tokens'
+    of = table.removeprefix('text').replace('_', ' of ')
+    say(f'prepare: captions{of}: {n + 1} of {len(captions)} files are embedded'
+        f'{cut if encoder.cut else ""}')
 
 
 def prepare(argv):
@@ -114,6 +129,9 @@ def prepare(argv):
     say(f'prepare: {note}')
   about = describe(job, sources)
   begin(folder, about)
+  for split, source in sources.items():
+    if hasattr(source, 'coverage'):
+      say(f'prepare: {split}: {source.coverage}')
   if job.flags.hosts == 1:
     sweep(folder)
   make_shards(job, about)

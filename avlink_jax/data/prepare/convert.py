@@ -5,25 +5,25 @@ import functools
 import io
 import math
 
-import jax
 import numpy as np
 from PIL import Image
 
-from avlink_jax.codecs import mel_codec
-from avlink_jax.codecs.codec import weights_shapes
-from avlink_jax.codecs.mel_codec import MelCodec
+from avlink_jax.codecs import codec as codec_seam
+from avlink_jax.codecs import dac_codec, mel_codec, published, video_latents, wan_codec
 from avlink_jax.data import batch as batches
 from avlink_jax.data.boxes import shrink
 from avlink_jax.data.clip import EPSILON, Clip, resample_frames, samples_of
 from avlink_jax.data.prepare import shots
 from avlink_jax.data.sources import records
-from avlink_jax.data.sources.folder import LONGEST_CAPTION, Folder, clean_caption
+from avlink_jax.data.sources.captions import LONGEST_CAPTION, clean_caption
+from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.storage import config_versions, weights
 
 PIECE = 60.0  # seconds of a long file that are decoded at a time
 HIGH_PIECE = 15.0  # the same where frames are large
 QUALITY = 95  # of JPEG
+MEDIA = {'audio': ('audio',), 'video': ('frames', 'frame_times')}  # a Clip's fields, by modality
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +36,8 @@ class High:
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-  """A frozen codec of audio and its weights {'params', 'std'}."""
-  codec: MelCodec
+  """A frozen codec and its weights {'params', 'std'}."""
+  codec: codec_seam.Codec
   weights: dict
 
   @property
@@ -45,23 +45,33 @@ class Codec:
     return self.codec.fingerprint(self.weights)
 
   def encode(self, window, layout):
-    """A whole window (a Clip) -> scaled latents float32 (T, C)."""
-    arrays = batches.read(window, 0.0, layout, self.codec)
-    return np.asarray(_encode(self.codec, self.weights, jax.tree.map(lambda x: x[None], arrays)))[0]
+    """A whole window (a Clip) -> scaled latents float32 (T, …, C)."""
+    return self.codec.encode_window(self.weights, batches.read(window, 0.0, layout, self.codec))
+
+  def decode(self, latents, seconds, layout):
+    """Media of a window's latents: float32 (S,) or uint8 (N, H, W, 3)."""
+    decoded = np.asarray(self.codec.decode(self.weights, latents[None]))[0]
+    return self.codec.finish(self.weights, decoded, seconds, layout)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(codec, weights, batch):
-  return codec.encode(weights, batch)
+@functools.lru_cache(maxsize=2)
+def load_codec(given, name='audio', fps=0.0) -> Codec:
+  """Loads a modality's codec, with its own sizes: of a workdir or file of ours, 'bundled' (nano's),
+  or a published model (a folder or a hub name). `fps` is the frame rate of video.
 
-
-def load_codec(given) -> Codec:
-  """Loads the codec of a workdir or file, or 'bundled' (nano's), with its own sizes."""
-  path = weights.locate('codec', given, 'nano')
-  tree, about = weights.read(path)
-  codec = mel_codec.build('audio', config_versions.config_of(about, path), None)
-  params = weights.fit(tree['params'], weights_shapes(codec)['params'], path)
-  return Codec(codec, {'params': params, 'std': tree['stats']['std']})
+  Raises UserError: there is none.
+  """
+  if given != 'bundled' and (folder := published.find(given)) is not None:
+    codec = {'audio': lambda: dac_codec.of_folder(name, folder),
+             'video': lambda: wan_codec.of_folder(name, folder, fps)}[name]()
+    return Codec(codec, codec.load(published.weights_file(folder, codec.kind)))
+  path = weights.locate(records.LATENTS[name].codec, given, 'nano')
+  config = config_versions.config_of(weights.header(path), path)
+  config.data.fps = fps or config.data.fps
+  config.sample.vocoder = 'griffin_lim'  # to look at latents, any is good enough
+  build = {'audio': mel_codec.build, 'video': video_latents.build}[name]
+  codec = build(name, config, codec_seam.Context(np.float32))
+  return Codec(codec, codec.load(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +81,16 @@ class Converter:
   Attributes:
     layout: of the windows (data/batch.py).
     reads: 'audio', 'video' or both.
-    codec: None to store audio; else its latents are stored instead.
-    keep_audio: store audio beside latents too.
+    codecs: {modality: Codec} of which latents are stored instead of the media.
+    keep_media: store the media beside latents too.
     high: None, or the size of the high-resolution frames.
     threshold: of the shot detector, 0 to cut nowhere.
     shortest: seconds of the shortest window that is kept.
   """
   layout: batches.Layout
   reads: tuple[str, ...] = ('audio', 'video')
-  codec: Codec | None = None
-  keep_audio: bool = True
+  codecs: dict = dataclasses.field(default_factory=dict)
+  keep_media: bool = True
   high: High | None = None
   threshold: float = shots.THRESHOLD
   shortest: float = 1.0
@@ -147,10 +157,11 @@ class Converter:
     if self.high and len(piece.frames):
       count = math.ceil(round(window.duration * self.high.fps, 6))
       more = encode_jpegs(resample_frames(piece, start, count, self.high.fps)[0])
-    if self.codec is not None and 'audio' in self.reads:
-      kept = window.audio if self.keep_audio else window.audio[:0]
-      latents = self.codec.encode(window, self.layout)
-      window = dataclasses.replace(window, latents={'audio': latents}, audio=kept)
+    window = dataclasses.replace(window, latents={
+        name: codec.encode(window, self.layout) for name, codec in self.codecs.items()})
+    if not self.keep_media:
+      window = dataclasses.replace(window, **{
+          field: getattr(window, field)[:0] for name in self.codecs for field in MEDIA[name]})
     return records.of_clip(window, **more)
 
   def window(self, piece: Clip, start, length) -> Clip:

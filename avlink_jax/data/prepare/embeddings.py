@@ -1,7 +1,10 @@
-"""T5 embeddings of the captions of prepared records, each distinct caption once.
+"""Embeddings of the captions of prepared records, each distinct caption once.
 
     FOLDER/text-00000-of-00003.array_record   {'rows' (n, width)} and the caption, one a record
     FOLDER/text-00000-of-00003.keys.npy       uint64, sorted: a hash of each record's caption
+
+Where audio and video have text encoders of their own, `text_audio` and `text_video` stand in the
+place of `text`.
 
 Keys rise from file to file, so that together they are one sorted table in memory, eight bytes a
 caption; the embeddings themselves are read on demand.
@@ -13,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avlink_jax.codecs.t5_text import EmbeddingCache
+from avlink_jax.codecs.pretrained_text import KINDS, EmbeddingCache
+from avlink_jax.codecs.text_habits import suffix
 from avlink_jax.data.sources import records
 from avlink_jax.data.sources.mixture import parse
 from avlink_jax.errors import UserError
@@ -33,14 +37,22 @@ def captions_by_file(captions) -> list:
   return [every[i:i + CAPTIONS_PER_FILE] for i in range(0, len(every), CAPTIONS_PER_FILE)]
 
 
-def paths(folder, file, files):
-  name = records.shard_name('text', file, files)
+def tables(text) -> dict:
+  """Descriptions by the name of their files, {'text': …} or {'text_audio': …, 'text_video': …}, of
+  the part `text` of records.json."""
+  if not text or 'fingerprint' in text:
+    return {'text': text} if text else {}
+  return {f'text_{name}': about for name, about in text.items()}
+
+
+def paths(folder, file, files, table='text'):
+  name = records.shard_name(table, file, files)
   return Path(folder) / f'{name}.array_record', Path(folder) / f'{name}.keys.npy'
 
 
-def write(folder, file, files, captions, encoder):
-  """Embeds one file's captions by `encoder`, a codecs.t5_text.T5Encoder, and writes them."""
-  shard, keys = paths(folder, file, files)
+def write(folder, file, files, captions, encoder, table='text'):
+  """Embeds one file's captions by `encoder`, a codecs.pretrained_text.Encoder, and writes them."""
+  shard, keys = paths(folder, file, files, table)
 
   def blobs():
     for i in range(0, len(captions), BATCH):
@@ -57,15 +69,17 @@ def write(folder, file, files, captions, encoder):
 
 
 class Embeddings:
-  """T5 embeddings of the captions in a folder of records.
+  """Embeddings of the captions in a folder of records. Those of one table are equal.
 
-  Attributes: `folder`; `fingerprint` of the T5.
+  Attributes: `folder`; `fingerprint` and `dtype` of the text encoder; `width` of its embeddings.
   """
 
-  def __init__(self, folder, about):
-    """`about` is the part `text` of records.json. Raises UserError: a missing or damaged file."""
+  def __init__(self, folder, about, table='text'):
+    """`about` is what records.json says of the table. Raises UserError: a missing or damaged
+    file."""
     self.folder, self.fingerprint = Path(folder), about['fingerprint']
-    self._paths = [paths(folder, file, about['files']) for file in range(about['files'])]
+    self.width, self.dtype = about.get('width'), about.get('dtype', 'float32')
+    self._paths = [paths(folder, file, about['files'], table) for file in range(about['files'])]
     try:
       keys = [np.load(path, allow_pickle=False) for _, path in self._paths]
       self._readers = [records.open_shard(path) for path, _ in self._paths]
@@ -78,6 +92,12 @@ class Embeddings:
     self._keys = np.concatenate(keys)
     self._firsts = np.cumsum([0] + [len(part) for part in keys])
     self._lock, self._cache = threading.Lock(), EmbeddingCache()
+
+  def __eq__(self, other):
+    return isinstance(other, Embeddings) and self._paths == other._paths
+
+  def __hash__(self):
+    return hash(tuple(self._paths))
 
   def get(self, caption):
     """Rows (n, width) of a caption, None where it has none."""
@@ -102,34 +122,56 @@ class Embeddings:
 
 
 class JoinedEmbeddings:
-  """Embeddings of several sources. Raises UserError where two T5 computed them."""
+  """Embeddings of several sources. Raises UserError where two encoders computed them."""
 
-  def __init__(self, parts):
-    self.folder, self.fingerprint, self._parts = parts[0].folder, parts[0].fingerprint, parts
+  def __init__(self, parts, title):
+    self.folder, self.fingerprint, self.parts = parts[0].folder, parts[0].fingerprint, tuple(parts)
+    self.width, self.dtype = parts[0].width, parts[0].dtype
     other = [part for part in parts if part.fingerprint != self.fingerprint]
     if other:
-      raise UserError(f'{self.folder} and {other[0].folder} hold embeddings of two different T5: '
-                      'prepare both with the same')
+      raise UserError(f'{self.folder} and {other[0].folder} hold embeddings of two different '
+                      f'{title}: prepare both with the same')
+
+  def __eq__(self, other):
+    return isinstance(other, JoinedEmbeddings) and self.parts == other.parts
+
+  def __hash__(self):
+    return hash(self.parts)
 
   def get(self, caption):
     """Rows (n, width) of a caption, None where no source has it."""
-    candidates = (part.get(caption) for part in self._parts)
+    candidates = (part.get(caption) for part in self.parts)
     return next((rows for rows in candidates if rows is not None), None)
 
 
-def for_source(sources, config):
-  """Embeddings of the records among the sources in `data.source`; None where there are none.
+def for_source(sources, modality, kind, width, max_tokens, seconds):
+  """Embeddings of a modality's captions in the records among the sources in `data.source`; None
+  where there are none.
 
-  Raises UserError where they were computed for another text encoder than `config` (config.text).
+  Raises UserError where they were computed for another text encoder than one of this `kind`, with
+  embeddings of this width (0: any), so many places, and told of clips of so many seconds (None: not
+  told).
   """
   parts = []
   for source, _ in parse(sources):
     if not source or not records.is_records(source):
       continue
-    about = records.read_about(source)['text']
-    for name in ('max_tokens', 'width') if about else ():
-      if about[name] != config[name]:
+    by_table = tables(records.read_about(source)['text'])
+    table = 'text' if 'text' in by_table else f'text_{modality}'
+    if (about := by_table.get(table)) is None:
+      continue
+    section = 'text' if kind == 't5' and table == 'text' else f'texts.{modality}'
+    made_by = about.get('kind', 't5')
+    if made_by != kind:
+      raise UserError(f'{source}: its captions were embedded by {KINDS[made_by].title}, and this '
+                      f'run reads {modality} prompts by {KINDS[kind].title}: prepare them anew')
+    wanted = {'max_tokens': max_tokens, 'width': width or about['width']}
+    for name, value in wanted.items():
+      if about[name] != value:
         raise UserError(f'{source}: its captions were embedded with {name}={about[name]}: set '
-                        f'--config.text.{name}={about[name]}, or prepare them anew')
-    parts += [Embeddings(source, about)] if about else []
-  return JoinedEmbeddings(parts) if parts else None
+                        f'--config.{section}.{name}={about[name]}, or prepare them anew')
+    if seconds is not None and suffix(about['seconds']) != suffix(seconds):
+      raise UserError(f'{source}: its captions were embedded with{suffix(about["seconds"])}: set '
+                      f'--config.data.seconds={about["seconds"]:g}, or prepare them anew')
+    parts.append(Embeddings(source, about, table))
+  return JoinedEmbeddings(parts, KINDS[kind].title) if parts else None

@@ -1,18 +1,14 @@
 """A folder of real clips as a data source, with captions and splits."""
 
-import csv
 import dataclasses
 import hashlib
-import re
-import string
-import textwrap
-import unicodedata
 from collections import Counter
 from pathlib import Path
 
 from avlink_jax.data.clip import Clip, part
 from avlink_jax.data.media.decode import decode
 from avlink_jax.data.media.limits import DECODE_SECONDS
+from avlink_jax.data.sources import captions as caption_files
 from avlink_jax.data.sources import features as features_beside
 from avlink_jax.data.sources import file_list
 from avlink_jax.errors import UserError
@@ -23,9 +19,6 @@ EXTENSIONS = frozenset(
 AUDIO_EXTENSIONS = frozenset('.aac .flac .m4a .mp3 .ogg .opus .wav'.split())
 SPLITS = ('train', 'validation', 'test')
 SPLIT_BOUNDS = (0.90, 0.95)  # of the hash's range: where validation and test begin
-LONGEST_CAPTION = 10_000  # characters; no text encoder reads as many
-LONGEST_NAME = 4096  # bytes of a path on Linux
-_BIDI = frozenset('\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff')
 
 
 class Folder:
@@ -44,12 +37,10 @@ class Folder:
   Names. A clip's name is its file's stem; where two files share one, it is their path with
   `/` as `__` and `.` as `-` (`day1/dog.mp4` -> `day1__dog-mp4`).
 
-  Captions. `captions.csv` in the folder (or `captions`, a path; '' for none), header
-  `file,caption`, where file is a path relative to the csv or a bare file name. A caption serves
-  audio and video. Names are only compared with the files that were listed, so that none leads
-  elsewhere; captions may hold anything and are cleaned, and cut to LONGEST_CAPTION. A column
-  `licence` is kept beside them. With `template`, a text such as 'the sound of {label}', captions
-  are formatted from the columns it names; without a csv, from `{folder}`, a file's folder name.
+  Captions. A table in the folder (or beside a list), `captions.csv` or another of captions.TABLES,
+  or `captions`, a path; '' for none. A clip without a row has the text of `dog.txt` beside
+  `dog.mp4`. With `template`, a text such as 'the sound of {label}', captions are formatted from the
+  columns it names; without a table, from `{folder}`, a file's folder name. (captions.py)
 
   Attributes:
     notes: lines for the user about what is odd but not wrong (captions without a file, ...).
@@ -65,14 +56,13 @@ class Folder:
       height, width, sample_rate, max_fps, need_video, need_audio, decode_seconds: as in
         `media.decode`: with `need_video` False every clip comes without frames.
       split: 'train', 'validation', 'test', or None for all files.
-      captions: path of the csv; by default captions.csv in the folder, if it is there; '' for
-        none.
+      captions: path of the table; by default one in the folder, if it is there; '' for none.
       template: format of captions, see above.
       features: width of the vectors to be read from the .npz beside each clip, 0 for none;
         features_rate: vectors a second where the .npz does not say (data/sources/features.py).
 
     Raises:
-      UserError: no such folder, nothing in it, an unknown split, an unreadable csv.
+      UserError: no such folder, nothing in it, an unknown split, an unreadable table.
     """
     root = Path(path)
     if split is not None and split not in SPLITS:
@@ -88,10 +78,8 @@ class Folder:
     else:
       every = _list_files(root, extensions)
     names = _names(root, every)
-    table, fields = _captions_path(root, captions), _template_fields(template)
-    self._licences = {}
-    self._captions = self._read_captions(table, every, template, fields) if table else (
-        _folder_captions(every, template, fields) if fields else {})
+    self._captions = caption_files.read(root, every, captions, template)
+    self.notes += self._captions.notes
     self._files = every if split is None else self._files_of(root, every, split)
     self._names = [names[file] for file in self._files]
 
@@ -102,23 +90,30 @@ class Folder:
     """The clip's id, unique in the folder."""
     return self._names[i]
 
-  def caption(self, i: int) -> str:
-    """Caption of clip i by captions.csv, cleaned; '' where it has none."""
-    return self._captions.get(self._files[i], '')
+  @property
+  def coverage(self) -> str:
+    """How many clips have captions, for the user."""
+    return self._captions.coverage(self._files)
+
+  def caption(self, i: int, medium: str = 'audio') -> str:
+    """Caption of clip i about its audio or its video, cleaned; '' where it has none."""
+    return getattr(self._captions.of(self._files[i]), medium)
 
   def load(self, i: int, start=0.0, duration=None) -> Clip:
     """Decodes clip i, or `duration` seconds of it from `start` on.
 
     Raises MediaError where the file cannot be used.
     """
-    file, caption = self._files[i], self.caption(i)
+    file = self._files[i]
+    caption = self._captions.of(file)
     with file_list.local(file) as path:
       clip = decode(path, start=start, duration=duration, **self._decode_options)
       width, rate = self._features
       vectors, rate = features_beside.read(path, width, rate) if width else (None, 0.0)
     return dataclasses.replace(
-        clip, id=self._names[i], source=str(file), audio_caption=caption, video_caption=caption,
-        features=vectors, features_rate=rate, licence=self._licences.get(file, ''))
+        clip, id=self._names[i], source=str(file), audio_caption=caption.audio,
+        video_caption=caption.video, features=vectors, features_rate=rate,
+        licence=caption.licence)
 
   def seconds(self, i: int) -> float:
     """Length of clip i in seconds, without decoding its video. Raises MediaError."""
@@ -144,51 +139,6 @@ class Folder:
     if not files:
       raise UserError(f'{root}: has split folders but no clips in {split}/')
     return files
-
-  def _read_captions(self, table: Path, files: list, template, fields: set) -> dict:
-    """Mapping {file: caption} of the rows whose file is there; `notes` has the others."""
-    rows = _read_table(table, fields or {'caption'})
-    by_path = {str(file) if isinstance(file, file_list.Address) else file.resolve(): file
-               for file in files}
-    by_name = {}
-    for file in files:
-      by_name.setdefault(file.name, []).append(file)
-    captions, missing, repeated, long = {}, [], [], []
-    for row in rows:
-      name, caption = row['file'], template.format_map(row) if fields else row['caption']
-      file = by_path.get(_resolved(table.parent, name)) or by_path.get(name)
-      same_name = by_name.get(name, [])
-      if file is None and len(same_name) == 1:
-        file = same_name[0]
-      if file is None:
-        missing.append(name)
-      elif file in captions:
-        repeated.append(name)
-      else:
-        # Cut first: Unicode normalisation may take the square of the length.
-        captions[file] = clean_caption(caption[:LONGEST_CAPTION])
-        self._licences[file] = clean_caption(row.get('licence', '')[:LONGEST_CAPTION])
-        long += [name] if len(caption) > LONGEST_CAPTION else []
-    for names, what in ((missing, 'name no file of the folder'),
-                        (repeated, 'repeat a file (its first caption is used)'),
-                        (long, f'have captions longer than {LONGEST_CAPTION:,} signs, and were '
-                               'cut')):
-      if names:
-        self.notes.append(f'{table}: {len(names)} of {len(rows)} rows {what}: '
-                          f'{_abbreviated(names)}')
-    return captions
-
-
-def clean_caption(text: str) -> str:
-  """Text fit for a tokenizer and a page: NFC, no control characters, single spaces.
-
-  Control characters, line breaks, lone surrogates, byte-order marks and the marks that turn
-  the writing direction become spaces; joiners that scripts and emoji need stay.
-  """
-  text = unicodedata.normalize('NFC', text)
-  spaced = (' ' if c in _BIDI or unicodedata.category(c) in ('Cc', 'Cs', 'Co', 'Cn') else c
-            for c in text)
-  return ' '.join(''.join(spaced).split())
 
 
 def hash_split(files: list, split: str) -> list:
@@ -246,78 +196,3 @@ def _names(root: Path, files: list) -> dict:
   if twice:
     raise UserError(f'{root}: several clips would be called {twice[0]}; rename one of them')
   return names
-
-
-def _resolved(folder: Path, name: str) -> Path | None:
-  """Path that a csv's file name stands for, None where no such file can exist."""
-  if '\0' in name or len(name) > LONGEST_NAME:
-    return None
-  try:
-    return (folder / name).resolve()
-  except (OSError, RuntimeError):  # links that go round in circles
-    return None
-
-
-def _captions_path(root: Path, captions) -> Path | None:
-  if captions == '':
-    return None
-  if captions is not None:
-    if not Path(captions).is_file():
-      raise UserError(f'{captions}: no such captions file')
-    return Path(captions)
-  table = root / 'captions.csv'
-  return table if table.is_file() else None
-
-
-def _template_fields(template) -> set:
-  """Columns that a template names. Raises UserError: none, or it is no template."""
-  if template is None:
-    return set()
-  try:
-    fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
-  except ValueError as error:
-    raise UserError(f'the template {template!r}: {error}') from None
-  if not fields or not all(re.fullmatch(r'\w+', field) for field in fields):
-    raise UserError(f'the template {template!r} names no column: write it as '
-                    "'the sound of {label}'")
-  return fields
-
-
-def _folder_captions(files: list, template: str, fields: set) -> dict:
-  """Mapping {file: caption} from the names of the files' folders, in which `_` is a space."""
-  if fields != {'folder'}:
-    raise UserError(f'the template {template!r} needs a captions csv with the columns '
-                    f'{", ".join(sorted(fields))}; without one it may name {{folder}} only')
-  return {file: clean_caption(template.format(folder=file.parent.name.replace('_', ' ')))
-          for file in files}
-
-
-def _read_table(table: Path, fields: set) -> list:
-  """[{column: text}] of a csv with the column `file` and those in `fields`, or UserError."""
-  csv.field_size_limit(2**31 - 1)  # process-wide; 128 KiB by default
-  try:
-    # Excel writes a byte-order mark, which utf-8-sig drops.
-    with open(table, encoding='utf-8-sig', newline='') as file:
-      rows = [row for row in csv.reader(file, skipinitialspace=True) if any(row)]
-  except (UnicodeDecodeError, csv.Error, OSError) as error:
-    raise UserError(f'{table}: cannot be read as UTF-8 comma-separated text ({error})') from None
-  header = [cell.strip().lower() for cell in rows[0]] if rows else []
-  header = ['licence' if name == 'license' else name for name in header]
-  if not {'file', *fields} <= set(header):
-    found = ','.join(rows[0])[:80] if rows else 'nothing'
-    raise UserError(f'{table}: its first line must be the header '
-                    f'{",".join(["file", *sorted(fields)])}; found {found!r}')
-  # A caption in the last column may hold unquoted commas; their spaces are gone by now.
-  last = len(header) - 1
-  file_at = header.index('file')
-  return [{'file': row[file_at].strip(), **{
-              name: ', '.join(row[at:] if at == last else row[at:at + 1])
-              for at, name in enumerate(header) if at != file_at}}
-          for row in rows[1:] if len(row) > file_at and row[file_at].strip()]
-
-
-def _abbreviated(names: list, count: int = 5) -> str:
-  more = f' and {len(names) - count} more' if len(names) > count else ''
-  shown = (clean_caption(textwrap.shorten(name[:200], 80, placeholder='…'))
-           for name in names[:count])
-  return ', '.join(shown) + more

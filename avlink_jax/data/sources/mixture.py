@@ -133,7 +133,7 @@ class Interleaved:
   """A Mixture with its sources' clips in turn, so that the first few are from all of them."""
 
   def __init__(self, mixture):
-    self._mixture = mixture
+    self._mixture, self.sources = mixture, mixture.sources
     places = [(i, source) for source, part in enumerate(mixture.sources) for i in range(len(part))]
     self._order = sorted(places)
 

@@ -11,7 +11,8 @@ A record is a safetensors blob, which holds arrays and runs nothing:
               source_rate, licence, sound_peak
     frames    uint8 (N, H, W, 3) at n/fps seconds
     sound     int16 (S,), full scale is `sound_peak`
-    latents   float16 (T, C), the 1D-VAE's, of the whole window, padding included
+    latents   float16 (T, C), the audio codec's, of the whole window, padding included
+    video_latents      bfloat16 (T, H, W, C), the video codec's, likewise
     high, high_sizes   JPEG frames at `high.fps`, one after another, and the bytes of each
     events    float64 (E,) seconds, where exact times are known
 """
@@ -22,8 +23,10 @@ import io
 import json
 import re
 import threading
+import typing
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -40,6 +43,25 @@ HIGH = (24.0, 288, 512)  # frames a second, height, width of the high-resolution
 OPEN_SHARDS = 256  # files kept open at a time; a process may have some thousand
 WRITING = 'group_size:1,zstd:1'  # a record by itself; denser settings take longer for 1 %
 READING = 'readahead_buffer_size:0,max_parallelism:0'  # one record at a time, from anywhere
+
+
+class Latents(typing.NamedTuple):
+  """How latents of a modality are stored.
+
+  codec: the codec's key in records.json, which older records may lack; also prepare's flag, and the
+  key in `config.frozen`. medium: what there is without latents. array, dtype: a record's array.
+  reads: names in data/batch.py of what is read of the medium itself.
+  """
+  codec: str
+  medium: str
+  array: str
+  dtype: type
+  reads: tuple[str, ...]
+
+
+LATENTS = {  # by modality
+    'audio': Latents('codec', 'sound', 'latents', np.float16, ('mel', 'wave')),
+    'video': Latents('video_codec', 'pictures', 'video_latents', ml_dtypes.bfloat16, ())}
 
 
 def is_records(folder) -> bool:
@@ -101,8 +123,9 @@ def of_clip(clip: Clip, **more) -> bytes:
     arrays['frames'] = clip.frames
   if len(clip.audio):
     arrays['sound'] = np.round(clip.audio * (32767 / max(peak, 1e-8))).astype(np.int16)
-  if 'audio' in clip.latents:
-    arrays['latents'] = clip.latents['audio'].astype(np.float16)
+  for name, latents in clip.latents.items():
+    stored = LATENTS[name]
+    arrays[stored.array] = latents.astype(stored.dtype)
   if clip.events is not None:
     arrays['events'] = clip.events
   about = {name: getattr(clip, name) for name in (
@@ -116,8 +139,11 @@ def to_clip(blob: bytes, about: dict) -> Clip:
   own, arrays = decode(blob)
   layout = about['layout']
   frames = arrays.get('frames', np.zeros((0, 0, 0, 3), np.uint8))
-  audio, latents = arrays.get('sound', np.zeros(0, np.int16)), arrays.get('latents')
-  if about['video'] and frames.shape[1:] != (layout['height'], layout['width'], 3):
+  audio = arrays.get('sound', np.zeros(0, np.int16))
+  latents = {name: arrays[stored.array].astype(np.float32) for name, stored in LATENTS.items()
+             if stored.array in arrays}
+  if about['video'] and not ('video' in latents and not len(frames)) and (
+      frames.shape[1:] != (layout['height'], layout['width'], 3)):
     raise ValueError(f'its frames are {frames.shape}')
   return Clip(
       id=own['id'], duration=own['duration'], frames=frames,
@@ -125,8 +151,7 @@ def to_clip(blob: bytes, about: dict) -> Clip:
       audio=audio.astype(np.float32) * np.float32(own['sound_peak'] / 32767),
       sample_rate=layout['sample_rate'], audio_caption=own['audio_caption'],
       video_caption=own['video_caption'], events=arrays.get('events'), source=own['source'],
-      latents={} if latents is None else {'audio': latents.astype(np.float32)},
-      latents_rate=about['codec']['rate'] if about['codec'] else 0.0, start=own['start'],
+      latents=latents, start=own['start'],
       source_fps=own['source_fps'], source_rate=own['source_rate'], licence=own['licence'])
 
 
@@ -143,7 +168,6 @@ class Records:
 
   Attributes:
     about: content of records.json.
-    has_audio: whether every example has its audio, not latents alone.
     uses_high: whether the layout asks for the high-resolution frames (prepare's --high).
   """
 
@@ -174,7 +198,6 @@ class Records:
       if not path.is_file() or path.stat().st_size != size:
         state = 'is cut short' if path.is_file() else 'is missing'
         raise UserError(f'{path} {state}: remove it and run the same prepare command again')
-    self.has_audio = self.about['codec'] is None or split != 'train'
     self._check_reads(reads, in_parts=bool(layout.crop))
     self._readers, self._lock = collections.OrderedDict(), threading.Lock()
 
@@ -242,6 +265,10 @@ class Records:
       blob, = reader.read([position])
     return blob
 
+  def codec(self, name):
+    """What records.json says of the codec whose latents of a modality there are, or None."""
+    return self.about.get(LATENTS[name].codec)
+
   def _check_reads(self, reads, in_parts):
     if 'video_features' in reads:
       raise UserError(f'{self.folder}: prepared records hold no features from outside: use the '
@@ -250,11 +277,12 @@ class Records:
       raise UserError(f'{self.folder}: records of sound alone; this task needs pictures')
     if {'audio', 'mel', 'wave'} & set(reads) and not self.about['audio']:
       raise UserError(f'{self.folder}: records of pictures alone; this task needs sound')
-    # Latents are of whole windows.
-    if ({'mel', 'wave'} | ({'audio'} if in_parts else set())) & set(
-        reads) and not self.has_audio:
-      raise UserError(f'{self.folder}: the training records hold latents and no sound, which this '
-                      'task needs: prepare without --codec')
+    for name, stored in LATENTS.items():
+      # Latents are of whole windows.
+      needed = {*stored.reads, *((name,) if in_parts else ())} & set(reads)
+      if needed and self.codec(name) and self.split == 'train':
+        raise UserError(f'{self.folder}: the training records hold latents and no {stored.medium}, '
+                        f'which this task needs: prepare without --{stored.codec}')
 
 
 def _counts(about, split, folder):

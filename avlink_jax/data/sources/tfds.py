@@ -11,7 +11,8 @@ from avlink_jax.data.datasets import schema
 from avlink_jax.data.media.container import InMemory
 from avlink_jax.data.media.decode import decode
 from avlink_jax.data.media.limits import DECODE_SECONDS
-from avlink_jax.data.sources.folder import LONGEST_CAPTION, SPLITS, clean_caption
+from avlink_jax.data.sources.captions import LONGEST_CAPTION, clean_caption
+from avlink_jax.data.sources.folder import SPLITS
 from avlink_jax.errors import MediaError, UserError
 
 BLOCK = 1 << 16  # bytes; an ArrayRecord file is a whole number of blocks, its index in the last

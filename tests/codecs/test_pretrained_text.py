@@ -24,8 +24,8 @@ from t5_folders import (
     write,
 )
 
-from avlink_jax.codecs import t5, t5_text
-from avlink_jax.codecs.t5_text import Pretrained
+from avlink_jax.codecs import pretrained_text, t5
+from avlink_jax.codecs.pretrained_text import Pretrained
 from avlink_jax.errors import UserError
 
 
@@ -52,7 +52,7 @@ def test_captions_are_embedded_as_transformers_does(tmp_path, monkeypatch):
   monkeypatch.setattr(t5, 'embed', OPTIMISED)
   model, folder = theirs(tmp_path, TINY)
   (folder / 'tokenizer.json').write_bytes(tokenizer_json())
-  encoder = t5_text.load(folder, tmp_path / 'cache', max_tokens=20)
+  encoder = pretrained_text.load(folder, tmp_path / 'cache', max_tokens=20)
   prompts = [*SENTENCES, '', SENTENCES[0], ' '.join(SENTENCES)]
   prepared = encoder.prepare(prompts)
   assert prepared['embedding'].shape == (11, 20, 16) and encoder.width == 16
@@ -72,7 +72,7 @@ def test_captions_are_embedded_as_transformers_does(tmp_path, monkeypatch):
 
 
 def test_a_caption_is_embedded_once(folder, computed):
-  encoder = t5_text.load(folder)
+  encoder = pretrained_text.load(folder)
   first = encoder.prepare(['a ball', 'a drum', 'a ball', ''])
   assert sum(computed) == 3
   again = encoder.prepare(['', 'a drum', 'a ball'])
@@ -83,7 +83,7 @@ def test_a_caption_is_embedded_once(folder, computed):
 
 
 def test_captions_are_embedded_together(folder, computed):
-  t5_text.load(folder).prepare([f'a drum {n}' for n in range(20)])
+  pretrained_text.load(folder).prepare([f'a drum {n}' for n in range(20)])
   assert computed == [8, 8, 4]
 
 
@@ -95,22 +95,23 @@ def test_captions_of_all_lengths_have_few_shapes(folder, monkeypatch):
     return np.zeros((*tokens.shape, 16), np.float32)
 
   monkeypatch.setattr(t5, 'embed', apply)
-  prepared = t5_text.load(folder, max_tokens=77).prepare(['drum ' * n for n in range(40)])
+  prepared = pretrained_text.load(folder, max_tokens=77).prepare(['drum ' * n for n in range(40)])
   assert prepared['mask'].sum(1).min() == 1 and prepared['mask'].sum(1).max() == 77
   assert set(shapes) == {(8, 16), (8, 32), (8, 64), (8, 77)}
 
 
 def test_the_same_bits_in_any_company(folder, monkeypatch):
   monkeypatch.setattr(t5, 'embed', OPTIMISED)
-  alone = t5_text.load(folder).prepare(['a hammer strikes metal'])
-  among = t5_text.load(folder).prepare([*SENTENCES, ' '.join(SENTENCES), 'a hammer strikes metal'])
+  alone = pretrained_text.load(folder).prepare(['a hammer strikes metal'])
+  among = pretrained_text.load(folder).prepare(
+      [*SENTENCES, ' '.join(SENTENCES), 'a hammer strikes metal'])
   np.testing.assert_array_equal(alone['embedding'][0], among['embedding'][-1])
 
 
 def test_another_process_finds_everything_on_disk(folder, tmp_path, computed):
-  first = t5_text.load(folder, tmp_path / 'cache').prepare(SENTENCES)
+  first = pretrained_text.load(folder, tmp_path / 'cache').prepare(SENTENCES)
   assert sum(computed) == len(SENTENCES)
-  second = t5_text.load(folder, tmp_path / 'cache').prepare(SENTENCES[::-1])
+  second = pretrained_text.load(folder, tmp_path / 'cache').prepare(SENTENCES[::-1])
   assert sum(computed) == len(SENTENCES)
   np.testing.assert_array_equal(second['embedding'], first['embedding'][::-1])
   np.testing.assert_array_equal(second['mask'], first['mask'][::-1])
@@ -127,11 +128,11 @@ def test_another_process_finds_everything_on_disk(folder, tmp_path, computed):
     lambda blob: b'\0' * len(blob), lambda blob: blob[:-60] + bytes([blob[-60] ^ 1]) + blob[-59:]],
     ids=['empty', 'cut', 'short', 'zeros', 'one bit'])
 def test_a_damaged_file_is_made_anew(folder, tmp_path, computed, damage):
-  first = t5_text.load(folder, tmp_path / 'cache').prepare(['a drum'])
+  first = pretrained_text.load(folder, tmp_path / 'cache').prepare(['a drum'])
   file, = (tmp_path / 'cache').iterdir()
   whole = file.read_bytes()
   file.write_bytes(damage(whole))
-  again = t5_text.load(folder, tmp_path / 'cache').prepare(['a drum'])
+  again = pretrained_text.load(folder, tmp_path / 'cache').prepare(['a drum'])
   np.testing.assert_array_equal(again['embedding'], first['embedding'])
   assert sum(computed) == 2 and file.read_bytes() == whole
 
@@ -139,7 +140,8 @@ def test_a_damaged_file_is_made_anew(folder, tmp_path, computed, damage):
 def test_other_lengths_weights_numbers_or_tokenizers_do_not_meet_in_the_cache(folder, tmp_path,
                                                                              computed):
   def load(**options):
-    return t5_text.load(folder, tmp_path / 'cache', **options).prepare(['a drum'])['embedding'][0]
+    encoder = pretrained_text.load(folder, tmp_path / 'cache', **options)
+    return encoder.prepare(['a drum'])['embedding'][0]
 
   first = load()
   assert load(max_tokens=3).shape == (3, 16) and sum(computed) == 2
@@ -157,7 +159,7 @@ def test_other_lengths_weights_numbers_or_tokenizers_do_not_meet_in_the_cache(fo
 
 
 def test_threads_share_the_work(folder, tmp_path, computed):
-  encoder = t5_text.load(folder, tmp_path / 'cache')
+  encoder = pretrained_text.load(folder, tmp_path / 'cache')
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     made = list(pool.map(encoder.prepare, [SENTENCES] * 16))
   assert sum(computed) == len(SENTENCES)
@@ -166,7 +168,7 @@ def test_threads_share_the_work(folder, tmp_path, computed):
 
 
 def test_memory_is_bounded_and_keeps_what_was_used_last():
-  cache, rows = t5_text.EmbeddingCache(max_bytes=100), np.zeros((1, 10), np.float32)
+  cache, rows = pretrained_text.EmbeddingCache(max_bytes=100), np.zeros((1, 10), np.float32)
   for key in 'ab':
     cache.put(key, rows)
   cache.put('b', rows)  # again, which counts once
@@ -182,18 +184,18 @@ def test_what_float16_cannot_hold_stays_float32(folder, tmp_path):
   tensors['encoder.final_layer_norm.weight'] *= 1e6
   write(folder, tensors=tensors)
   for _ in range(2):  # computed, then from disk
-    prepared = t5_text.load(folder, tmp_path / 'cache').prepare(['a drum'])
+    prepared = pretrained_text.load(folder, tmp_path / 'cache').prepare(['a drum'])
     assert prepared['embedding'].dtype == np.float32
     assert np.isfinite(prepared['embedding']).all() and prepared['embedding'].max() > 65504
 
 
 def test_no_prompts_make_an_empty_batch(folder):
-  assert t5_text.load(folder).prepare([])['embedding'].shape == (0, 77, 16)
+  assert pretrained_text.load(folder).prepare([])['embedding'].shape == (0, 77, 16)
 
 
 @pytest.mark.parametrize('max_tokens', [2, 100])
 def test_too_long_a_prompt_is_cut_with_its_end_kept(folder, max_tokens):
-  encoder = t5_text.load(folder, max_tokens=max_tokens)
+  encoder = pretrained_text.load(folder, max_tokens=max_tokens)
   said = encoder.tokenize(' '.join(SENTENCES))
   kept = said if len(said) <= max_tokens else said[:max_tokens - 1] + [1]
   prepared = encoder.prepare([' '.join(SENTENCES)])
@@ -205,19 +207,19 @@ def test_too_long_a_prompt_is_cut_with_its_end_kept(folder, max_tokens):
 
 
 def test_where_one_token_fits_every_prompt_is_its_end(folder):
-  embedding = t5_text.load(folder, max_tokens=1).prepare(['', 'a drum'])['embedding']
+  embedding = pretrained_text.load(folder, max_tokens=1).prepare(['', 'a drum'])['embedding']
   np.testing.assert_array_equal(embedding[0], embedding[1])
 
 
 def test_a_prompt_that_does_not_fit_is_told_with_the_limit(folder):
-  encoder = t5_text.load(folder, max_tokens=6)
+  encoder = pretrained_text.load(folder, max_tokens=6)
   prompt = 'drum ' * 20
   count = len(encoder.tokenize(prompt))
   with pytest.raises(UserError, match=f'{count} tokens long.*at most 6'):
     encoder.check(prompt)
-  t5_text.load(folder, max_tokens=count).check(prompt)
+  pretrained_text.load(folder, max_tokens=count).check(prompt)
   with pytest.raises(UserError, match='tokens long'):
-    t5_text.load(folder, max_tokens=count - 1).check(prompt)
+    pretrained_text.load(folder, max_tokens=count - 1).check(prompt)
 
 
 # Before there are weights
@@ -234,7 +236,7 @@ def test_nothing_is_read_before_the_first_prompt(tmp_path):
 
 def test_what_is_read_late_is_what_is_read_at_once(folder, tmp_path):
   late = Pretrained(str(folder), 16, 20, str(tmp_path / 'cache'), 'bfloat16')
-  at_once = t5_text.load(folder, max_tokens=20, dtype='bfloat16')
+  at_once = pretrained_text.load(folder, max_tokens=20, dtype='bfloat16')
   prompts = ['', *SENTENCES, ' '.join(SENTENCES)]
   jax.tree.map(np.testing.assert_array_equal, late.prepare(prompts), at_once.prepare(prompts))
   assert len(list((tmp_path / 'cache').iterdir())) == len(prompts)
@@ -261,7 +263,7 @@ def test_a_folder_that_is_not_there_is_told_each_time(tmp_path):
 
 
 def test_threads_that_come_at_once_read_the_weights_once(folder, computed, monkeypatch):
-  loads, load, gate = [], t5_text.load, threading.Barrier(8)
+  loads, load, gate = [], pretrained_text.load, threading.Barrier(8)
 
   def counting(*args):
     loads.append(args)
@@ -271,7 +273,7 @@ def test_threads_that_come_at_once_read_the_weights_once(folder, computed, monke
     gate.wait(timeout=60)
     return text.prepare(prompts)
 
-  monkeypatch.setattr(t5_text, 'load', counting)
+  monkeypatch.setattr(pretrained_text, 'load', counting)
   text = Pretrained(str(folder), 16, 20)
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     made = list(pool.map(prepare, [SENTENCES] * 8))
@@ -294,7 +296,7 @@ def test_the_null_prompt_can_be_prepared_while_something_else_is_compiled(folder
           'scan': jax.jit(lambda x: jax.lax.scan(
               lambda carry, _: (carry + nothing_said(x), None), 0.0, None, length=2)[0])}[inside]
   made = call(2.0)
-  embedding = t5_text.load(folder, max_tokens=20).prepare([''])['embedding'][0]
+  embedding = pretrained_text.load(folder, max_tokens=20).prepare([''])['embedding'][0]
   assert not embedding[1:].any() and embedding[0].any()
   times = {'jit': 2, 'grad': 1, 'scan': 4}[inside]
   np.testing.assert_allclose(made, times * embedding.sum(), rtol=1e-4, atol=1e-5)
@@ -313,7 +315,7 @@ def test_one_thread_embeds_captions_while_another_compiles(folder):
     made = [pool.submit(text.prepare, [f'{said} {n}' for said in SENTENCES[:2]])
             for n in range(8)] + [pool.submit(step, 1.0)]
     made = [job.result(timeout=120) for job in made]
-  wanted = t5_text.load(folder, max_tokens=20)
+  wanted = pretrained_text.load(folder, max_tokens=20)
   assert made[-1] == pytest.approx(1 + wanted.prepare([''])['embedding'].sum(), rel=1e-5)
   for n, batch in enumerate(made[:-1]):
     again = wanted.prepare([f'{said} {n}' for said in SENTENCES[:2]])
