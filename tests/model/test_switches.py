@@ -252,8 +252,10 @@ def test_without_reinjection_the_conditioning_tower_runs_once_a_sample():
   (each, once), (each_cached, once_cached) = map(products_of, ('fusion', 'cached'))
   # A block: qkv, two of attention, out; q, kv, two, out; two of the MLP; modulation. And the
   # embedding: patches, the way past the tower (2), time (2), text (2).
-  tower = 2 * 12 + 7
-  assert each - each_cached == once_cached - once == tower
+  tower, blocks = 2 * 12 + 7, 2
+  assert once_cached - once == tower + blocks  # and the way into each Fusion Block
+  # There is no way in and no MLP (2) in a step; queries are apart from keys and values.
+  assert each - each_cached == tower + blocks * (1 + 2 - 1)
 
 
 @pytest.mark.parametrize('name', ['text, tuned', 'add', 'features'])
