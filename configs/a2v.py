@@ -1,6 +1,6 @@
 """AV-Link, audio to video: the same Fusion Blocks, the other direction (Sec. 3.3)."""
 
-from avlink_jax.configs import common
+from avlink_jax.configs import common, public
 
 
 def get_config(scale='paper'):
@@ -13,4 +13,6 @@ def get_config(scale='paper'):
   if scale == 'nano':
     c.sample.guidance = 3.0  # as the base model there
   common.freeze(c, 'upsampler')
+  if scale == common.PUBLIC:
+    public.use(c)
   return c

@@ -1,6 +1,7 @@
 """Defaults of all tasks, at each scale; a task's own file changes them.
 
-paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, minutes.
+paper: the numbers of AV-Link. small: one GPU for an hour. nano: two CPU cores, minutes. public:
+published models in the towers' place (public.py), and else the paper's numbers.
 
 A task's config has every key that its code may read. Sections for parts that only some tasks have
 (`fusion`, `video_codec`, `codec_loss`, `vocoder`, `texts`) are added by their files, as are keys
@@ -17,22 +18,26 @@ from avlink_jax.storage.config_versions import VERSION
 
 SILENCE = math.log(1e-5)  # of a log-mel (codecs/mel.py)
 SCALES = ('paper', 'small', 'nano')
+PUBLIC = 'public'
+PUBLIC_TASKS = ('v2a', 'a2v', 'joint', 'av', 't2a', 't2v')  # that have it
 
 
 def at_scale(scale):
-  """Function (paper, small, nano) -> the value for `scale`."""
-  if scale not in SCALES:
-    raise ValueError(f'unknown scale {scale!r}: use one of {", ".join(SCALES)}')
-  return lambda *values: values[SCALES.index(scale)]
+  """Function (paper, small, nano) -> the value for `scale`; for public the paper's."""
+  if scale not in (*SCALES, PUBLIC):
+    raise ValueError(f'unknown scale {scale!r}: use one of {", ".join(SCALES)}, {PUBLIC}')
+  return lambda *values: values[SCALES.index(scale) if scale in SCALES else 0]
 
 
 def base(task, scale):
   """Config of `task` before its own file's changes."""
   by_scale = at_scale(scale)
+  if scale == PUBLIC and task not in PUBLIC_TASKS:
+    raise ValueError(f'{task} has no scale public, which is of {", ".join(PUBLIC_TASKS)}')
   c = ConfigDict()
   c.version = VERSION  # of the config's keys (storage/config_versions.py); not to be set
   c.task = task  # what is trained; not to be set
-  c.scale = scale  # paper, small or nano; not to be set
+  c.scale = scale  # paper, small, nano or public; not to be set
   c.name = task  # the run's: its task's, or its ablation's (configs/ablations.py)
   c.seed = 0  # of the first weights, the order of examples, the noise in training
   c.attention = 'auto'  # kernel: auto, reference, tiled, cudnn, splash (model/attention.py)

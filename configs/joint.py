@@ -1,6 +1,6 @@
 """AV-Link, both directions by one set of Fusion Blocks, drawn for each example (Sec. 4.4)."""
 
-from avlink_jax.configs import common
+from avlink_jax.configs import common, public
 
 
 def get_config(scale='paper'):
@@ -13,4 +13,6 @@ def get_config(scale='paper'):
   if scale == 'nano':
     c.sample.guidance = 3.0  # as the base models there
   common.freeze(c, 'upsampler')
+  if scale == common.PUBLIC:
+    public.use(c)
   return c

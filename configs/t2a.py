@@ -1,6 +1,6 @@
 """The text-to-audio base model: a DiT on the 1D-VAE's latents."""
 
-from avlink_jax.configs import common
+from avlink_jax.configs import common, public
 
 
 def get_config(scale='paper'):
@@ -13,4 +13,6 @@ def get_config(scale='paper'):
   common.early(c, 'audio', location=-3.0, guidance=2.0)
   if scale == 'paper':
     c.train.batch_size = 1024
+  if scale == common.PUBLIC:
+    public.use(c)
   return c

@@ -1,6 +1,6 @@
 """The text-to-video base model: a DiT on 36×64 frames at 6 a second."""
 
-from avlink_jax.configs import common
+from avlink_jax.configs import common, public
 
 
 def get_config(scale='paper'):
@@ -12,4 +12,6 @@ def get_config(scale='paper'):
   if scale == 'paper':
     c.train.batch_size = 512
   common.freeze(c, 'upsampler')
+  if scale == common.PUBLIC:
+    public.use(c)
   return c

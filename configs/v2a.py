@@ -1,6 +1,6 @@
 """AV-Link, video to audio: Fusion Blocks between the frozen towers (Sec. 3.3)."""
 
-from avlink_jax.configs import common
+from avlink_jax.configs import common, public
 
 
 def get_config(scale='paper'):
@@ -10,4 +10,6 @@ def get_config(scale='paper'):
   common.add_fusion(c)
   c.train.steps = by_scale(50_000, 10_000, 1_600)
   c.train.decay_steps = by_scale(0, 2_000, 400)
+  if scale == common.PUBLIC:
+    public.use(c)
   return c

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import runs
 import soundfile
-from micro import build, frozen_of, micro_config
+from micro import micro_config
 from runs import config_of, manifest
 
 pytest.importorskip('diffusers')
@@ -16,12 +16,10 @@ import public_vaes  # noqa: E402
 from avlink_jax import build as model_builder  # noqa: E402
 from avlink_jax.data.media.decode import decode  # noqa: E402
 from avlink_jax.errors import UserError  # noqa: E402
-from avlink_jax.sample import sample  # noqa: E402
-from avlink_jax.storage import weights  # noqa: E402
 from avlink_jax.tasks import frozen as frozen_parts  # noqa: E402
 from avlink_jax.train import train  # noqa: E402
 
-SECONDS = 2.0
+SECONDS = 3.0  # of clips; examples have 2
 TOWERS = {  # micro towers of these codecs' latents
     'towers.audio.codec': 'dac', 'towers.video.codec': 'wan_vae', 'towers.video.patch': (1, 1, 2),
     'towers.video.hidden': 0, 'towers.video.prediction': 'velocity', 'towers.video.detail': 0.0}
@@ -36,45 +34,29 @@ def published(tmp_path_factory):
   return {'video_codec': str(root / 'wan'), 'codec': str(root / 'moss')}
 
 
-def losses(workdir):
-  rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
-  return [row['loss'] for row in rows if 'loss' in row]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['t2a', 't2v'])
 def test_a_base_model_trains_on_latents_of_a_published_codec(published, tmp_path, task):
-  """Two steps; then samples: sound at 48 kHz, pictures at the config's rate, as long as asked."""
-  config = config_of(task, published, **{**TOWERS, 'sample.count': 1})
+  """Two steps; then samples of a clip that takes two windows: sound at 48 kHz, pictures at the
+  config's rate, as long as the clip, beside the reference."""
+  config = config_of(task, published, **{**TOWERS, 'sample.count': 1, 'data.clip_seconds': SECONDS})
   with runs.quickly_compiled():
-    train(config, tmp_path / 'run')
-    id, = sample(config, tmp_path / 'run', prompt='a ball', output=tmp_path / 'out', explicit=True)
-  assert len(losses(tmp_path / 'run')) == 2 and np.isfinite(losses(tmp_path / 'run')).all()
-  assert manifest(tmp_path / 'out')[id]['duration'] == SECONDS
-  clip = decode(tmp_path / 'out' / f'{id}.mp4', sample_rate=48_000, need_audio=False)
-  assert clip.duration == pytest.approx(SECONDS, abs=0.05)
-  if task == 't2a':
-    wave, rate = soundfile.read(tmp_path / 'out' / f'{id}.wav')
-    assert (rate, wave.shape) == (48_000, (round(SECONDS * 48_000),)) and wave.std() > 1e-4
+    train(config, tmp_path)
+  rows = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
+  losses = [row['loss'] for row in rows if 'loss' in row]
+  assert len(losses) == 2 and np.isfinite(losses).all() and min(losses) > 0
+  folder = tmp_path / 'samples' / 'step_2'
+  (id, row), = manifest(folder).items()
+  assert row['duration'] == SECONDS
+  clip = decode(folder / f'{id}.mp4', sample_rate=48_000, need_audio=False)
+  assert clip.duration == pytest.approx(SECONDS, abs=0.1)
+  reference, rate = soundfile.read(folder / 'reference' / f'{id}.wav')
+  assert (rate, reference.shape) == (48_000, (round(SECONDS * 48_000),))
+  if task == 't2v':
+    assert len(clip.frames) == 18 and clip.frames.std() > 1
   else:
-    assert len(clip.frames) == 12 and clip.frames.std() > 1
-
-
-@pytest.mark.slow
-def test_v2a_between_towers_of_published_codecs(published, tmp_path):
-  """From pictures that go through one codec to sound at the other's rate, long clips in windows."""
-  config = config_of('v2a', published, **{
-      **TOWERS, 'sample.count': 1, 'data.clip_seconds': 3.0, 'fusion.contrast': 0.0})
-  for name, tower in frozen_of(build(config)[0])['towers'].items():
-    config.frozen[name] = str(tmp_path / f'{name}.safetensors')
-    weights.save(config.frozen[name], {'params': tower}, {})
-  with runs.quickly_compiled():
-    scores = train(config, tmp_path / 'run')
-  assert np.isfinite(losses(tmp_path / 'run')).all() and scores['clips'] == 1
-  folder = tmp_path / 'run' / 'samples' / 'step_2'
-  for place in folder, folder / 'reference':
-    wave, rate = soundfile.read(next(place.glob('*.wav')))
-    assert (rate, len(wave)) == (48_000, 3 * 48_000)
+    wave, rate = soundfile.read(folder / f'{id}.wav')
+    assert (rate, wave.shape) == (48_000, reference.shape) and wave.std() > 1e-4
 
 
 def test_a_towers_own_folder_is_enough(published):

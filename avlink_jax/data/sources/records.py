@@ -12,7 +12,7 @@ A record is a safetensors blob, which holds arrays and runs nothing:
     frames    uint8 (N, H, W, 3) at n/fps seconds
     sound     int16 (S,), full scale is `sound_peak`
     latents   float16 (T, C), the audio codec's, of the whole window, padding included
-    video_latents      bfloat16 (T, H, W, C), the video codec's, likewise
+    video_latents      uint16 (T, H, W, C), the bits of bfloat16, the video codec's, likewise
     high, high_sizes   JPEG frames at `high.fps`, one after another, and the bytes of each
     events    float64 (E,) seconds, where exact times are known
 """
@@ -49,19 +49,21 @@ class Latents(typing.NamedTuple):
   """How latents of a modality are stored.
 
   codec: the codec's key in records.json, which older records may lack; also prepare's flag, and the
-  key in `config.frozen`. medium: what there is without latents. array, dtype: a record's array.
-  reads: names in data/batch.py of what is read of the medium itself.
+  key in `config.frozen`. medium: what there is without latents. array: of a record, of numbers of
+  `dtype`, whose bits are `stored` as another type where safetensors' numpy reads only that. reads:
+  names in data/batch.py of what is read of the medium itself.
   """
   codec: str
   medium: str
   array: str
   dtype: type
+  stored: type
   reads: tuple[str, ...]
 
 
 LATENTS = {  # by modality
-    'audio': Latents('codec', 'sound', 'latents', np.float16, ('mel', 'wave')),
-    'video': Latents('video_codec', 'pictures', 'video_latents', ml_dtypes.bfloat16, ())}
+    'audio': Latents('codec', 'sound', 'latents', np.float16, np.float16, ('mel', 'wave')),
+    'video': Latents('video_codec', 'pictures', 'video_latents', ml_dtypes.bfloat16, np.uint16, ())}
 
 
 def is_records(folder) -> bool:
@@ -124,8 +126,8 @@ def of_clip(clip: Clip, **more) -> bytes:
   if len(clip.audio):
     arrays['sound'] = np.round(clip.audio * (32767 / max(peak, 1e-8))).astype(np.int16)
   for name, latents in clip.latents.items():
-    stored = LATENTS[name]
-    arrays[stored.array] = latents.astype(stored.dtype)
+    how = LATENTS[name]
+    arrays[how.array] = latents.astype(how.dtype).view(how.stored)
   if clip.events is not None:
     arrays['events'] = clip.events
   about = {name: getattr(clip, name) for name in (
@@ -140,8 +142,8 @@ def to_clip(blob: bytes, about: dict) -> Clip:
   layout = about['layout']
   frames = arrays.get('frames', np.zeros((0, 0, 0, 3), np.uint8))
   audio = arrays.get('sound', np.zeros(0, np.int16))
-  latents = {name: arrays[stored.array].astype(np.float32) for name, stored in LATENTS.items()
-             if stored.array in arrays}
+  latents = {name: arrays[how.array].view(how.dtype).astype(np.float32)
+             for name, how in LATENTS.items() if how.array in arrays}
   if about['video'] and not ('video' in latents and not len(frames)) and (
       frames.shape[1:] != (layout['height'], layout['width'], 3)):
     raise ValueError(f'its frames are {frames.shape}')
@@ -277,12 +279,12 @@ class Records:
       raise UserError(f'{self.folder}: records of sound alone; this task needs pictures')
     if {'audio', 'mel', 'wave'} & set(reads) and not self.about['audio']:
       raise UserError(f'{self.folder}: records of pictures alone; this task needs sound')
-    for name, stored in LATENTS.items():
+    for name, how in LATENTS.items():
       # Latents are of whole windows.
-      needed = {*stored.reads, *((name,) if in_parts else ())} & set(reads)
+      needed = {*how.reads, *((name,) if in_parts else ())} & set(reads)
       if needed and self.codec(name) and self.split == 'train':
-        raise UserError(f'{self.folder}: the training records hold latents and no {stored.medium}, '
-                        f'which this task needs: prepare without --{stored.codec}')
+        raise UserError(f'{self.folder}: the training records hold latents and no {how.medium}, '
+                        f'which this task needs: prepare without --{how.codec}')
 
 
 def _counts(about, split, folder):
