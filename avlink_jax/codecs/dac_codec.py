@@ -106,6 +106,9 @@ class DACCodec(published_vae.PublishedCodec):
   def shape(self, layout):
     return -(-layout.samples // self.dac.hop), self.channels
 
+  def covered(self, layout):
+    return self.shape(layout)[0] / self.rate
+
   def arrays(self, layout):
     count = self.shape(layout)[0]
     return {self.wave_name: (np.float32, (count * self.dac.hop,)),
