@@ -5,6 +5,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from micro import (
@@ -119,6 +120,13 @@ def test_blocks_run_in_any_stretches_from_a_traced_first_and_recomputed():
 
   np.testing.assert_allclose(plain_jit(cut)(p, input_of(), 1),
                              plain_jit(deep.velocity)(p, input_of()), atol=1e-5)
+
+
+def test_in_bfloat16_the_velocity_is_near_the_one_in_float32():
+  half = dataclasses.replace(VIDEO, dtype=jnp.bfloat16)
+  v = quick_jit(half.velocity)(jax.tree.map(lambda x: x.astype(jnp.bfloat16), params()), input_of())
+  full = velocity(params(), input_of())
+  assert v.dtype == np.float32 and np.linalg.norm(v - full) < 0.02 * np.linalg.norm(full)
 
 
 # In a config

@@ -1,6 +1,7 @@
 """Runs on published towers, end to end: sized by their folders, trained, resumed, sampled."""
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import public_folders
 import pytest
 import runs
 import t5_folders
-from micro import build
+from micro import build, noise_of, sampling
 from runs import config_of, manifest, parts
 from t5_folders import told
 
@@ -92,6 +93,30 @@ def test_a_base_model_is_sampled_from_a_published_one(made, text, tmp_path):
   assert found.origin == f'published {made["audio"]}' and found.params.keys() == {'dit', 'text'}
   assert np.isfinite(found.params['dit']['blocks']['table']).all()
   assert 'has no checkpoint' in told(trained.find_weights, task, tmp_path, {}, mesh, True)
+
+
+def test_four_guided_shifted_steps_are_those_of_the_public_scheduler(made, text):
+  """From the same noise, at Wan's own shift and guidance."""
+  torch, diffusers = (pytest.importorskip(name) for name in ('torch', 'diffusers'))
+  config = published('t2v', made, text, **{'sample.shift.video': -math.log(3.0)})
+  models, task = build(config)
+  prompts = models.modalities['video'].text.prepare(['a hammer strikes metal', 'rain', ''])
+  batch = {'video_text': jax.tree.map(lambda x: x[:2], prompts),
+           'video_mask': np.ones((2, models.layout.frames), bool)}
+  params = frozen_parts.published_tower(config, models, 'video')
+  ours = sampling(task, 4)(params, {'towers': {}}, batch, guidance=5.0)['video']
+
+  module = public_folders.read(made['video'])
+  x = torch.from_numpy(noise_of(task, 2)['video']).movedim(-1, 1)
+  given, null = (torch.from_numpy(prompts['embedding'][rows]) for rows in ([0, 1], [2, 2]))
+  scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+  scheduler.set_timesteps(sigmas=np.linspace(1, 0, 5)[:-1])
+  with torch.no_grad():
+    for t in scheduler.timesteps:
+      conditional, unconditional = (module(x, t.expand(2), y).sample for y in (given, null))
+      x = scheduler.step(unconditional + 5 * (conditional - unconditional), t, x).prev_sample
+  theirs = x.movedim(1, -1).numpy()
+  assert np.abs(ours - theirs).max() <= 1e-3 * np.abs(theirs).max()
 
 
 @pytest.mark.slow
