@@ -111,9 +111,22 @@ def sampling(config, mesh):
     return None
   model_flops = flops.of(sampler.program(plain, mesh, frozen).plain,
                          *without_sharding(program.arguments))
+  about = dict(clips=program.clips, steps=program.steps)
+  if task.prompted and config.sample.refresh > 1:
+    about |= dict(flops_per_kept_step=kept_step_flops(config, mesh))
   return CompileJob(program.function, program.arguments, model_flops,
-                    memory.for_sampling(config, mesh.size) if task.prompted else [],
-                    dict(clips=program.clips, steps=program.steps))
+                    memory.for_sampling(config, mesh.size) if task.prompted else [], about)
+
+
+def kept_step_flops(config, mesh):
+  """FLOPs of a step, of all clips, in which the conditioning stream stands (`sample.refresh`)."""
+  def of(steps):
+    task = one_way(task_of(config, mesh, attention='reference', sample=dict(
+        steps=steps, refresh=2)), config.sample.direction)
+    program = SAMPLERS[task.sampler].program(task, mesh, frozen_shapes(task, mesh))
+    return flops.of(program.plain, *without_sharding(program.arguments))
+
+  return of(2) - of(1)
 
 
 def without_sharding(tree):

@@ -148,9 +148,15 @@ def base(task, scale):
       keep=3,  # how many of the newest stay
       keep_every=0))  # those of every so many steps stay for good; 0: none
   c.sample = ConfigDict(dict(  # sampling, in mode sample and of a run that trains
-      steps=64,  # Euler steps from noise to data (App. C.2)
+      steps=64,  # from noise to data (App. C.2)
+      solver='euler',  # of a step: euler; midpoint or heun, two velocities each (flow.py)
+      # steps that share one computation of the conditioning stream, which is most of V2A's work; 1:
+      # none do
+      refresh=1,
       guidance=5.0,  # w of classifier-free guidance (App. C.2); 1: none, half the work
-      shift=dict(audio=0.0, video=0.0),  # where Euler steps lie (flow.time_grid); 0: evenly
+      guidance_from=0.0,  # flow time t from which on there is guidance; before: half the work
+      guidance_to=1.0,  # t up to which there is guidance
+      shift=dict(audio=0.0, video=0.0),  # where steps lie (flow.time_grid); 0: evenly
       # vocoder: griffin_lim, bundled, a workdir or a file (codecs/vocoder.py)
       vocoder=by_scale('griffin_lim', 'griffin_lim', 'bundled'),
       vocoder_rounds=by_scale(0, 0, 16),  # rounds of fitting a neural vocoder's wave to its mel

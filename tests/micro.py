@@ -1,5 +1,6 @@
 """The smallest models that still have every part, and made-up data for them."""
 
+import dataclasses
 import functools
 import importlib
 
@@ -114,8 +115,9 @@ def state_of(task, config, frozen, seed=0):
 def sampling(task, steps, jit=quick_jit):
   """Compiled sampler.generate: (params, frozen, batch, guidance=…) -> {name: X_1}, from the same
   noise each time, a window a clip."""
+  schedule = dataclasses.replace(task.schedule, steps=steps)
   shapes = example_shapes(task.models)
-  run = jit(functools.partial(sampler.generate, task, steps))
+  run = jit(functools.partial(sampler.generate, task, schedule))
 
   def sampled(params, frozen, batch, guidance=5.0):
     size = len(batch['video_mask'])

@@ -101,6 +101,10 @@ class Codec:
     """Times of the first `count` data frames, seconds from the clip's start: float64 (count,)."""
     return np.arange(count) / self.rate
 
+  def covered(self, layout):
+    """Seconds of media that an example's data give."""
+    return layout.seconds
+
   def shape(self, layout):
     """Shape of an example's data (T, …, channels)."""
     raise TypeError(f'{type(self).__name__} has no shape')

@@ -150,6 +150,18 @@ class HiFiGAN:
     """Samples per mel frame."""
     return math.prod(self.rates)
 
+  @property
+  def reach(self):
+    """Mel frames to either side that a sample of the wave depends on."""
+    frames, rate = 3.0, 1  # of the first convolution, 7 wide
+    twice = self.block == 1
+    for stride, kernel in zip(self.rates, self.kernels, strict=True):
+      frames += -(-kernel // stride) / rate
+      rate *= stride
+      frames += max((width - 1) / 2 * (sum(dilations) + twice * len(dilations)) for width, dilations
+                    in zip(self.residual_kernels, self.dilations, strict=True)) / rate
+    return math.ceil(frames + 3 / rate)
+
   def init(self, key):
     """Parameters {'conv_pre', 'ups_i', 'resblocks_j', 'conv_post'}, kernels (k, in, out)."""
     return Generator(self).init(key, jnp.zeros((1, 8, self.n_mels)))['params']

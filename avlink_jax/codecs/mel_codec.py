@@ -72,6 +72,11 @@ class MelCodec(Codec):
     """Number of mel frames in an example."""
     return layout.samples // self.spec.hop
 
+  def covered(self, layout):
+    """Of a wave up to a mel frame more, which is that before it again: a clip of 31 frames at 6 a
+    second is 7 ms longer than the paper's 5.16 s."""
+    return (self.frames(layout) + 1) / self.spec.rate
+
   def shape(self, layout):
     return -(-self.frames(layout) // self.vae.stride), self.channels
 
@@ -115,7 +120,9 @@ class MelCodec(Codec):
     """Converts a clip's log-mel (T, n_mels) to its wave, float32 (S,)."""
     del weights, layout
     samples = round(seconds * self.sample_rate)
-    wave = self.vocoder(decoded[:math.ceil(samples / self.spec.hop)])
+    frames = math.ceil(samples / self.spec.hop)
+    mel = np.pad(decoded[:frames], ((0, int(frames == len(decoded) + 1)), (0, 0)), mode='edge')
+    wave = self.vocoder(mel)
     return np.pad(wave, (0, max(0, samples - len(wave))))[:samples]
 
   def init(self, key):

@@ -45,6 +45,9 @@ class Frames(Codec):
     del layout
     return {self.name: media, self.mask_name: mask}
 
+  def covered(self, layout):
+    return layout.frames / self.fps
+
   def blank(self, seconds, layout):
     return {self.mask_name: np.arange(layout.frames) < frame_count(seconds, self.fps)}
 

@@ -16,6 +16,7 @@ from avlink_jax.codecs.mel import frames_in_jax
 from avlink_jax.errors import UserError
 from avlink_jax.storage import config_versions, weights
 
+PART = 4096  # frames of a long mel that are brought to a wave at a time
 LENGTHS = 128  # mels are padded to multiples of this many frames, to compile few shapes
 SMALLEST = 1e-7  # lower bound of a mel magnitude as a divisor; a hundredth of the floor
 
@@ -31,6 +32,20 @@ class HiFiGANVocoder:
     self.model, self.params, self._spec, self._rounds = model, params, spec, rounds
 
   def __call__(self, mel):
+    """The wave, of a long mel in parts, so that memory does not grow with it. They overlap by as
+    much as a sample depends on, so that they equal the whole but for rounding."""
+    around = self.model.reach + self._rounds * -(-self._spec.n_fft // self._spec.hop)
+    around = -(-around // LENGTHS) * LENGTHS  # then the end is padded as the whole's
+    if len(mel) <= PART + 2 * around:
+      return self._wave(mel)
+    parts, hop = [], self.model.hop
+    for first in range(0, len(mel), PART):
+      before = min(first, around)
+      wave = self._wave(mel[first - before:first + PART + around])
+      parts.append(wave[before * hop:(before + PART) * hop])
+    return np.concatenate(parts)
+
+  def _wave(self, mel):
     fill = -len(mel) % LENGTHS
     padded = np.pad(mel, ((0, fill), (0, 0)), constant_values=self._spec.silence)[None]
     wave = hifigan.synthesise(self.model, self.params, padded)

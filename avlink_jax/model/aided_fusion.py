@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from avlink_jax.model.fusion import Fusion
+from avlink_jax.model.fusion import Fusion, Kept
 
 # Which of an attention's biases, all of those first, belong to queries and keys (Attention).
 QUERY_KEY_SHARES = {'qkv': 2 / 3, 'q': 1, 'kv': 1 / 2}
@@ -60,9 +60,16 @@ class AidedFusion:
   def angles(self, seconds):
     return self.fusion.angles(seconds)
 
-  def apply(self, params, streams, angles):
+  def normal(self, params, m, stream):
+    """As fusion.Fusion.normal."""
+    return self.fusion.normal(params, m, stream, self._view(stream))
+
+  def apply(self, params, streams, angles, wanted=None):
     """As fusion.Fusion.apply."""
-    if not self.contrast:
-      return self.fusion.apply(params, streams, angles)
-    views = [raise_changes(s.tokens, s.mask, s.moments, self.contrast) for s in streams]
-    return self.fusion.apply(params, streams, angles, views)
+    views = [None if isinstance(s, Kept) else self._view(s) for s in streams]
+    return self.fusion.apply(params, streams, angles, views if self.contrast else None, wanted)
+
+  def _view(self, stream):
+    """What a block projects of a Stream; None: its tokens."""
+    return raise_changes(
+        stream.tokens, stream.mask, stream.moments, self.contrast) if self.contrast else None

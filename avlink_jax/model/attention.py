@@ -10,6 +10,7 @@ UserError when the model is built: there is no slower way that is gone quietly.
 
 import dataclasses
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -178,6 +179,21 @@ def _share(q, mesh_axis):
   return jax.lax.dynamic_slice_in_dim(q, length * jax.lax.axis_index(mesh_axis), length, axis=2)
 
 
+class Dense(nn.Module):
+  """nn.Dense with the same parameters, of which a call may compute some columns alone."""
+  features: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, columns=slice(None)):
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    x, kernel, bias = nn.dtypes.promote_dtype(
+        x, kernel[:, columns], bias[columns], dtype=self.dtype)
+    y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+    return y + jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
+
+
 class Attention(nn.Module):
   """Multi-head attention with QK normalisation (App. B) and, where angles are given, RoPE, over the
   tokens of one stream or of several, which share its weights.
@@ -190,28 +206,38 @@ class Attention(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x, source=None, key_mask=None, angles=None, source_angles=None):
+  def __call__(self, x, source=None, key_mask=None, angles=None, source_angles=None, asking=None):
     """Lists, one entry a stream: x of (B, T_m, C), source of (B, S_m, C'), key_mask of (B, S_m),
     angles of (T_m, C/heads/2) and, of sources, source_angles of (S_m, C/heads/2) -> list of
-    (B, T_m, width)."""
-    dense = functools.partial(nn.Dense, dtype=self.dtype)
+    (B, T_m, width).
+
+    asking: without `source`, which streams have queries, a bool each; default: all. Only of those
+    is there a result; of the others there are keys and values alone."""
+    dense = functools.partial(Dense, dtype=self.dtype)
     norm = functools.partial(nn.RMSNorm, epsilon=1e-6, dtype=self.dtype)
     heads_first = functools.partial(
         rearrange, pattern='b t (n h d) -> n b h t d', h=self.heads)
-    queries = functools.partial(_shared, axis_names=self.kernel.queries)
-    keys = functools.partial(_shared, axis_names=self.kernel.keys)
-    if source is None:
+    kernel = self.kernel
+    if source is None and asking is None:
       source_angles, qkv = angles, dense(3 * self.width, name='qkv')
-      q, k, v = zip(*(heads_first(y, n=3) for y in queries(qkv, x)), strict=True)
+      q, k, v = zip(*(heads_first(y, n=3) for y in _shared(qkv, x, kernel.queries)), strict=True)
     else:
-      to_q, to_kv = dense(self.width, name='q'), dense(2 * self.width, name='kv')
-      q = [heads_first(y, n=1)[0] for y in queries(to_q, x)]
-      k, v = zip(*(heads_first(y, n=2) for y in keys(to_kv, source)), strict=True)
+      if source is None:
+        qkv = dense(3 * self.width, name='qkv')
+        ask = lambda values: list(itertools.compress(values, asking))  # noqa: E731
+        to_q = functools.partial(qkv, columns=slice(self.width))
+        to_kv = functools.partial(qkv, columns=slice(self.width, None))
+        source, source_angles, x, angles = x, angles, ask(x), ask(angles)
+        kernel = kernel.between(ask(kernel.queries), kernel.keys)
+      else:
+        to_q, to_kv = dense(self.width, name='q'), dense(2 * self.width, name='kv')
+      q = [heads_first(y, n=1)[0] for y in _shared(to_q, x, kernel.queries)]
+      k, v = zip(*(heads_first(y, n=2) for y in _shared(to_kv, source, kernel.keys)), strict=True)
     q, k = map(norm(name='q_norm'), q), map(norm(name='k_norm'), k)
     if angles is not None:
       q, k = map(rope.rotate, q, angles), map(rope.rotate, k, source_angles)
-    out, to_out = self.kernel(list(q), list(k), list(v), key_mask), dense(self.width, name='out')
-    return queries(to_out, [rearrange(y, 'b h t d -> b t (h d)') for y in out])
+    out, to_out = kernel(list(q), list(k), list(v), key_mask), dense(self.width, name='out')
+    return _shared(to_out, [rearrange(y, 'b h t d -> b t (h d)') for y in out], kernel.queries)
 
 
 def _shared(layer, streams, axis_names):

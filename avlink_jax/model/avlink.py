@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from avlink_jax.errors import UserError
 from avlink_jax.model.aided_fusion import AidedFusion
-from avlink_jax.model.fusion import Fusion
+from avlink_jax.model.fusion import Fusion, Kept
 from avlink_jax.model.tower import Tower
 
 
@@ -57,16 +57,20 @@ def cut_tokens(tower, params, input, lengths):
 class AVLink:
   """Towers linked by Fusion Blocks; a pure function of (frozen towers, fusion parameters).
 
-  The tower names order the streams: {'audio': Tower, 'video': Tower}. Every link has these three:
+  The tower names order the streams: {'audio': Tower, 'video': Tower}. Every link has these four:
 
-      init(key)                                    -> trainable parameters
-      features(towers, inputs, outputs)            -> what does not depend on what is generated,
-                                                      to be computed once a sample; None if nothing
-      velocity(link, towers, inputs, outputs, features=None) -> {name: velocity}
+      init(key)                              -> trainable parameters
+      begin(link, towers, inputs, outputs)   -> conditions: what of the conditioning streams does
+                                                not depend on what is generated; once a sample
+      velocity(link, towers, inputs, outputs, conditions=None) -> {name: velocity}
+      refresh(link, towers, inputs, outputs, conditions=None)  -> the same, and the conditions as
+                                                they now are, to stand for several steps
+
+  Conditions here are {name: Kept}, streams that stand, so that they are not computed.
 
   Attributes:
     reinject: symmetric feature reinjection (Sec. 3.3). Without it the conditioning stream goes
-      through its tower untouched, so that its activations are `features`.
+      through its tower untouched, so that it is Kept from the beginning.
   """
   towers: dict[str, Tower]
   fusion: Fusion | AidedFusion
@@ -82,18 +86,27 @@ class AVLink:
     return {name: segment_lengths(tower.depth, self.fusion.blocks, self.placement)
             for name, tower in self.towers.items()}
 
-  def features(self, towers, inputs, outputs):
-    """{name: Stream with tokens (fusions, B, N, C)} of streams that nothing is put back into."""
+  def begin(self, link, towers, inputs, outputs):
+    """{name: Kept} of the streams that are not in `outputs` and that nothing is put back into."""
     if self.reinject:
-      return None
-    lengths, features = self._lengths(), {}
-    for name in self.towers:
-      if name not in outputs:
-        stream, cuts = cut_tokens(self.towers[name], towers[name], inputs[name], lengths[name])
-        features[name] = stream.replace(tokens=jnp.stack(cuts))
-    return features
+      return {}
+    return {name: self._untouched(name, link, towers, inputs)
+            for name in self.towers if name not in outputs}
 
-  def velocity(self, link, towers, inputs, outputs, features=None):
+  def _first_segment(self, name, towers, inputs):
+    tower, length = self.towers[name], self._lengths()[name][0]
+    stream = tower.embed(towers[name], inputs[name])
+    return tower.segment(towers[name], 0, length, stream) if length else stream
+
+  def _untouched(self, name, link, towers, inputs):
+    """Kept of a stream into which nothing is put back."""
+    m = list(self.towers).index(name)
+    stream, cuts = cut_tokens(self.towers[name], towers[name], inputs[name], self._lengths()[name])
+    normal = [self.fusion.normal(rows(link['blocks'], i), m, stream.replace(tokens=tokens))
+              for i, tokens in enumerate(cuts)]
+    return Kept(jnp.stack(normal), stream.mask, inputs[name].t, self.towers[name].width)
+
+  def velocity(self, link, towers, inputs, outputs, conditions=None):
     """Velocities of the modalities in `outputs`, each conditioned on the other.
 
     The first segments run before anything trainable, so no gradient is computed there. Then
@@ -103,63 +116,80 @@ class AVLink:
     Args:
       link: stacked Fusion Block parameters.
       towers: {name: tower parameters}.
-      inputs: {name: tower.Input}.
+      inputs: {name: tower.Input}; of `conditions` only the shapes count.
       outputs: names whose velocity is wanted; blocks that feed none of them are not run.
-      features: what `features` gave for these inputs, where it is kept.
+      conditions: what `begin` or `refresh` gave for these inputs.
     Returns:
       {name: velocity, shaped as that input's x}.
     """
+    return self._run(link, towers, inputs, outputs, conditions, keep=False)[0]
+
+  def refresh(self, link, towers, inputs, outputs, conditions=None):
+    """As `velocity`, and conditions that are all Kept: each stream at each cut as it was here."""
+    return self._run(link, towers, inputs, outputs, conditions, keep=True)
+
+  def _run(self, link, towers, inputs, outputs, conditions, keep):
     names, lengths = list(self.towers), self._lengths()
-    if features is None:
-      features = self.features(towers, inputs, outputs)
-    static = features or {}
+    kept = dict(self.begin(link, towers, inputs, outputs) if conditions is None else conditions)
     angles = [self.fusion.angles(self.towers[name].token_seconds(inputs[name].x.shape[1:-1]))
               for name in names]
-    streams = {}
-    for name in names:
-      if name in static:
-        streams[name] = static[name].replace(tokens=static[name].tokens[0])
-        continue
-      streams[name] = self.towers[name].embed(towers[name], inputs[name])
-      if lengths[name][0]:
-        streams[name] = self.towers[name].segment(
-            towers[name], 0, lengths[name][0], streams[name])
+    streams = {name: self._first_segment(name, towers, inputs)
+               for name in names if name not in kept}
+    keeping = [name for name in streams if name not in outputs] if keep else []
+    masks = {name: streams[name].mask for name in keeping}
 
     last = self.fusion.blocks
-    plans = [tuple(lengths[name][i] if name not in static and (i < last or name in outputs) else 0
-                   for name in names) for i in range(1, last + 1)]
-    start = [lengths[name][0] for name in names]
+    wanted = lambda i, name: name not in kept and (i < last or name in outputs)  # noqa: E731
+    plans = [tuple((wanted(i, name), lengths[name][i] if wanted(i, name) else 0) for name in names)
+             for i in range(1, last + 1)]
+    start, normal = [lengths[name][0] for name in names], []
     for plan, first, count in runs(plans):
-      fusion = jax.tree.map(lambda p, i=first, n=count: p[i:i + n], link['blocks'])
-      kept = {name: stream.tokens[first:first + count] for name, stream in static.items()}
-      turn = functools.partial(self._turn, towers, angles, plan, start)
-      if count == 1:  # unrolled, so that XLA drops the unused stream's output
-        own = jax.tree.map(lambda p: p[0], (fusion, kept))
-        streams = self._checkpointed(functools.partial(turn, 0))(streams, *own)
+      fusion = rows(link['blocks'], slice(first, first + count))
+      own = {name: x.normal[first:first + count] for name, x in kept.items()}
+      # Where no stream is kept, the last Fusion Block has queries of both all the same: the paper's
+      # samples stay as they are to the last bit, for a fortieth of such a step.
+      asking = [is_wanted for is_wanted, _ in plan] if keep or kept else None
+      turn = functools.partial(self._turn, towers, angles, plan, asking, start, kept, keeping)
+      if count == 1:
+        streams, made = self._checkpointed(functools.partial(turn, 0))(
+            streams, *rows((fusion, own), 0))
+        made = jax.tree.map(lambda x: x[None], made)
       else:
-        streams = self._loop(turn, streams, jnp.arange(count), fusion, kept)
-      start = [n + count * length for n, length in zip(start, plan, strict=True)]
-    return {name: self.towers[name].head(towers[name], streams[name]) for name in outputs}
+        streams, made = self._loop(turn, streams, jnp.arange(count), fusion, own)
+      normal.append(made)
+      start = [n + count * length for n, (_, length) in zip(start, plan, strict=True)]
+    kept |= {name: Kept(jnp.concatenate([made[name] for made in normal]), masks[name],
+                        inputs[name].t, self.towers[name].width) for name in keeping}
+    return {name: self.towers[name].head(towers[name], streams[name]) for name in outputs}, kept
 
-  def _turn(self, towers, angles, plan, start, i, streams, fusion, kept):
-    """{name: Stream} after one Fusion Block and the segments it feeds.
+  def _turn(self, towers, angles, plan, asking, start, kept, keeping, i, streams, fusion, own):
+    """{name: Stream} of the wanted ones after a Fusion Block and the segments it feeds, and {name:
+    Kept.normal} of those in `keeping`.
 
-    `plan` has the lengths of these segments, `start` where the first of equal turns begins and `i`,
-    an int or traced, which of them this is. fusion: the block's parameters. kept: {name: tokens} of
-    streams that nothing is put back into.
+    `plan` has for each stream whether it is wanted and the length of its segment, `start` where the
+    first of equal turns begins and `i`, an int or traced, which of them this is. asking: as
+    FusionBlock's `wanted`. fusion: the block's parameters. own: {name: Kept.normal} of `kept`, at
+    this block.
     """
-    given = [streams[name].replace(tokens=kept[name]) if name in kept else streams[name]
-             for name in self.towers]
-    fused = self.fusion.apply(fusion, given, angles)
-    return {name: self.towers[name].segment(towers[name], first + i * length, length, stream)
-            if length else stream
-            for name, first, length, stream in zip(self.towers, start, plan, fused, strict=True)}
+    names = list(self.towers)
+    given = [kept[name].replace(normal=own[name]) if name in kept else streams[name]
+             for name in names]
+    fused, normal = self.fusion.apply(fusion, given, angles, wanted=asking)
+    streams = {name: self.towers[name].segment(towers[name], first + i * length, length, stream)
+               if length else stream
+               for name, first, (wanted, length), stream in zip(
+                   names, start, plan, fused, strict=True) if wanted}
+    return streams, {name: x for name, x in zip(names, normal, strict=True) if name in keeping}
 
   def _loop(self, turn, streams, *each):
     """`turn` again and again, each time with a row of `each`."""
     turn = self._checkpointed(turn)
-    step = lambda streams, own: (turn(own[0], streams, *own[1:]), None)  # noqa: E731
-    return jax.lax.scan(step, streams, each)[0]
+    return jax.lax.scan(lambda streams, own: turn(own[0], streams, *own[1:]), streams, each)
 
   def _checkpointed(self, turn):
     return jax.checkpoint(turn) if self.remat else turn
+
+
+def rows(tree, index):
+  """Rows `index` of every leaf of `tree`."""
+  return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -45,7 +45,12 @@ def layer_norm(x):
 
 def modulate(x, shift, scale):
   """adaLN: LN(x)·(1 + scale) + shift, with x (B, T, C) and shift, scale (B, C)."""
-  return layer_norm(x) * (1 + scale[:, None]) + shift[:, None]
+  return modulate_normal(layer_norm(x), shift, scale)
+
+
+def modulate_normal(y, shift, scale):
+  """`modulate` of what is normalised already: y·(1 + scale) + shift."""
+  return y * (1 + scale[:, None]) + shift[:, None]
 
 
 class MLP(nn.Module):

@@ -8,6 +8,7 @@ goes through a bottleneck of 16.
 
 import dataclasses
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,24 @@ import numpy as np
 from avlink_jax.model import rope
 from avlink_jax.model.attention import Attention, Kernel
 from avlink_jax.model.axes import constrain
-from avlink_jax.model.dit import MLP, modulate, time_features
+from avlink_jax.model.dit import MLP, layer_norm, modulate, modulate_normal, time_features
 
 zeros = nn.initializers.zeros
+
+
+@flax.struct.dataclass
+class Kept:
+  """A conditioning stream that stands as it was, as Fusion Blocks see it.
+
+  normal (B, N, width): its tokens at the cut in the common width, normalised: what depends on the
+  tokens alone. The modulation does not, which sees the generated stream's flow time too; nor do
+  keys and values, which come after it. Of several Fusion Blocks, these come first: (blocks, B, N,
+  width). mask (B, N). t (B,): its flow time. channels: of its tokens.
+  """
+  normal: jax.Array
+  mask: jax.Array
+  t: jax.Array
+  channels: int = flax.struct.field(pytree_node=False)
 
 
 class FusionBlock(nn.Module):
@@ -38,46 +54,59 @@ class FusionBlock(nn.Module):
   cross: bool = False
 
   @nn.compact
-  def __call__(self, tokens, times, masks, angles, views=None):
+  def __call__(self, tokens, times, masks, angles, views=None, wanted=None):
     """One step of fusion.
 
     Args:
-      tokens: list of (B, N_m, C_m), one a modality.
+      tokens: list of (B, N_m, C_m), one a modality; or Kept, of which nothing is wanted back.
       times: list of flow times (B,).
       masks: list of (B, N_m) bool.
       angles: list of (N_m, width/heads/2), the temporal RoPE of tokens on the shared clock.
       views: list of (B, N_m, C_m), what is projected to the common width; default: the tokens.
+      wanted: list of bool: whose activations are wanted; default: all. The other streams are only
+        attended to: no queries, MLP and way back are computed for them.
     Returns:
-      list of (B, N_m, C_m): the activations that replace `tokens`.
+      list of (B, N_m, C_m), the activations that replace `tokens`, or None where not wanted; and
+      list of (B, N_m, width), each stream's `Kept.normal`.
     """
     times = jnp.concatenate([time_features(t) for t in times], axis=-1)
-    common, modulations = [], []
+    common, normal, modulations = [], [], []
     for m, (x, view) in enumerate(zip(tokens, views or tokens, strict=True)):
+      kept = isinstance(x, Kept)
       low = nn.silu(nn.Dense(self.rank, dtype=self.dtype, name=f'modulation_in_{m}')(times))
-      vectors = nn.Dense(4 * self.width + x.shape[-1], kernel_init=zeros, dtype=self.dtype,
-                         name=f'modulation_out_{m}')(low)
+      vectors = nn.Dense(4 * self.width + (x.channels if kept else x.shape[-1]), kernel_init=zeros,
+                         dtype=self.dtype, name=f'modulation_out_{m}')(low)
       modulations.append(jnp.split(vectors, [i * self.width for i in range(1, 5)], axis=-1))
-      common.append(nn.Dense(self.width, dtype=self.dtype, name=f'in_{m}')(view))
-    modulated = [modulate(h, shift, scale)
-                 for h, (shift, scale, *_) in zip(common, modulations, strict=True)]
-    attended = (self._cross if self.cross else self._joint)(modulated, masks, angles)
-    out = []
-    for m, (x, h, y) in enumerate(zip(tokens, common, attended, strict=True)):
+      common.append(None if kept else nn.Dense(
+          self.width, dtype=self.dtype, name=f'in_{m}')(view))
+      normal.append(x.normal if kept else layer_norm(common[m]))
+    modulated = [modulate_normal(y, shift, scale)
+                 for y, (shift, scale, *_) in zip(normal, modulations, strict=True)]
+    attended = (self._cross if self.cross else self._joint)(
+        modulated, masks, angles, None if wanted is None or all(wanted) else wanted)
+    out, attended = [], iter(attended)
+    for m, (x, h) in enumerate(zip(tokens, common, strict=True)):
+      if wanted is not None and not wanted[m]:
+        out.append(None)
+        continue
       _, _, shift, scale, gate = modulations[m]
-      y = MLP(self.mlp, x.shape[-1], self.dtype, name=f'out_{m}')(modulate(h + y, shift, scale))
+      y = MLP(self.mlp, x.shape[-1], self.dtype, name=f'out_{m}')(
+          modulate(h + next(attended), shift, scale))
       out.append(x + gate[:, None] * y)
-    return out
+    return out, normal
 
-  def _joint(self, tokens, masks, angles):
-    """One self-attention over the tokens of all streams."""
+  def _joint(self, tokens, masks, angles, wanted):
+    """One self-attention over the tokens of all streams; a result for each wanted one."""
     attention = Attention(self.width, self.heads, self.attention, self.dtype, name='attention')
-    return attention(tokens, key_mask=masks, angles=angles)
+    return attention(tokens, key_mask=masks, angles=angles, asking=wanted)
 
-  def _cross(self, tokens, masks, angles):
-    """Each stream attends to the others only, through weights of its own ("symmetric cross
+  def _cross(self, tokens, masks, angles, wanted):
+    """Each wanted stream attends to the others only, through weights of its own ("symmetric cross
     attention" of Sec. 4.4)."""
     out = []
     for m, x in enumerate(tokens):
+      if wanted is not None and not wanted[m]:
+        continue
       others = lambda values, m=m: [*values[:m], *values[m + 1:]]  # noqa: E731
       kernel = self.attention.between(
           self.attention.queries[m:m + 1], others(self.attention.keys))
@@ -127,14 +156,28 @@ class Fusion:
     return rope.angles(np.asarray(seconds)[:, None] * self.clock_rate,
                        self.width // self.heads, self.rope_base)
 
-  def apply(self, params, streams, angles, views=None):
-    """One block's parameters on a list of Streams -> the Streams with new tokens. `views`: what is
-    projected of each; default: its tokens."""
-    def fuse(params, tokens, times, masks, views):
-      return self.block.apply({'params': params}, tokens, times, masks, angles, views)
+  def normal(self, params, m, stream, view=None):
+    """`Kept.normal` of a Stream, which is number m, by one block's parameters. `view`: what is
+    projected; default: its tokens."""
+    project = nn.Dense(self.width, dtype=self.dtype)
+    return layer_norm(project.apply(
+        {'params': params[f'in_{m}']}, stream.tokens if view is None else view))
 
-    tokens = (jax.checkpoint(fuse) if self.remat else fuse)(
-        params, [s.tokens for s in streams], [s.input.t for s in streams],
+  def apply(self, params, streams, angles, views=None, wanted=None):
+    """One block's parameters on a list of Streams, or Kept of one block.
+
+    views: what is projected of each; default: its tokens. wanted: as FusionBlock's.
+    Returns the Streams with new tokens, None where not wanted, and each one's `Kept.normal`.
+    """
+    def fuse(params, tokens, times, masks, views):
+      return self.block.apply({'params': params}, tokens, times, masks, angles, views, wanted)
+
+    kept = [isinstance(s, Kept) for s in streams]
+    tokens, normal = (jax.checkpoint(fuse) if self.remat else fuse)(
+        params, [s if k else s.tokens for s, k in zip(streams, kept, strict=True)],
+        [s.t if k else s.input.t for s, k in zip(streams, kept, strict=True)],
         [s.mask for s in streams], views)
-    return [s.replace(tokens=constrain(x, 'batch', axis, None))
-            for s, x, axis in zip(streams, tokens, self.attention.queries, strict=True)]
+    place = lambda x, axis: constrain(x, 'batch', axis, None)  # noqa: E731
+    return [None if x is None else s.replace(tokens=place(x, axis)) for s, x, axis in zip(
+        streams, tokens, self.attention.queries, strict=True)], list(
+            map(place, normal, self.attention.queries))

@@ -97,9 +97,9 @@ class Injection:
     features = jnp.zeros((1, 1, self.cuts * self.towers[self._source].width))
     return {'project': self._project.init(key, features, jnp.zeros(1))['params']}
 
-  def features(self, towers, inputs, outputs):
-    """(B, T, cuts·C) and mask (B, T): each cut normalised apart."""
-    del outputs
+  def begin(self, link, towers, inputs, outputs):
+    """Features (B, T, cuts·C) and their mask (B, T): each cut normalised apart."""
+    del link, outputs
     name = self._source
     tower = self.towers[name]
     lengths = segment_lengths(tower.depth, self.cuts, self.placement)
@@ -107,13 +107,19 @@ class Injection:
     pooled = [pool(tokens, stream.mask, stream.moments) for tokens in cuts]
     return jnp.concatenate([layer_norm(x) for x, _ in pooled], axis=-1), pooled[0][1]
 
-  def velocity(self, link, towers, inputs, outputs, features=None):
+  def refresh(self, link, towers, inputs, outputs, conditions=None):
+    """As `velocity`, and the conditions, which always stand."""
+    if conditions is None:
+      conditions = self.begin(link, towers, inputs, outputs)
+    return self.velocity(link, towers, inputs, outputs, conditions), conditions
+
+  def velocity(self, link, towers, inputs, outputs, conditions=None):
     """{generated: velocity}; shapes as in avlink.AVLink.velocity."""
     name, = outputs
     tower, source = self.towers[name], self._source
-    if features is None:
-      features = self.features(towers, inputs, outputs)
-    x, mask = features
+    if conditions is None:
+      conditions = self.begin(link, towers, inputs, outputs)
+    x, mask = conditions
     seconds = moment_seconds(self.towers[source], inputs[source].x.shape[1:-1], x.shape[1])
     x = self._project.apply({'params': link['project']}, x, seconds)
     stream = tower.embed(towers[name], inputs[name])

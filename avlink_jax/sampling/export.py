@@ -98,18 +98,19 @@ class Exporter:
   def _samples(self, trained, clips, inputs, seed):
     """Yields (clip, prompts, sample) as they are generated, and reports progress."""
     task, upsampler = self.task, self.upsampler
-    sampled, upsampled = (Progress(verb, len(clips), every=0.0, write=self._first)
-                          for verb in ('sampled', 'upsampled'))
+    count = sum(self._sampler.windows(clip) for clip in clips)
+    sampled = Progress('sampled', count, 'windows', write=self._first)
+    upsampled = Progress('upsampled', len(clips), every=0.0, write=self._first)
     for group in self._sampler.batches(clips):
       batch = [clips[i] for i in group]
       prompts = [inputs.prompts(clip, task.generate) for clip in batch]
       with memory.advice(memory.for_sampling, self.config):
-        samples = self._sampler(trained, batch, prompts, seed)
+        samples = self._sampler(trained, batch, prompts, seed, sampled.add)
       if upsampler is not None:
-        sampled.add(len(group))
         samples = upsampler(batch, prompts, samples, seed)
       for clip, prompt, sample in zip(batch, prompts, samples, strict=True):
-        (sampled if upsampler is None else upsampled).add(1)
+        if upsampler is not None:
+          upsampled.add(1)
         yield clip, prompt, sample
 
   def _media(self, clip, sample, own):

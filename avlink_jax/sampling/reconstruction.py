@@ -26,13 +26,20 @@ class Reconstruction:
                  sharding.abstract(latents, batch))
     return Program(jax.jit(decode, out_shardings=batch), arguments, mesh.size, 1, decode)
 
+  def windows(self, clip):
+    """Number of a clip's windows: it is decoded whole."""
+    del clip
+    return 1
+
   def batches(self, clips):
     """Groups of one clip index each."""
     return [[i] for i in range(len(clips))]
 
-  def __call__(self, trained, clips, prompts, seed):
+  def __call__(self, trained, clips, prompts, seed, report):
     """Yields {modality: media} of each clip."""
     del prompts, seed
     params, stats = hosts.gather((trained.params, trained.stats))
     for clip in clips:
-      yield self._reconstruct(params, stats, clip)
+      sample = self._reconstruct(params, stats, clip)
+      report(1)
+      yield sample

@@ -1,8 +1,9 @@
 """Sampling from the flow: clips and prompts in, media out.
 
-`generate` is the pure, jitted part: one scan of Euler steps over the generated modalities, while
-the conditioning ones stay at their flow time (Sec. 3.3). `Sampler` wraps it for clips of any
-length, in batches of one shape.
+`generate` is the pure, jitted part: one scan of steps over the generated modalities, while the
+conditioning ones stay at their flow time (Sec. 3.3). What is computed of the conditioning stream
+may stand for several steps (`sample.refresh`). `Sampler` wraps it for clips of any length, in
+batches of one shape.
 """
 
 import functools
@@ -15,16 +16,17 @@ import numpy as np
 from avlink_jax import flow
 from avlink_jax.build import example_shapes
 from avlink_jax.data import batch as batches
-from avlink_jax.sampling import windows
+from avlink_jax.sampling import long, windows
 from avlink_jax.sampling.program import Program
+from avlink_jax.sampling.velocity import evaluate, fix
 from avlink_jax.training import sharding
 
 
-def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift):
-  """Integrates from noise to data by Euler's method, for every window of a batch.
+def generate(task, schedule, params, frozen, batch, noise, tracks, guidance, shift):
+  """Integrates from noise to data, for every window of a batch.
 
   Args:
-    task: tasks.FlowTask; static, as is `steps`.
+    task: tasks.FlowTask; static, as is `schedule` (schedule.Schedule).
     params, frozen: trained and frozen trees.
     batch: as in data/batch.py; of generated modalities only masks and prompts.
     noise: {name: X_0 (W, T, ...)} of all data with noise; overlapping windows share it.
@@ -34,49 +36,23 @@ def generate(task, steps, params, frozen, batch, noise, tracks, guidance, shift)
   Returns:
     {name: X_1 (W, T, ...)} of the generated modalities.
   """
-  towers = task.towers(params, frozen)
-  prompt, null, masks, conditions = {}, {}, {}, {}
-  for name in task.modalities:
-    prompt[name] = task.encode(towers, name, batch.get(f'{name}_text'))
-    masks[name] = task.mask(batch, name)
-    if name in task.generate:
-      null[name] = jax.tree.map(lambda x, like: jnp.broadcast_to(x, like.shape),
-                                task.encode(towers, name, task.null(name)), prompt[name])
-    else:
-      t = task.condition_time(name, masks[name].shape[:1])
-      x = task.clean(frozen, batch, name)
-      x = flow.interpolate(x, noise[name], t) if name in noise else x
-      conditions[name] = task.input_type(x=x, t=t, mask=masks[name], **prompt[name])
-  features = task.features(params, frozen, conditions)  # once for all steps
-  guide = {} if task.guide is None else task.guide.fixed(frozen, batch, noise)
+  fixed = fix(task, params, frozen, batch, noise)
 
-  def velocity(x, t):
-    inputs = {name: task.input_type(x=x[name], t=jnp.full(x[name].shape[:1], t[name]),
-                                    mask=masks[name], **prompt[name], **guide) for name in x}
-    conditional = task.velocity(params, frozen, {
-        name: (inputs | conditions)[name] for name in task.modalities}, features)
-    out = {}
-    for name in x:
-      v = conditional[name]
-      if guidance is not None:
-        # The unconditional pass: the generated tower alone, without Fusion Blocks or prompt.
-        unconditional = task.models.towers[name].velocity(
-            towers[name]['dit'], inputs[name].replace(**null[name]))
-        v = flow.guide(v, unconditional, guidance)
-      index, weight = tracks[name]
-      out[name] = windows.blend(v, index, weight, index.size)[index]
-    return out
+  def velocity(x, t, kept):
+    velocities, kept = evaluate(task, schedule, params, frozen, fixed, guidance, x, t, kept)
+    return {name: windows.blend(v, tracks[name][0], tracks[name][1], tracks[name][0].size)[
+        tracks[name][0]] for name, v in velocities.items()}, kept
 
   start = {name: noise[name] for name in task.generate}
-  times = {name: flow.time_grid(steps, shift[name]) for name in task.generate}
-  return flow.euler(velocity, start, times)
+  times = {name: flow.time_grid(schedule.steps, shift[name]) for name in task.generate}
+  return flow.solve(velocity, start, times, flow.SOLVERS[schedule.solver], schedule.refresh)
 
 
 def jitted(task, mesh):
   """Jitted `generate` on `mesh`: (params, frozen, batch, noise, tracks, guidance, shift) ->
   {name: X_1}, replicated."""
   return jax.jit(
-      sharding.on_mesh(mesh, functools.partial(generate, task, task.config.sample.steps)),
+      sharding.on_mesh(mesh, functools.partial(generate, task, task.schedule)),
       out_shardings=sharding.replicated(mesh))
 
 
@@ -119,10 +95,12 @@ def abstract_arguments(task, mesh, frozen, count):
 
 
 def noise_of(clip_id, seed, name, shape):
-  """X_0 of one clip, float32, drawn from (seed, clip id, name) alone, so that a clip's sample does
-  not depend on its batch. A longer clip begins with the same noise."""
+  """Function count -> the next rows (count, *shape) of one clip's X_0, float32, drawn from (seed,
+  clip id, name) alone: a clip's sample does not depend on its batch, and a longer clip begins with
+  the same noise."""
   key = [seed, zlib.crc32(clip_id.encode()), zlib.crc32(name.encode())]
-  return np.random.default_rng(key).standard_normal(shape, np.float32)
+  rng = np.random.default_rng(key)
+  return lambda count: rng.standard_normal((int(count), *shape), np.float32)
 
 
 class Sampler:
@@ -148,15 +126,16 @@ class Sampler:
     clips = padded_size(count, count, sharding.batch_shards(mesh))
     return Program(jitted(task, mesh), abstract_arguments(task, mesh, frozen, clips), clips,
                    task.config.sample.steps,
-                   functools.partial(generate, task, task.config.sample.steps))
+                   functools.partial(generate, task, task.schedule))
 
   def plan(self, clip):
-    """Starts of a clip's windows in seconds, on the grid of the modality with the lowest rate, so
-    that frames of overlapping windows coincide."""
-    models = self.task.models
-    rate = min(modality.codec.rate for modality in models.modalities.values())
-    return windows.window_starts(clip.duration, models.layout.seconds, self.config.sample.overlap,
-                                 rate, models.layout.fps)
+    """Starts of a clip's windows in seconds, on the common grid of its modalities, so that frames
+    and latents of overlapping windows coincide."""
+    task, layout = self.task, self.task.models.layout
+    step = windows.common_step([task.codec(name).rate for name in task.modalities], layout.seconds)
+    covered = min(task.codec(name).covered(layout) for name in task.generate)
+    return windows.window_starts(
+        clip.duration, layout.seconds, self.config.sample.overlap, step, covered)
 
   def batches(self, clips):
     """Yields groups of clip indices whose windows fill a batch."""
@@ -171,7 +150,11 @@ class Sampler:
     if group:
       yield group
 
-  def __call__(self, trained, clips, prompts, seed):
+  def windows(self, clip):
+    """Number of a clip's windows."""
+    return len(self.plan(clip))
+
+  def __call__(self, trained, clips, prompts, seed, report=lambda windows: None):
     """Generates for each clip.
 
     Args:
@@ -179,17 +162,36 @@ class Sampler:
       clips: list of Clip, with the conditioning media and the duration of the result.
       prompts: list of {modality: text}.
       seed: the noise's seed.
+      report: called with the number of windows that are done since its last call.
     Returns:
       list of {modality: media}, float32 (S,) or uint8 (N, H, W, 3), each as long as its clip (to
       the sample, and to the frame); of the upsampler also 'low', its input. All processes call it
       with the same clips, and all get the result.
     """
+    task, starts = self.task, [self.plan(clip) for clip in clips]
+    params = sharding.shard(trained.params, self._mesh)
+    long = len(clips) == 1 and len(starts[0]) > self.config.sample.batch_size
+    decoded = (self._in_passes if long else self._at_once)(
+        params, clips, prompts, starts, seed, report)
+    results = [{} for _ in clips]
+    for name, (flat, track) in decoded.items():
+      for i, (result, clip) in enumerate(zip(results, clips, strict=True)):
+        result[name] = task.finish(self._frozen, name, track.of_clip(flat, i), clip)
+    if task.guide is not None:
+      for result, clip in zip(results, clips, strict=True):
+        result[task.guide.noise] = task.guide.of_media(clip, result[task.guide.name])
+    return results
+
+  def _at_once(self, params, clips, prompts, starts, seed, report):
+    """Mapping {name: (decoded frames of all clips, their Track)}."""
     task = self.task
-    starts = [self.plan(clip) for clip in clips]
     batch = batches.stack(
         [self._window(clip, prompt, start) for clip, prompt, clip_starts in
          zip(clips, prompts, starts, strict=True) for start in clip_starts], task.prepare)
-    noise, tracks = self._noise(clips, starts, seed)
+    tracks = self._tracks(starts)
+    noise = {name: np.concatenate([draw(size) for draw, size in zip(
+        (self._draw(clip, seed, name) for clip in clips), np.diff(track.first), strict=True)])[
+            track.index] for name, track in tracks.items()}
     count = sum(map(len, starts))
     shards = sharding.batch_shards(self._mesh)
     fill = padded_size(count, self.config.sample.batch_size, shards) - count
@@ -197,22 +199,47 @@ class Sampler:
              for name in task.generate}
     batch, noise = sharding.shard_rows(
         jax.tree.map(lambda x: _repeat_last(x, fill), (batch, noise)), self._mesh)
-    params = sharding.shard(trained.params, self._mesh)
     x1 = self._generate(params, self._frozen, batch, noise, index, guidance_of(self.config),
                         {name: self.config.sample.shift[name] for name in task.generate})
-    results = [{} for _ in clips]
-    for name in task.generate:
-      decoded = np.asarray(self._decode[name](
-          task.codec_weights(self._frozen, name), x1[name][:count]))
-      track = windows.track(starts, decoded.shape[1], task.codec(name).decoded_rate,
-                            task.codec(name).short_first)
-      flat = track.flat(decoded)
-      for i, (result, clip) in enumerate(zip(results, clips, strict=True)):
-        result[name] = task.finish(self._frozen, name, track.of_clip(flat, i), clip)
-    if task.guide is not None:
-      for result, clip in zip(results, clips, strict=True):
-        result[task.guide.noise] = task.guide.of_media(clip, result[task.guide.name])
-    return results
+    decoded = {name: np.asarray(self._decode[name](
+        task.codec_weights(self._frozen, name), x1[name][:count])) for name in task.generate}
+    report(count)
+    tracks = {name: self._decoded_track(name, starts, x.shape[1]) for name, x in decoded.items()}
+    return {name: (track.flat(decoded[name]), track) for name, track in tracks.items()}
+
+  def _in_passes(self, params, clips, prompts, starts, seed, report):
+    """As `_at_once`, of one clip with more windows than a batch."""
+    task, (clip,), (prompt,) = self.task, clips, prompts
+    passes, tracks = self._passes, self._tracks(starts)
+    rows = {name: long.Rows(self._draw(clip, seed, name))
+            for name in tracks if name not in task.generate}
+    parts = {name: passes.split(track.index) for name, track in tracks.items()}
+    read = ((batches.stack([self._window(clip, prompt, start) for start in some],
+                           task.prepare),
+             {name: of_name(parts[name][i]) for name, of_name in rows.items()})
+            for i, some in enumerate(passes.split(starts[0])))
+    x1 = passes.generate(
+        params, self._frozen, read,
+        {name: self._draw(clip, seed, name)(tracks[name].rows) for name in task.generate},
+        {name: tracks[name] for name in task.generate}, guidance_of(self.config), report)
+    result = {}
+    for name, x in x1.items():
+      decode = functools.partial(self._decode[name], task.codec_weights(self._frozen, name))
+      total, done = None, 0
+      for decoded in passes.decode(decode, x, tracks[name]):
+        if total is None:
+          track = self._decoded_track(name, starts, decoded.shape[1])
+          total = windows.Sum((track.rows, *decoded.shape[2:]))
+        total.add(decoded, track.index[done:done + len(decoded)], track.weight)
+        done += len(decoded)
+      result[name] = total.mean(), track
+    return result
+
+  @functools.cached_property
+  def _passes(self):
+    size = self.config.sample.batch_size
+    return long.Passes(self.task, self._mesh,
+                       padded_size(size, size, sharding.batch_shards(self._mesh)))
 
   def _window(self, clip, prompt, start):
     """Arrays of one window; of a generated modality only the mask."""
@@ -223,20 +250,25 @@ class Sampler:
                  else batches.read(clip, start, layout, task.codec(name)))
     return window if task.guide is None else window | task.guide.window(clip, start)
 
-  def _noise(self, clips, starts, seed):
-    """Mapping {name: X_0 (W, T, ...)} of all windows, and {name: Track}."""
+  def _tracks(self, starts):
+    """Mapping {name: Track} of all data with noise."""
     task, shapes = self.task, noise_shapes(self.task)
-    streams = {name: task.codec(name).noise for name in task.noised}
     tracks = {name: windows.track(starts, shapes[name][0], task.codec(name).rate,
                                   task.codec(name).short_first) for name in task.noised}
     if task.guide is not None:
       tracks[task.guide.noise] = tracks[task.guide.name]
-    noise = {}
-    for name, track in tracks.items():
-      values = [noise_of(clip.id, seed, streams.get(name, name), (int(size), *shapes[name][1:]))
-                for clip, size in zip(clips, np.diff(track.first), strict=True)]
-      noise[name] = np.concatenate(values)[track.index]
-    return noise, tracks
+    return tracks
+
+  def _decoded_track(self, name, starts, steps):
+    """Track of what a modality's codec decodes, `steps` frames a window."""
+    codec = self.task.codec(name)
+    return windows.track(starts, steps, codec.decoded_rate, codec.short_first)
+
+  def _draw(self, clip, seed, name):
+    """Function count -> the next rows of a clip's X_0 of `name`."""
+    task = self.task
+    stream = task.codec(name).noise if name in task.noised else name
+    return noise_of(clip.id, seed, stream, noise_shapes(task)[name][1:])
 
 
 def padded_size(count, batch_size, shards=1):

@@ -42,8 +42,9 @@ ADDED = {
         'towers.audio.codec': 'mel_vae',
         'towers.video.codec':
             lambda config: 'video_vae' if 'video_codec' in config else 'pixels',
-        'sample.upsample': None, 'frozen': {}, 'frozen.codec': '', 'frozen.audio': '',
-        'frozen.video': '', 'frozen.video_codec': '', 'frozen.upsampler': ''},
+        'sample.solver': 'euler', 'sample.refresh': 1, 'sample.guidance_from': 0.0,
+        'sample.guidance_to': 1.0, 'sample.upsample': None, 'frozen': {}, 'frozen.codec': '',
+        'frozen.audio': '', 'frozen.video': '', 'frozen.video_codec': '', 'frozen.upsampler': ''},
 }
 
 

@@ -12,6 +12,7 @@ from avlink_jax.model import pretrained
 from avlink_jax.model.frames import masked_mse
 from avlink_jax.model.noise import gaussian
 from avlink_jax.model.tower import Input
+from avlink_jax.tasks.schedule import Schedule
 from avlink_jax.tasks.task import Task
 
 
@@ -38,6 +39,16 @@ class FlowTask(Task):
     law = self.config.flow.condition_law
     if law not in ('fixed', 'uniform'):
       raise UserError(f'flow.condition_law={law!r}: use fixed or uniform')
+    refresh, all_of_them = self.schedule.refresh, set(self.models.modalities)
+    if refresh > 1 and not (self.linked and all(
+        set(names) < all_of_them for names in self.directions)):
+      raise UserError(f'sample.refresh={refresh}: {self.config.task} has no conditioning stream: '
+                      'leave it at 1')
+
+  @property
+  def schedule(self):
+    """Schedule of its samples."""
+    return Schedule.of(self.config.sample)
 
   @property
   def linked(self):
@@ -149,20 +160,24 @@ class FlowTask(Task):
                    **({'dit': params['towers'][name]} if name in self.finetuned else {})}
             for name in self.modalities}
 
-  def features(self, params, frozen, inputs):
-    """Activations of the conditions that the link computes once per sample (avlink.AVLink), or
-    None."""
+  def begin(self, params, frozen, inputs):
+    """Conditions (avlink.AVLink): what of the conditioning streams is computed once a sample."""
     if not self.linked:
       return None
-    return self.models.link.features(self._dits(params, frozen), inputs, self.generate)
+    return self.models.link.begin(params, self._dits(params, frozen), inputs, self.generate)
 
-  def velocity(self, params, frozen, inputs, features=None):
+  def velocity(self, params, frozen, inputs, conditions=None):
     """Velocities {name: v} of the generated modalities."""
     dits = self._dits(params, frozen)
     if self.linked:
-      return self.models.link.velocity(params, dits, inputs, self.generate, features)
+      return self.models.link.velocity(params, dits, inputs, self.generate, conditions)
     return {name: self.models.towers[name].velocity(dits[name], inputs[name])
             for name in self.generate}
+
+  def refresh(self, params, frozen, inputs, conditions):
+    """As `velocity`, and conditions that may stand for several steps."""
+    return self.models.link.refresh(
+        params, self._dits(params, frozen), inputs, self.generate, conditions)
 
   def _dits(self, params, frozen):
     return {name: tower['dit'] for name, tower in self.towers(params, frozen).items()}

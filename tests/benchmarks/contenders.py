@@ -133,7 +133,7 @@ class Jax(Side):
         jax.block_until_ready((state, metrics))
     else:
       params = jax.device_put(self.params())
-      generate = jax.jit(functools.partial(sampler.generate, self.task, self.config.sample.steps))
+      generate = jax.jit(functools.partial(sampler.generate, self.task, self.task.schedule))
       given = jax.device_put((batch, *self._sampling()))
       run = lambda: jax.block_until_ready(generate(params, frozen, *given))  # noqa: E731
     self.run = run
@@ -164,7 +164,7 @@ class Jax(Side):
       return flops.of(functools.partial(training.train_step, task, self.optimizer, config),
                       jax.eval_shape(init, self.frozen), self.frozen, self.batch)
     params = jax.eval_shape(lambda key: task.init(key, self.frozen), jax.random.key(0))
-    return flops.of(functools.partial(sampler.generate, task, config.sample.steps),
+    return flops.of(functools.partial(sampler.generate, task, task.schedule),
                     params, self.frozen, self.batch, *self._sampling())
 
   def matrix_rate(self):

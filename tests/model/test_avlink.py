@@ -12,6 +12,7 @@ from micro import plain_jit, random_params
 
 from avlink_jax import build as model_builder
 from avlink_jax.errors import UserError
+from avlink_jax.hardware import flops
 from avlink_jax.model import rope
 from avlink_jax.model.attention import Kernel
 from avlink_jax.model.avlink import AVLink, runs, segment_lengths
@@ -214,13 +215,14 @@ def pieces(name):
           plain_jit(tower.head))
 
 
-def unrolled(fused_after, inputs):
+def unrolled(fused_after, inputs, stands=()):
   """AV-Link as one would write it first: block after block, and after blocks number
-  `fused_after` (a list, one entry a Fusion Block) both streams through a Fusion Block.
+  `fused_after` (a list, one entry a Fusion Block) both streams through a Fusion Block. `stands`:
+  the video tokens that each of these sees in the place of its own.
 
-  Also gives how often each tower's tokens changed, to show that the loop did it all.
+  Returns velocities, and the video tokens that each Fusion Block saw.
   """
-  streams, seconds, angles = {}, [], {}
+  streams, seconds, angles, seen = {}, [], {}, []
   for name, tower in TOWERS.items():
     shape = inputs[name].x.shape[1:-1]
     places = np.array(list(np.ndindex(*grid(shape, tower.patch))), np.float64)
@@ -232,7 +234,10 @@ def unrolled(fused_after, inputs):
   fuse = plain_jit(FUSION.block.apply)
   for number in range(DEPTH + 1):
     for k in (k for k, after in enumerate(fused_after) if after == number):
-      tokens = fuse({'params': jax.tree.map(lambda p, k=k: p[k], trained()['blocks'])},
+      if stands:
+        streams['video'] = streams['video'].replace(tokens=stands[k])
+      seen.append(streams['video'].tokens)
+      tokens, _ = fuse({'params': jax.tree.map(lambda p, k=k: p[k], trained()['blocks'])},
                     [s.tokens for s in streams.values()], [i.t for i in inputs.values()],
                     [s.mask for s in streams.values()], joint_angles)
       streams = {n: streams[n].replace(tokens=x) for n, x in zip(streams, tokens, strict=True)}
@@ -240,14 +245,14 @@ def unrolled(fused_after, inputs):
       for name, stream in streams.items():
         block = jax.tree.map(lambda p, n=number: p[n], frozen()[name]['blocks'])
         streams[name] = stream.replace(tokens=pieces(name)[1](block, stream, angles[name]))
-  return {name: pieces(name)[2](frozen()[name], s) for name, s in streams.items()}
+  return {name: pieces(name)[2](frozen()[name], s) for name, s in streams.items()}, seen
 
 
 @pytest.mark.parametrize('placement, fused_after', [
     ('interleaved', [2, 4]), ('after:1', [1, 1]), ('after:3', [3, 3]), ('after:4', [4, 4])])
 def test_every_placement_is_the_plain_loop(placement, fused_after):
   assert list(inputs()) == list(TOWERS)
-  wanted = unrolled(fused_after, inputs())
+  wanted, _ = unrolled(fused_after, inputs())
   made = velocity(placement)(trained(), inputs())
   for name in BOTH:
     np.testing.assert_allclose(made[name], wanted[name], atol=3e-5)
@@ -272,6 +277,43 @@ def test_recomputing_segments_changes_no_gradient():
   kept, remade = (gradient(BOTH, remat)(trained()) for remat in (False, True))
   for a, b in zip(*map(jax.tree.leaves, (kept, remade)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max())
+
+
+@pytest.mark.parametrize('placement, fused_after', [('interleaved', [2, 4]), ('after:1', [1, 1])])
+def test_a_kept_stream_is_heard_at_each_cut_as_it_last_was(placement, fused_after):
+  """A step later the audio is another one, at another time, which the video's modulation sees; the
+  video's tokens are those of the step before."""
+  given, linked = inputs(), link(placement=placement)
+  later = given | {'audio': given['audio'].replace(x=-given['audio'].x, t=1 - given['audio'].t)}
+  first, kept = plain_jit(lambda *args: linked.refresh(*args, ('audio',)))(
+      trained(), frozen(), given)
+  run = plain_jit(lambda *args: linked.velocity(*args[:-1], ('audio',), args[-1]))
+  wanted, seen = unrolled(fused_after, given)
+  np.testing.assert_allclose(first['audio'], wanted['audio'], atol=3e-5)
+  for now in (given, later):
+    made = run(trained(), frozen(), now, kept)
+    wanted, _ = unrolled(fused_after, now, seen)
+    assert list(made) == ['audio']
+    np.testing.assert_allclose(made['audio'], wanted['audio'], atol=3e-5)
+  fresh, _ = unrolled(fused_after, later)
+  assert not np.allclose(made['audio'], fresh['audio'], atol=1e-3)  # it was kept
+
+
+def test_beside_a_kept_stream_only_what_is_generated_is_computed():
+  """Of a Fusion Block: no queries, way in, MLP and way back of the stream that stands."""
+  given, rows = inputs(), lambda tokens, n_in, n_out: 2 * 2 * tokens * n_in * n_out  # two clips
+  _, kept = jax.eval_shape(
+      functools.partial(LINK.refresh, outputs=('audio',)), trained(), frozen(), given)
+  made = flops.of(lambda *args: LINK.velocity(*args[:-1], ('audio',), args[-1]),
+                  trained(), frozen(), given, kept)
+  tower = flops.of(AUDIO.velocity, frozen()['audio'], given['audio'])
+  width, audio, video = FUSION.width, 4, 8
+  times = sum(rows(1, 512, FUSION.rank) + rows(1, FUSION.rank, 4 * width + c) for c in WIDTHS)
+  block = (rows(audio, AUDIO.width, width) + rows(audio, width, width)  # in, queries
+           + rows(audio + video, width, 2 * width)  # keys and values of both
+           + 2 * rows(audio, width, audio + video) + rows(audio, width, width)  # attention, out
+           + rows(audio, width, FUSION.mlp) + rows(audio, FUSION.mlp, AUDIO.width))
+  assert made == tower + FUSION.blocks * (times + block)
 
 
 # What flows where
@@ -335,7 +377,7 @@ def fused(seconds, times=(0.3, 0.3)):
   one = jax.tree.map(lambda p: p[0], trained()['blocks'])
   return plain_jit(FUSION.block.apply)(
       {'params': one}, tokens, [np.full(1, t, np.float32) for t in times],
-      [np.ones((1, 4), bool)] * 2, [FUSION.angles(when) for when in seconds])
+      [np.ones((1, 4), bool)] * 2, [FUSION.angles(when) for when in seconds])[0]
 
 
 def test_fusion_knows_when_things_are_relative_to_each_other_and_nothing_else():

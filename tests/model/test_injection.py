@@ -193,7 +193,7 @@ def test_features_from_outside_can_be_injected_too():
   given = inputs()
   x = np.random.default_rng(0).standard_normal((2, 4, 7)).astype(np.float32)
   given['video'] = given['video'].replace(x=x)
-  made, mask = link.features({'video': {}}, given, ('audio',))
+  made, mask = link.begin({}, {'video': {}}, given, ('audio',))
   assert made.shape == (2, 4, 2 * 7)
   np.testing.assert_array_equal(mask, given['video'].mask)
   np.testing.assert_allclose(made[..., :7].mean(-1), 0, atol=1e-5)
@@ -222,7 +222,7 @@ def test_by_cross_attention_a_stream_looks_at_the_other_only(cross):
   angles = [fusion.angles(np.arange(n) / 6.0) for n in counts]
   run = quick_jit(lambda tokens: fusion.block.apply(
       {'params': params}, tokens, [np.full(1, 0.3, np.float32)] * 2,
-      [np.ones((1, n), bool) for n in counts], angles))
+      [np.ones((1, n), bool) for n in counts], angles)[0])
   before = run(tokens)
   for m, other in ((0, 1), (1, 0)):
     moved = [x.copy() for x in tokens]

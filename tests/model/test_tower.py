@@ -57,10 +57,10 @@ class Watched(Fusion):
   """Notes the shapes of the tokens and masks that it is given."""
   seen: list = dataclasses.field(default_factory=list)
 
-  def apply(self, params, streams, angles, views=None):
+  def apply(self, params, streams, angles, views=None, wanted=None):
     self.seen.append([(s.tokens.shape, s.mask.shape, a.shape[0])
                       for s, a in zip(streams, angles, strict=True)])
-    return super().apply(params, streams, angles, views)
+    return super().apply(params, streams, angles, views, wanted)
 
 
 def link(audio):

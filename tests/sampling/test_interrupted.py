@@ -95,9 +95,9 @@ def counted(monkeypatch):
   for kind in (Sampler, Reconstruction):
     call = kind.__call__
 
-    def counting(self, trained, clips, prompts, seed, call=call):
+    def counting(self, trained, clips, prompts, seed, report, call=call):
       made.extend(clip.id for clip in clips)
-      return call(self, trained, clips, prompts, seed)
+      return call(self, trained, clips, prompts, seed, report)
 
     monkeypatch.setattr(kind, '__call__', counting)
   return made

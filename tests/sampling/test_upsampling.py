@@ -93,7 +93,7 @@ def test_words_become_large_pictures_with_the_small_ones_beside(run, tmp_path, c
   ask = dict(prompt=str(tmp_path / 'said.txt'), output=tmp_path / 'out', seed=3)
   ids = sample(config, workdir, **ask)
   said = capsys.readouterr().err
-  assert 'sampled 2/2 clips' in said
+  assert 'sampled 2/2 windows' in said
   assert 'upsampled 1/2 clips' in said and 'upsampled 2/2 clips' in said
   rows = manifest(tmp_path / 'out')
   for id in ids:

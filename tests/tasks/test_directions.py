@@ -34,7 +34,7 @@ class Drawing(tasks.FlowTask):
   def encode(self, towers, name, prepared):
     return dict(text=prepared, text_mask=None)
 
-  def velocity(self, params, frozen, inputs, features=None):
+  def velocity(self, params, frozen, inputs, conditions=None):
     self.models.seen.append({name: (i.t, i.text) for name, i in inputs.items()})
     return {name: jnp.zeros((SIZE, 1, 1)) for name in self.generate}
 
@@ -181,7 +181,7 @@ def test_euler_with_a_clock_each_is_the_plain_loop():
     return {'a': t['b'] * x['a'] + x['b']['x'].sum(),
             'b': jax.tree.map(lambda x: x - t['a'] + t['b'] ** 2, x['b'])}
 
-  made = flow.euler(velocity, start, times)
+  made = flow.solve(lambda x, t, kept: (velocity(x, t), kept), start, times)
   x = jax.tree.map(np.asarray, start)
   for n in range(8):
     t, after = ({name: float(grid[k]) for name, grid in times.items()} for k in (n, n + 1))
@@ -201,7 +201,8 @@ def test_one_way_joint_samples_by_the_very_program_of_that_task(direction, alone
     shapes = example_shapes(task.models)
     track = windows.track([np.zeros(1)] * 2, shapes[direction][0],
                           task.codec(direction).rate)
-    lowered = jax.jit(functools.partial(sampler.generate, task, 2)).lower(
+    schedule = dataclasses.replace(task.schedule, steps=2)
+    lowered = jax.jit(functools.partial(sampler.generate, task, schedule)).lower(
         params, frozen, batch, noise_of(task, 2), {direction: (track.index, track.weight)}, 5.0,
         {direction: 0.0})
     return lowered.as_text()
@@ -212,7 +213,7 @@ def test_one_way_joint_samples_by_the_very_program_of_that_task(direction, alone
 class Clocks(tasks.FlowTask):
   """Its velocity is the flow time."""
 
-  def velocity(self, params, frozen, inputs, features=None):
+  def velocity(self, params, frozen, inputs, conditions=None):
     return {name: jnp.broadcast_to(flow.broadcast(i.t, i.x), i.x.shape)
             for name, i in inputs.items()}
 
