@@ -74,8 +74,8 @@ def test_prompts_are_prepared_as_the_pipelines_do(folders, kind):
   """All places are attended to, with zeros beyond the prompt."""
   suffix = ' duration: 5.2s' if kind == 'qwen3' else ''
   texts = [prompt + suffix if prompt else '' for prompt in PROMPTS]
-  theirs, mask = pipeline(folders / kind, texts, 40)
-  encoder = pretrained_text.load(folders / kind, max_tokens=40, kind=kind, seconds=5.16)
+  theirs, mask = pipeline(folders / kind, texts, 32)
+  encoder = pretrained_text.load(folders / kind, max_tokens=32, kind=kind, seconds=5.16)
   prepared = encoder.prepare(PROMPTS)
   np.testing.assert_array_equal(prepared['mask'], mask)
   embedding, attended = encoder.encode({}, prepared)
@@ -113,7 +113,7 @@ def test_what_is_cut_is_told_once_and_counted(folders, kind, places, capsys):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_bfloat16_is_float32_to_two_digits(folders, kind):
-  full, half = (pretrained_text.load(folders / kind, max_tokens=40, dtype=dtype, seconds=1.0)
+  full, half = (pretrained_text.load(folders / kind, max_tokens=16, dtype=dtype, seconds=1.0)
                 for dtype in ('float32', 'bfloat16'))
   assert half.params['embedding'].dtype.name == 'bfloat16'
   full, half = (encoder.prepare(SENTENCES)['embedding'] for encoder in (full, half))

@@ -142,7 +142,7 @@ def test_what_is_odd_and_how_many_have_captions_is_told_when_sampling(tmp_path, 
   config = micro_config('v2a', **{'data.source': str(tmp_path)})
   models, task = build(config)
   for given in (dict(input_path=str(tmp_path)), {}):
-    inputs.find(task, config, **given)
+    inputs.find_clips(task, config, **given)
     told = capsys.readouterr().err
     assert '1 of 1 rows name no file of the folder: b.mp4' in told
     assert 'captions: 0 of 1 clips' in told
