@@ -163,9 +163,9 @@ def build_texts(config, dtype=jnp.float32):
 
 def build_text(config, name, dtype=jnp.float32):
   """Builds the text encoder of a modality."""
-  own, frozen = 'texts' in config, config.frozen[name]
+  own = 'texts' in config
   return text_seam.make(config.texts[name] if own else config.text, text_seam.Context(
-      section=f'texts.{name}' if own else 'text', folder='' if frozen == 'bundled' else frozen,
+      section=f'texts.{name}' if own else 'text', folder=config.frozen[name],
       seconds=config.data.seconds, dtype=dtype,
       prepared=functools.partial(embeddings.for_source, config.data.source, name)))
 

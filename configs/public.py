@@ -1,9 +1,9 @@
-"""The scale `public`: published models in the towers' place, so that only Fusion Blocks are trained.
+"""The scale `public`: published models as towers, so that only Fusion Blocks are trained.
 
-Wan2.1-T2V-1.3B makes video and MOSS-SoundEffect v2 makes audio: two transformers of 30 equal blocks,
-trained by flow matching, both Apache-2.0. Sizes of towers, codecs and text encoders are those of
-the models' own files, so other models of the same classes go through the same config:
-`--config.frozen.video=FOLDER --config.frozen.audio=FOLDER`. What else a run needs is in PUBLIC.md.
+Wan2.1-T2V-1.3B makes video and MOSS-SoundEffect v2 makes audio: transformers of 30 equal blocks
+each, trained by flow matching, both Apache-2.0. Sizes of towers, codecs and text encoders are those
+of the models' own files, so other models of the same classes go through the same config:
+`--config.frozen.video=FOLDER --config.frozen.audio=FOLDER`. PUBLIC.md tells how to train with it.
 """
 
 import math

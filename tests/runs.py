@@ -74,9 +74,20 @@ def config_of(task, frozen, **changes):
   return config
 
 
-def shipped(task):
-  """`configs/TASK.py:nano`."""
-  return importlib.import_module(f'avlink_jax.configs.{task}').get_config('nano')
+def shipped(task, scale='nano'):
+  """`configs/TASK.py:SCALE`."""
+  return importlib.import_module(f'avlink_jax.configs.{task}').get_config(scale)
+
+
+def shipped_public(task, folders):
+  """`configs/TASK.py:public` with models from `folders` {'audio', 'video'}, and little to do."""
+  config = shipped(task, 'public')
+  config.frozen.update(folders)
+  config.data.update(source='impacts', impacts_clips=4, height=32, width=48, seconds=33 / 16,
+                     threads=1)
+  config.train.update(steps=2, decay_steps=1, batch_size=2, log_every=1)
+  config.sample.update(steps=2, count=1, batch_size=1)
+  return config
 
 
 def of_first_edition(task, folder):

@@ -103,11 +103,10 @@ def row(key, value, known):
 
 
 def meaning(key, known):
-  """What the first of several files that says anything of a key says. Of the keys of a tower that
-  is said of all towers, of flow.location.audio what is said of flow.location."""
+  """What the first of several files that says anything of a key says. Of the keys of a tower or a
+  text encoder that is said of all of them, of flow.location.audio what is said of flow.location."""
   names = [key]
-  if key.startswith('towers.'):
-    names.insert(0, '.'.join(['towers', '*', *key.split('.')[2:]]))
   if key.count('.') > 1:
-    names.append(key.rpartition('.')[0])
+    section, _, rest = key.split('.', 2)
+    names = [f'{section}.*.{rest}', key, key.rpartition('.')[0]]
   return next((text for comments in known for name in names if (text := comments.get(name))), '')

@@ -13,10 +13,10 @@ import re
 import jax
 import numpy as np
 
-from avlink_jax.codecs import published
+from avlink_jax.codecs import published_vae
 from avlink_jax.codecs.dac import DAC
 from avlink_jax.errors import UserError
-from avlink_jax.storage import foreign
+from avlink_jax.storage import foreign, published
 
 SIZES = ('sample_rate', 'encoder_dim', 'encoder_rates', 'latent_dim', 'decoder_dim',
          'decoder_rates')
@@ -28,7 +28,7 @@ def build(name, config, context):
   Only its sizes are read. Raises UserError.
   """
   del context  # a wave takes little memory, and float32 everywhere
-  return of_folder(name, published.vae_folder(config, name))
+  return of_folder(name, published_vae.of_tower(config, name))
 
 
 def of_folder(name, folder):
@@ -41,14 +41,14 @@ def read_dac(folder):
 
   Raises UserError: neither is there, or it describes another codec.
   """
-  path = folder / published.CONFIG
+  path = folder / 'config.json'
   if path.is_file():
-    config = published.read_config(path)
+    config = published.read_config(folder)
   else:
-    path = published.weights_file(folder, 'dac')
+    path = published_vae.weights_file(folder, 'dac')
     config = (foreign.metadata(path) or {}).get('kwargs')
     if not isinstance(config, dict):
-      raise UserError(f'{path}: does not say its sizes: put a {published.CONFIG} with '
+      raise UserError(f'{path}: does not say its sizes: put a config.json with '
                       f'{", ".join(SIZES)} beside it')
   if not config.get('continuous'):
     raise UserError(f'{path}: a DAC with codebooks (continuous={config.get("continuous")!r}): give '
@@ -76,7 +76,7 @@ def _decode(dac, params, latents):
 
 
 @dataclasses.dataclass(frozen=True)
-class DACCodec(published.PublishedCodec):
+class DACCodec(published_vae.PublishedCodec):
   """Codec whose data are latents (T, C) of a wave; a batch has the wave (B, T·hop) or, from
   prepared records, its latents, and the mask of latents in either case."""
   name: str

@@ -6,11 +6,8 @@ memory and on disk, and the step gets arrays.
 """
 
 import collections
-import contextlib
 import dataclasses
 import hashlib
-import io
-import pathlib
 import threading
 import types
 import typing
@@ -20,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from avlink_jax.codecs import qwen3, t5, text_files
-from avlink_jax.codecs.text_files import as_user_error
+from avlink_jax.codecs.text_cache import EmbeddingCache
 from avlink_jax.codecs.text_habits import Habits
 from avlink_jax.errors import UserError
-from avlink_jax.storage.atomic import write_bytes
 from avlink_jax.storage.console import say
 
 ROWS = 8  # captions embedded at a time, always: another shape might round differently
 SHORTEST = 16  # tokens; captions are padded to powers of two, at least this
+KEPT = 2 << 30  # bytes; larger weights leave an accelerator after use, for the sake of the towers
 
 
 class Kind(typing.NamedTuple):
@@ -58,46 +55,6 @@ KINDS = {
     'qwen3': Kind(qwen3, qwen3.Qwen3, 'Qwen3',
                   Habits(clean=True, duration=True, unmasked=True, places=512), ending=0),
 }
-
-
-class EmbeddingCache:
-  """Cache of rows (n, width) by key: the latest in memory and, if there is a folder, all on disk.
-
-  Threads and processes may share it: a file (.npy, followed by its sha256) is written atomically,
-  and a damaged one is ignored."""
-
-  def __init__(self, folder=None, max_bytes=256 << 20):
-    self._folder, self._max_bytes, self._bytes = folder and pathlib.Path(folder), max_bytes, 0
-    self._lock, self._rows = threading.Lock(), collections.OrderedDict()
-
-  def get(self, key):
-    """Cached rows, or None."""
-    with self._lock:
-      if key in self._rows:
-        self._rows.move_to_end(key)
-        return self._rows[key]
-    with as_user_error(self._folder, 'give a text cache folder that can be read', OSError):
-      path = self._folder and self._folder / f'{key}.npy'
-      blob = path.read_bytes() if path and path.exists() else b''
-    intact = hashlib.sha256(blob[:-32]).digest() == blob[-32:]
-    with contextlib.suppress(ValueError):  # an array of objects is refused
-      return self._remember(key, np.load(io.BytesIO(blob), allow_pickle=False)) if intact else None
-
-  def put(self, key, rows):
-    """Stores rows. Raises UserError: the folder cannot be written."""
-    self._remember(key, rows)
-    if self._folder:
-      np.save(file := io.BytesIO(), rows)
-      blob = file.getvalue()
-      write_bytes(self._folder / f'{key}.npy', blob + hashlib.sha256(blob).digest())
-
-  def _remember(self, key, rows):
-    with self._lock:
-      self._bytes += rows.nbytes - getattr(self._rows.pop(key, None), 'nbytes', 0)
-      self._rows[key] = rows
-      while self._bytes > self._max_bytes:
-        self._bytes -= self._rows.popitem(last=False)[1].nbytes
-    return rows
 
 
 @dataclasses.dataclass(eq=False)
@@ -189,6 +146,13 @@ class Encoder:
       ids = ids[:self.max_tokens - ending] + ids[len(ids) - ending:]
     return ids
 
+  def _weights(self):
+    """Weights on the device; large ones stay there only as long as the caller holds them."""
+    params, size = jax.device_put(self.params), sum(x.nbytes for x in jax.tree.leaves(self.params))
+    if size <= KEPT or jax.default_backend() == 'cpu':
+      self.params = params
+    return params
+
   def _compute(self, prompts):
     """Yields (prompt, rows (n, width)) of each prompt, in float16, or float32 if that overflows.
 
@@ -200,14 +164,14 @@ class Encoder:
         continue
       length = min(self.max_tokens, max(SHORTEST, 1 << (len(ids) - 1).bit_length()))
       groups[length].append((prompt, ids))
+    params = self._weights() if groups else None
     for length, part in ((n, group[i:i + ROWS]) for n, group in groups.items()
                          for i in range(0, len(group), ROWS)):
       tokens, mask = np.zeros((ROWS, length), np.int32), np.zeros((ROWS, length), bool)
       for i, (_, ids) in enumerate(part):
         tokens[i, :len(ids)], mask[i, :len(ids)] = ids, True
-      self.params = jax.device_put(self.params)  # only once there is a caption to embed
       embedded = KINDS[self.kind].module.embed(
-          self.model, self.params, *jax.device_put((tokens, mask)), self.dtype)
+          self.model, params, *jax.device_put((tokens, mask)), self.dtype)
       for (prompt, ids), rows in zip(part, jax.device_get(embedded), strict=False):
         if not np.isfinite(largest := np.abs(rows).max()):
           raise UserError(f'{KINDS[self.kind].title} makes no finite numbers of {prompt[:60]!r}: '
@@ -282,7 +246,8 @@ def build(kind, config, context):
   """Builder of the kinds in KINDS (codecs/text.KINDS). Raises UserError: no size is known."""
   own = 'folder' in config  # a section of config.texts
   key = f'{context.section}.{"folder" if own else "t5"}'
-  source = (config.folder or context.folder) if own else config.t5
+  tower = context.folder if text_files.is_pipeline(context.folder) else ''
+  source = (config.folder or tower) if own else config.t5
   max_tokens = config.max_tokens or KINDS[kind].habits.places
   seconds = context.seconds if KINDS[kind].habits.duration else None
   prepared = context.prepared(kind, config.width, max_tokens, seconds)

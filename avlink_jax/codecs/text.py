@@ -45,7 +45,7 @@ class Context:
 
   Attributes:
     section: its section's name, 'text' or 'texts.NAME'.
-    folder: where its tower's frozen weights are from, which may be a published folder; or ''.
+    folder: where its tower's frozen weights are from, which may be a published model.
     seconds: length of a window.
     prepared: function (kind, width, max_tokens, seconds) -> embeddings that were prepared for such
       an encoder (data/prepare/embeddings.py), or None.

@@ -44,6 +44,14 @@ def as_user_error(where, remedy, *kinds):
     raise UserError(f'{where}: {reason or type(error).__name__}: {remedy}') from None
 
 
+def is_pipeline(source):
+  """Tells whether a source of a tower's weights is a pipeline with a text encoder: a folder, or a
+  name OWNER/NAME on the hub."""
+  path = pathlib.Path(source).expanduser()
+  return (path / MODEL).is_dir() or not path.exists() and path.suffix != '.safetensors' and bool(
+      re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', source))
+
+
 def find(source, remedy, config_only=False) -> Folders:
   """Folders of a text encoder in a local folder or, with a network, by its hub name.
 

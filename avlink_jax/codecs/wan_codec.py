@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from avlink_jax.codecs import published, wan_parts
+from avlink_jax.codecs import published_vae, wan_parts
 from avlink_jax.codecs.pixels import Frames, as_uint8, frame_count
 from avlink_jax.codecs.wan_vae import WanVAE
 from avlink_jax.errors import UserError
+from avlink_jax.storage import published
 
 CLASS = 'AutoencoderKLWan'
 SIZES = {'base_dim': 96, 'dim_mult': [1, 2, 4, 4], 'num_res_blocks': 2, 'z_dim': 16,
@@ -28,20 +29,20 @@ def build(name, config, context):
 
   Only its config.json is read. Raises UserError.
   """
-  return of_folder(name, published.vae_folder(config, name), config.data.fps, context.platform)
+  return of_folder(name, published_vae.of_tower(config, name), config.data.fps, context.platform)
 
 
 def of_folder(name, folder, fps, platform=None):
   """Codec of the modality `name`, `fps` frames a second, by a model's folder `vae/`, on `platform`
   (default: this process's). Raises UserError."""
   planes = (platform or jax.default_backend()) == 'cpu'
-  return WanLatents(name, fps, read_vae(folder / published.CONFIG, planes), folder)
+  return WanLatents(name, fps, read_vae(folder, planes), folder)
 
 
-def read_vae(path, planes=False):
-  """WanVAE of a config.json. Raises UserError: of another model, or with an option that is not
-  supported."""
-  config = published.read_config(path)
+def read_vae(folder, planes=False):
+  """WanVAE of a folder's config.json. Raises UserError: of another model, or with an option that is
+  not supported."""
+  path, config = folder / 'config.json', published.read_config(folder)
   if config.get('_class_name') != CLASS:
     raise UserError(f'{path}: the config of {config.get("_class_name") or "another model"}, not of '
                     f'{CLASS}')
@@ -78,7 +79,7 @@ def _vae(path, config, planes):
 
 
 @dataclasses.dataclass(frozen=True)
-class WanLatents(published.PublishedCodec, Frames):
+class WanLatents(published_vae.PublishedCodec, Frames):
   """Codec whose data are latents (T, H, W, C), without their channels' mean and deviation."""
   vae: WanVAE
   folder: pathlib.Path

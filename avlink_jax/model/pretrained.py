@@ -57,8 +57,3 @@ def folder(config, name):
 def read(config, name, tower, dtype=None, place=None):
   """Parameters of `tower` from the published model; arguments as in wan_import.read."""
   return READERS[config.towers[name].kind].read(folder(config, name), tower, dtype, place)
-
-
-def fingerprint(config, name):
-  """Hash that tells a published model from others."""
-  return published.fingerprint(folder(config, name))

@@ -13,7 +13,8 @@ FORMAT = 2  # increase it when the same settings give different samples
 PARTS = ('task', 'codec', 'video_codec', 'codec_loss', 'text', 'texts', 'towers', 'fusion', 'flow',
          'sample', 'data')
 # Keys of these parts that do not affect samples; of `data`, only the keys in DATA do.
-INDIFFERENT = {'sample': ('count', 'batch_size', 'direction', 'upsample'), 'text': ('cache',)}
+INDIFFERENT = {'sample': ('count', 'batch_size', 'direction', 'upsample'), 'text': ('cache',),
+               'texts': ('cache',)}
 DATA = ('seconds', 'fps', 'height', 'width', 'max_fps')
 
 
@@ -29,11 +30,17 @@ def of_run(task, names, seed):
   parts['data'] = {name: parts['data'][name] for name in DATA}
   for part, keys in INDIFFERENT.items():
     if part in parts:  # a config has `text` or `texts`
-      parts[part] = {k: v for k, v in parts[part].items() if k not in keys}
+      parts[part] = _without(parts[part], keys)
   digest = hashlib.sha256(json.dumps(
       [FORMAT, parts, task.generate, names, seed], sort_keys=True).encode())
   add_tree(digest, task.decoder_weights)
   return digest
+
+
+def _without(part, keys):
+  """A part of a config without these keys, at any depth."""
+  return {k: _without(v, keys) if isinstance(v, dict) else v
+          for k, v in part.items() if k not in keys}
 
 
 def of_sample(run, task, clip, prompts, own):

@@ -17,6 +17,7 @@ from avlink_jax.errors import UserError
 
 HUB_NAME = re.compile(r'\w[\w.-]*/\w[\w.-]*')
 WEIGHTS = ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.safetensors.index.json')
+SUFFIXES = ('.safetensors', '.pth')  # of weights
 SAMPLES, SAMPLE_BYTES = 256, 4096  # a fingerprint's look at a file: how many places, how much each
 
 
@@ -76,11 +77,12 @@ def weights_file(folder):
 
 
 def fingerprint(folder):
-  """SHA-256, hexadecimal, of a part's config, and of each weights file its name, its length and a
-  sample of its bytes. It tells models apart without reading gigabytes; a flipped bit it does not
-  notice."""
-  digest = hashlib.sha256((folder / 'config.json').read_bytes())
-  for path in sorted(folder.glob('*.safetensors')):
+  """SHA-256, hexadecimal, of a part's config, if any, and of each weights file its name, its length
+  and a sample of its bytes. It tells models apart without reading gigabytes; a flipped bit it does
+  not notice."""
+  config = folder / 'config.json'
+  digest = hashlib.sha256(config.read_bytes() if config.is_file() else b'')
+  for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
     size = path.stat().st_size
     digest.update(f'{path.name} {size} '.encode())
     with path.open('rb') as file:

@@ -4,8 +4,8 @@
 
 `config.frozen.PART` names their sources. A run copies them to `workdir/frozen/` and reads these
 copies from then on, so that it does not depend on later changes of the source. Published models
-(model/pretrained.py) are too large for that, and are not changed: the run notes which ones it was
-begun with, and refuses others.
+(model/pretrained.py, codecs/published_vae.py) are too large for that, and are not changed: the run
+notes which ones it was begun with, and refuses others.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ import pathlib
 
 import jax
 
-from avlink_jax.codecs import published
+from avlink_jax.codecs import published_vae
 from avlink_jax.errors import UserError
 from avlink_jax.model import pretrained
-from avlink_jax.storage import weights
+from avlink_jax.storage import published, weights
 from avlink_jax.storage.atomic import write_text
 
 
@@ -52,8 +52,6 @@ def path_of(config, part, workdir=None):
   copy = copy_of(workdir or '', part)
   if workdir and copy.exists():
     return copy
-  if (file := published.source(config, part)) is not None:
-    return file
   return weights.locate(part, config.frozen[part], config.scale)
 
 
@@ -76,9 +74,13 @@ def load(config, models, parts, dtype=None, workdir=None, place=None):
   frozen, by_part = {'towers': {}}, codecs(models)
   like = shapes(models, [part for part in parts if part not in by_part])
   for part in parts:
-    if is_published_tower(config, part):
-      check_note(config, workdir, part)
-      frozen['towers'][part] = published_tower(config, models, part, dtype, place)
+    folder = published_folder(config, part)
+    if folder is not None:
+      check_note(config, workdir, part, folder)
+      if part in by_part:
+        frozen[part] = by_part[part].load(published_vae.of_part(config, part)[1])
+      else:
+        frozen['towers'][part] = published_tower(config, models, part, dtype, place)
       continue
     path = path_of(config, part, workdir)
     if part in by_part:
@@ -91,9 +93,12 @@ def load(config, models, parts, dtype=None, workdir=None, place=None):
   return frozen
 
 
-def is_published_tower(config, part):
-  """Tells whether a part is a tower with a published model's weights (model/pretrained.py)."""
-  return part in config.towers and bool(pretrained.source(config, part))
+def published_folder(config, part):
+  """Folder with the published weights of a part; None: it has those of a run of ours."""
+  if part in config.towers:
+    return pretrained.folder(config, part) if pretrained.source(config, part) else None
+  found = published_vae.of_part(config, part)
+  return None if found is None else found[0]
 
 
 def published_tower(config, models, part, dtype=None, place=None):
@@ -107,15 +112,15 @@ def published_tower(config, models, part, dtype=None, place=None):
   return {'dit': pretrained.read(config, part, tower, dtype, place), 'text': {}}
 
 
-def check_note(config, workdir, part):
-  """Raises UserError: the run was begun with another published model."""
+def check_note(config, workdir, part, folder):
+  """Raises UserError: the run was begun with another published model than the one in `folder`."""
   note = note_of(workdir or '', part)
   if not (workdir and note.exists()):
     return
   begun = json.loads(note.read_text())
-  if begun['fingerprint'] != pretrained.fingerprint(config, part):
-    raise UserError(f'frozen.{part}={pretrained.source(config, part)} is not the model that '
-                    f'{workdir} was begun with ({begun["source"]}): give that one')
+  if begun['fingerprint'] != published.fingerprint(folder):
+    raise UserError(f'frozen.{part}={config.frozen[part]} is not the model that {workdir} was '
+                    f'begun with ({begun["source"]}): give that one')
 
 
 def keep(config, workdir, frozen, parts):
@@ -124,10 +129,10 @@ def keep(config, workdir, frozen, parts):
   for part in parts:
     path = copy_of(workdir, part)
     path.parent.mkdir(exist_ok=True)
-    if is_published_tower(config, part):
+    if (folder := published_folder(config, part)) is not None:
       write_text(note_of(workdir, part), json.dumps({
-          'source': pretrained.source(config, part),
-          'fingerprint': pretrained.fingerprint(config, part)}))
+          'source': config.frozen[part] or str(folder),
+          'fingerprint': published.fingerprint(folder)}))
       continue
     if path.exists():
       continue
@@ -141,8 +146,9 @@ def keep(config, workdir, frozen, parts):
 def digests(config, parts, workdir=None):
   """Mapping {part: SHA-256 of the file that it is read from, or a published model's fingerprint},
   hexadecimal."""
-  return {part: pretrained.fingerprint(config, part) if is_published_tower(config, part)
-          else digest(path_of(config, part, workdir)) for part in parts}
+  folders = {part: published_folder(config, part) for part in parts}
+  return {part: digest(path_of(config, part, workdir)) if folder is None
+          else published.fingerprint(folder) for part, folder in folders.items()}
 
 
 def digest(path):

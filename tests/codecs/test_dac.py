@@ -13,7 +13,7 @@ torch = pytest.importorskip('torch')
 import public_vaes  # noqa: E402
 
 from avlink_jax.codecs import dac as dac_module  # noqa: E402
-from avlink_jax.codecs import dac_codec, published  # noqa: E402
+from avlink_jax.codecs import dac_codec, published_vae  # noqa: E402
 from avlink_jax.codecs.dac import DAC  # noqa: E402
 from avlink_jax.data.batch import Layout  # noqa: E402
 from avlink_jax.errors import UserError  # noqa: E402
@@ -31,7 +31,7 @@ def quick():
 
 def loaded(folder):
   codec = dac_codec.of_folder('audio', folder)
-  return codec, codec.load(published.weights_file(folder, 'dac'))
+  return codec, codec.load(published_vae.weights_file(folder, 'dac'))
 
 
 @pytest.fixture(scope='module')
@@ -201,6 +201,6 @@ def test_files_that_are_not_there_are_told(saved, tmp_path):
   torch.save({'state_dict': saved[0].state_dict()}, tmp_path / public_vaes.PICKLED)
   refused(tmp_path, 'does not say its sizes: put a config.json with sample_rate')
   (tmp_path / 'config.json').write_text('{')
-  refused(tmp_path, 'cannot be read as JSON')
+  refused(tmp_path, 'not JSON')
   (tmp_path / 'config.json').write_text(json.dumps({'continuous': True}))
   refused(tmp_path, "lacks 'sample_rate'")

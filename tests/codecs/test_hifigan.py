@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from micro import plain_jit, random_params
 
-from avlink_jax.codecs import hifigan, hifigan_import
+from avlink_jax.codecs import hifigan, hifigan_import, weight_norm
 from avlink_jax.codecs.hifigan import HiFiGAN
 from avlink_jax.codecs.mel import MelSpec, log_mel, log_mel_in_jax
 from avlink_jax.errors import UserError
@@ -181,7 +181,7 @@ def normalised(tensors, names):
 
 
 @pytest.mark.parametrize('block', [1, 2])
-@pytest.mark.parametrize('names', [None, *hifigan_import.NORMALISED])
+@pytest.mark.parametrize('names', [None, *weight_norm.NORMALISED])
 def test_a_shipped_generator_is_read_back(tmp_path, block, names):
   vocoder = dataclasses.replace(MICRO, block=block)
   params = random_params(vocoder)

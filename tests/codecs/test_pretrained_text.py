@@ -26,6 +26,7 @@ from t5_folders import (
 
 from avlink_jax.codecs import pretrained_text, t5
 from avlink_jax.codecs.pretrained_text import Pretrained
+from avlink_jax.codecs.text_cache import EmbeddingCache
 from avlink_jax.errors import UserError
 
 
@@ -168,7 +169,7 @@ def test_threads_share_the_work(folder, tmp_path, computed):
 
 
 def test_memory_is_bounded_and_keeps_what_was_used_last():
-  cache, rows = pretrained_text.EmbeddingCache(max_bytes=100), np.zeros((1, 10), np.float32)
+  cache, rows = EmbeddingCache(max_bytes=100), np.zeros((1, 10), np.float32)
   for key in 'ab':
     cache.put(key, rows)
   cache.put('b', rows)  # again, which counts once

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import public_texts
 import pytest
@@ -117,6 +118,27 @@ def test_bfloat16_is_float32_to_two_digits(folders, kind):
   assert half.params['embedding'].dtype.name == 'bfloat16'
   full, half = (encoder.prepare(SENTENCES)['embedding'] for encoder in (full, half))
   assert 1e-4 < np.linalg.norm(half - full) / np.linalg.norm(full) < 0.03
+
+
+@pytest.mark.parametrize('kind, sizes, count', [
+    ('umt5', dict(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64,
+                  feed_forward_proj='gated-gelu'), 5_680_910_336),
+    ('qwen3', dict(vocab_size=151936, hidden_size=2048, intermediate_size=6144,
+                   num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8,
+                   head_dim=128), 1_720_574_976)])
+def test_the_published_sizes_have_the_tensors_of_transformers(tmp_path, kind, sizes, count):
+  """Wan's umT5-xxl and MOSS's Qwen3-1.7B, whose embeddings and head are one."""
+  torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
+  name = {'umt5': 'UMT5', 'qwen3': 'Qwen3'}[kind]
+  config = getattr(transformers, f'{name}Config')(**sizes)
+  config.save_pretrained(tmp_path)
+  about = pretrained_text.KINDS[kind]
+  shapes = jax.eval_shape(about.model(about.module.read_config(tmp_path / 'config.json')).init,
+                          jax.random.key(0))
+  with torch.device('meta'):
+    model = getattr(transformers, {'umt5': 'UMT5EncoderModel', 'qwen3': 'Qwen3Model'}[kind])(config)
+  assert sum(x.size for x in jax.tree.leaves(shapes)) == count == sum(
+      x.numel() for x in model.parameters())
 
 
 # Strict loading

@@ -14,7 +14,7 @@ pytest.importorskip('diffusers')
 torch = pytest.importorskip('torch')
 import public_vaes  # noqa: E402
 
-from avlink_jax.codecs import published, video_parts, wan_codec, wan_parts  # noqa: E402
+from avlink_jax.codecs import published_vae, video_parts, wan_codec, wan_parts  # noqa: E402
 from avlink_jax.data.batch import Layout  # noqa: E402
 from avlink_jax.errors import UserError  # noqa: E402
 
@@ -34,7 +34,7 @@ def saved(tmp_path_factory):
   folder = tmp_path_factory.mktemp('wan')
   theirs = public_vaes.save_wan_vae(folder)
   codec = wan_codec.of_folder('video', folder / 'vae', FPS)
-  return theirs, codec, codec.load(published.weights_file(folder / 'vae', 'wan_vae'))
+  return theirs, codec, codec.load(published_vae.weights_file(folder / 'vae', 'wan_vae'))
 
 
 def video(frames, height, width, seed=0):
@@ -87,7 +87,7 @@ def test_it_decodes_as_diffusers_does(saved, size):
 
 def test_convolutions_of_accelerators_give_the_same(saved):
   theirs, codec, weights = saved
-  vae = wan_codec.read_vae(codec.folder / published.CONFIG, planes=False)
+  vae = wan_codec.read_vae(codec.folder, planes=False)
   assert codec.vae.planes and not vae.planes
   part = plain_jit(functools.partial(vae.encode_part, past=None))(
       weights['params'], video=video(9, 8, 16)[:, :1])[0]
@@ -222,7 +222,7 @@ def test_another_model_is_refused_by_what_is_different(saved, tmp_path, change, 
   config = json.loads((codec.folder / 'config.json').read_text()) | change
   (tmp_path / 'config.json').write_text(json.dumps(config))
   with pytest.raises(UserError, match=said) as caught:
-    wan_codec.read_vae(tmp_path / 'config.json')
+    wan_codec.read_vae(tmp_path)
   assert '\n' not in str(caught.value) and str(caught.value).startswith(f'{tmp_path}/config.json: ')
 
 
@@ -231,7 +231,7 @@ def test_published_sizes_have_as_many_parameters_as_diffusers_class(tmp_path):
   with torch.device('meta'):
     theirs = diffusers.AutoencoderKLWan()
   theirs.save_config(tmp_path)
-  vae = wan_codec.read_vae(tmp_path / 'config.json')
+  vae = wan_codec.read_vae(tmp_path)
   assert (vae.time_stride, vae.space_stride, vae.latent_channels) == (4, 8, 16)
   ours = jax.tree.leaves(jax.eval_shape(vae.init, jax.random.key(0)))
   assert sum(x.size for x in ours) == sum(x.numel() for x in theirs.parameters())

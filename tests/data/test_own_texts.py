@@ -67,6 +67,12 @@ def test_a_folder_of_its_own_comes_before_the_tower_s(published):
   assert '--config.texts.audio.folder is not set: give' in told(models.texts['audio'].check, '')
 
 
+@pytest.mark.parametrize('frozen', ['', 'bundled', 'a/video.safetensors', '/none', '.'])
+def test_weights_of_our_own_have_no_text_encoder(published, frozen):
+  text = build(own(published, **{'frozen.video': frozen}))[0].texts['video']
+  assert text.width == 0 and 'texts.video.folder is not set' in told(text.check, '')
+
+
 def test_a_shared_encoder_is_one_object():
   texts = model_builder.build_texts(config_of('v2a'))
   assert texts['audio'] is texts['video']

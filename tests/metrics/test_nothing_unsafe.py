@@ -19,7 +19,7 @@ import pytest
 from made_clips import make_clip, steady
 
 from avlink_jax.codecs import hifigan_import
-from avlink_jax.codecs.pretrained_text import EmbeddingCache
+from avlink_jax.codecs.text_cache import EmbeddingCache
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.prepare import embeddings

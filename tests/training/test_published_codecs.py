@@ -14,6 +14,7 @@ pytest.importorskip('torch')
 import public_vaes  # noqa: E402
 
 from avlink_jax import build as model_builder  # noqa: E402
+from avlink_jax.codecs import published_vae  # noqa: E402
 from avlink_jax.data.media.decode import decode  # noqa: E402
 from avlink_jax.errors import UserError  # noqa: E402
 from avlink_jax.tasks import frozen as frozen_parts  # noqa: E402
@@ -66,7 +67,7 @@ def test_a_towers_own_folder_is_enough(published):
   models = model_builder.build(config)
   assert models.layout.sample_rate == 48_000
   assert [modality.codec.channels for modality in models.modalities.values()] == [8, 16]
-  assert frozen_parts.path_of(config, 'codec').name == public_vaes.PICKLED
+  assert published_vae.of_part(config, 'codec')[1].name == public_vaes.PICKLED
   loaded = frozen_parts.load(config, models, ('codec', 'video_codec'))
   shapes = frozen_parts.shapes(models, ('codec', 'video_codec'))
   assert {part: sorted(tree['params']) for part, tree in loaded.items() if part != 'towers'} == {

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from avlink_jax.codecs import codec as codec_seam
-from avlink_jax.codecs import dac_codec, mel_codec, published, video_latents, wan_codec
+from avlink_jax.codecs import dac_codec, mel_codec, published_vae, video_latents, wan_codec
 from avlink_jax.data import batch as batches
 from avlink_jax.data.boxes import shrink
 from avlink_jax.data.clip import EPSILON, Clip, resample_frames, samples_of
@@ -61,10 +61,10 @@ def load_codec(given, name='audio', fps=0.0) -> Codec:
 
   Raises UserError: there is none.
   """
-  if given != 'bundled' and (folder := published.find(given)) is not None:
+  if given != 'bundled' and (folder := published_vae.find(given)) is not None:
     codec = {'audio': lambda: dac_codec.of_folder(name, folder),
              'video': lambda: wan_codec.of_folder(name, folder, fps)}[name]()
-    return Codec(codec, codec.load(published.weights_file(folder, codec.kind)))
+    return Codec(codec, codec.load(published_vae.weights_file(folder, codec.kind)))
   path = weights.locate(records.LATENTS[name].codec, given, 'nano')
   config = config_versions.config_of(weights.header(path), path)
   config.data.fps = fps or config.data.fps

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avlink_jax.codecs.pretrained_text import KINDS, EmbeddingCache
+from avlink_jax.codecs.pretrained_text import KINDS
+from avlink_jax.codecs.text_cache import EmbeddingCache
 from avlink_jax.codecs.text_habits import suffix
 from avlink_jax.data.sources import records
 from avlink_jax.data.sources.mixture import parse

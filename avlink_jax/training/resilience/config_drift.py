@@ -13,7 +13,7 @@ MAY_CHANGE = (
     'train.log_every', 'train.sample_every', 'train.max_bad_steps', 'train.watchdog_seconds',
     'checkpoint.*', 'sample.*', 'frozen.upsampler',
     'mesh.*', 'hosts.*', 'profile.*', 'attention', 'remat', 'train.accumulate', 'compile_cache',
-    'data.cache_bytes', 'data.threads', 'text.cache')
+    'data.cache_bytes', 'data.threads', 'text.cache', 'texts.*.cache')
 
 
 def flat(tree, path=''):

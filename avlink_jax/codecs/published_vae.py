@@ -1,14 +1,10 @@
-"""Published autoencoders: the folder `vae/` of a published model, its config.json and weights.
+"""Published autoencoders: the folder `vae/` of a published model (storage/published.py).
 
-A model's folder has the layout of diffusers: `transformer/`, `vae/`, `text_encoder/`, ….
-`frozen.codec` and `frozen.video_codec` name such a folder, its `vae/` alone, or a hub name; where
-they do not, `frozen.audio` and `frozen.video`, which name the model of the tower, do.
-
-Weights are read strictly: every tensor is used once, and every shape is checked before one is read.
+`frozen.codec` and `frozen.video_codec` name that model, its `vae/` alone, or a hub name; where they
+do not, `frozen.audio` and `frozen.video`, which name the model of the tower, do. Weights are read
+strictly: every tensor is used once, and every shape is checked before one is read.
 """
 
-import importlib
-import json
 import pathlib
 import re
 
@@ -19,10 +15,9 @@ import numpy as np
 from avlink_jax.codecs import weight_norm
 from avlink_jax.codecs.codec import Codec, weights_shapes
 from avlink_jax.errors import UserError
-from avlink_jax.storage import foreign
+from avlink_jax.storage import foreign, published
 
 VAE = 'vae'
-CONFIG = 'config.json'
 TENSORS = 'diffusion_pytorch_model.safetensors'
 PICKLED_DAC = 'vae_128d_48k.pth'  # may have been converted (storage/foreign.py)
 # towers.NAME.codec -> key in `config.frozen`, and the names that its weights may have in the
@@ -32,7 +27,7 @@ KINDS = {'wan_vae': ('video_codec', (TENSORS,)),
 NUMBERED = re.compile(r'_(\d+)')  # 'block_3' stands for torch's 'block.3'
 
 
-def vae_folder(config, name):
+def of_tower(config, name):
   """Folder with the published autoencoder of the modality `name`.
 
   Raises UserError: neither its codec's key in `config.frozen` nor the tower's names one.
@@ -48,12 +43,13 @@ def vae_folder(config, name):
                   f'published model: set --config.frozen.{part} to its folder or hub name')
 
 
-def source(config, part):
-  """Path of the published weights that a key of `config.frozen` stands for; None: it stands for
-  weights of a run of ours. Raises UserError: they are not there."""
+def of_part(config, part):
+  """(folder, path of the weights) of the published autoencoder that a key of `config.frozen` stands
+  for; None: it stands for weights of a run of ours. Raises UserError: they are not there."""
   for name, tower in config.towers.items():
     if not tower.features and KINDS.get(tower.codec, ('',))[0] == part:
-      return weights_file(vae_folder(config, name), tower.codec)
+      folder = of_tower(config, name)
+      return folder, weights_file(folder, tower.codec)
   return None
 
 
@@ -61,41 +57,11 @@ def find(source):
   """Folder of the autoencoder in a published model's folder, which may be that folder itself, or
   of a model on the hub; None: it is neither. Raises UserError: the hub does not give it."""
   folder = pathlib.Path(source).expanduser()
-  if (folder / VAE).is_dir():
-    return folder / VAE
   if folder.is_dir() and folder.name == VAE:
     return folder
-  if (folder.exists() or folder.suffix == '.safetensors'
-      or not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', str(source))):
-    return None
-  return _download(source) / VAE
-
-
-def _download(source):
-  advice = 'give the folder of a published model, downloaded where there is a network'
-  try:
-    hub = importlib.import_module('huggingface_hub')
-  except ImportError:
-    raise UserError(f'{source}: no such folder: pip install huggingface_hub, or {advice}') from None
-  try:
-    return pathlib.Path(hub.snapshot_download(str(source), allow_patterns=[f'{VAE}/*']))
-  except Exception as error:  # HTTP's, the disk's, …
-    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-    raise UserError(f'{source}: no such folder, nor to be had from the hub ({reason}): {advice}'
-                    ) from None
-
-
-def read_config(path):
-  """Content of a config.json. Raises UserError: missing, or not a JSON object."""
-  try:
-    config = json.loads(path.read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    raise UserError(f'{path}: no such file: a published model has its sizes there') from None
-  except (OSError, ValueError, RecursionError) as error:
-    raise UserError(f'{path}: cannot be read as JSON ({error})') from None
-  if not isinstance(config, dict):
-    raise UserError(f'{path}: not a JSON object')
-  return config
+  if (folder / VAE).is_dir() or published.is_hub_name(source):
+    return published.locate(source, VAE, '*')
+  return None
 
 
 def weights_file(folder, kind):
@@ -191,9 +157,6 @@ class PublishedCodec(Codec):
     return KINDS[self.kind][0]
 
   def load(self, path):
-    """Weights of the published file, or of a run's own copy of them (tasks/frozen.py)."""
-    if path.parent != self.folder:
-      return super().load(path)
     like = weights_shapes(self)['params']
     params = read_params(path, like, self.is_transposed, self.prefix)
     return {'params': params, 'std': np.ones((), np.float32)}

@@ -1,0 +1,68 @@
+"""The scale `public` as shipped, but with tiny models in the published layouts and small clips."""
+
+import json
+
+import numpy as np
+import public_folders
+import public_texts
+import pytest
+import runs
+import soundfile
+from runs import shipped_public
+
+from avlink_jax.data.media.decode import decode
+from avlink_jax.sample import sample
+from avlink_jax.train import train
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quickly_compiled():
+  with runs.quickly_compiled(), public_texts.quickly_compiled():
+    yield
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  """{'video': folder, 'audio': folder} of two published models."""
+  pytest.importorskip('diffusers')
+  made = public_folders.write(tmp_path_factory.mktemp('published'))
+  return {'video': str(made['wan']), 'audio': str(made['moss'])}
+
+
+@pytest.mark.slow
+def test_fusion_blocks_between_two_published_models_train_resume_and_sample(
+    folders, tmp_path, shared_clips):
+  config, workdir = shipped_public('v2a', folders), tmp_path / 'run'
+  train(config, workdir)
+  config.train.steps = 3
+  train(config, workdir)
+  rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+  losses = [row['loss'] for row in rows if 'loss' in row]
+  assert len(losses) == 3 and np.isfinite(losses).all()
+
+  clip = next(path for path in sorted(shared_clips.iterdir()) if path.suffix == '.mp4')
+  id, = sample(config, workdir, input_path=str(clip), output=tmp_path / 'out', explicit=True)
+  wave, rate = soundfile.read(tmp_path / 'out' / f'{id}.wav')
+  given = decode(clip, sample_rate=rate, need_audio=False)
+  assert rate == 48_000 and len(wave) == pytest.approx(given.duration * rate, abs=rate / 30)
+  assert decode(tmp_path / 'out' / f'{id}.mp4', sample_rate=rate).duration == pytest.approx(
+      given.duration, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['t2a', 't2v'])
+def test_the_published_models_themselves_are_sampled(folders, tmp_path, task):
+  id, = sample(shipped_public(task, folders), tmp_path / 'none', prompt='a ball hits wood',
+               output=tmp_path / 'out')
+  if task == 't2a':
+    wave, rate = soundfile.read(tmp_path / 'out' / f'{id}.wav')
+    assert (rate, len(wave)) == (48_000, 33 * 3_000)
+  else:
+    clip = decode(tmp_path / 'out' / f'{id}.mp4', sample_rate=48_000, need_audio=False)
+    assert clip.frames.shape[1:3] == (32, 48) and clip.duration == pytest.approx(33 / 16, abs=0.01)
+
+
+@pytest.mark.parametrize('task', ['mel_vae', 'upsampler'])
+def test_a_task_that_trains_codecs_says_that_it_has_no_such_scale(task):
+  with pytest.raises(ValueError, match=f'{task} has no scale public'):
+    runs.shipped(task, 'public')
