@@ -213,6 +213,7 @@ def mark(clip=CLIP, said=SAID, seed=0, weights=('step 1', {'audio': 'a3'}), own=
 
 @pytest.mark.parametrize('changes', [
     {'sample.steps': 65}, {'sample.guidance': 5.1}, {'sample.shift.audio': 0.5},
+    {'sample.refresh': 2}, {'sample.solver': 'heun'}, {'sample.guidance_to': 0.5},
     {'sample.vocoder': 'griffin_lim'}, {'sample.vocoder_rounds': 3}, {'sample.overlap': 0.5},
     {'flow.condition_time.video': 0.9}, {'fusion.nearness': 1.0}, {'data.seconds': 2.0},
     {'seed': 1}, {'own': False},
