@@ -59,7 +59,7 @@ def test_the_published_models_themselves_are_sampled(folders, tmp_path, task):
     assert (rate, len(wave)) == (48_000, 33 * 3_000)
   else:
     clip = decode(tmp_path / 'out' / f'{id}.mp4', sample_rate=48_000, need_audio=False)
-    assert clip.frames.shape[1:3] == (32, 48) and clip.duration == pytest.approx(33 / 16, abs=0.01)
+    assert len(clip.frames) == 33 and clip.duration == pytest.approx(33 / 16, abs=0.01)
 
 
 @pytest.mark.parametrize('task', ['mel_vae', 'upsampler'])
