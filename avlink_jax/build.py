@@ -25,6 +25,7 @@ from avlink_jax.model.avlink import AVLink
 from avlink_jax.model.fusion import Fusion
 from avlink_jax.model.injection import Injection
 from avlink_jax.model.tower import Tower
+from avlink_jax.storage import config_bounds
 
 NAMES = ('audio', 'video')  # the modalities, in the order of Fusion Blocks' streams
 
@@ -78,6 +79,9 @@ def build(config: ConfigDict, dtype: Any = jnp.float32, platform: str | None = N
 
   Raises UserError: contradictory settings, or an unavailable attention kernel.
   """
+  config_bounds.check(config)
+  if not {name for direction in config.generate for name in direction.split('+')} <= set(NAMES):
+    raise UserError(f'generate={tuple(config.generate)}: use audio, video or audio+video')
   if config.remat not in ('none', 'block', 'segment'):
     raise UserError(f'remat={config.remat!r}: use none, block or segment')
   texts = build_texts(config, dtype)

@@ -37,6 +37,12 @@ def logit_normal(key: jax.Array, shape: Sequence[int], location: ArrayLike = 0.0
   return jax.nn.sigmoid(location + scale * jax.random.normal(key, shape))
 
 
+def logit_normal_quantile(share: ArrayLike, location: ArrayLike = 0.0,
+                          scale: ArrayLike = 1.0) -> jax.Array:
+  """Value t below which `share` (between 0 and 1) of the law `logit_normal` lies."""
+  return jax.nn.sigmoid(location + scale * jax.scipy.special.ndtri(share))
+
+
 def guide(v_conditional: jax.Array, v_unconditional: jax.Array, weight: ArrayLike) -> jax.Array:
   """Classifier-free guidance v = v_u + w·(v_c − v_u) (App. C.2: w = 5; w = 1 is no guidance)."""
   return v_unconditional + weight * (v_conditional - v_unconditional)

@@ -5,6 +5,7 @@ statuses stand in errors.py.
 """
 
 import difflib
+import errno
 import json
 import re
 import sys
@@ -16,8 +17,10 @@ from ml_collections import config_flags
 from avlink_jax.cli import config_files, help
 from avlink_jax.errors import LOST, MISTAKE, PREEMPTED, Lost, MediaError, Preempted, UserError
 from avlink_jax.hardware import huge_pages
+from avlink_jax.storage import config_versions
 from avlink_jax.training.resilience import cluster
 
+MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE)  # no bug of ours
 MODES = ('train', 'sample', 'evaluate', 'compile')
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configs/TASK.py[:SCALE]')
@@ -27,7 +30,7 @@ MODE = flags.DEFINE_enum('mode', 'train', MODES, 'what to do')
 INPUT = flags.DEFINE_string('input', None, 'sample: a clip or a folder of clips of your own')
 PROMPT = flags.DEFINE_string('prompt', None, 'sample: what to generate, in words')
 OUTPUT = flags.DEFINE_string('output', None, 'sample: folder; evaluate: JSON file')
-SEED = flags.DEFINE_integer('seed', 0, 'sample: of the noise')
+SEED = flags.DEFINE_integer('seed', 0, 'sample: of the noise', lower_bound=0)
 GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generated clips')
 DISTRIBUTED = flags.DEFINE_bool(
     'distributed', None, 'one of several processes; without the flag it is found out '
@@ -41,6 +44,9 @@ SECONDS = flags.DEFINE_float(
 REFERENCE = flags.DEFINE_string('reference', None, 'evaluate: folder of reference clips')
 TOPOLOGY = flags.DEFINE_string(
     'topology', None, 'compile: chips that need not be there, such as v5p:4x4x4 or cpu:8')
+ALLOW_DRIFT = flags.DEFINE_list(
+    'allow_drift', [], 'train: keys, with commas, whose values a started run goes on with although '
+    'they are others than it was begun with, such as train.learning_rate')
 PART = flags.DEFINE_enum('part', 'both', ('both', 'train', 'sample'), 'compile: which program')
 
 
@@ -53,7 +59,7 @@ def need(flag, mode):
 def check_folders():
   """A run's folder and its samples may be in a bucket of Cloud Storage (storage/bucket.py);
   everything else is read and written where it is mounted."""
-  for flag in (WORKDIR, OUTPUT, GENERATED, REFERENCE):
+  for flag in (WORKDIR, OUTPUT, GENERATED, REFERENCE, INPUT, NETWORKS):
     direct = flag.name in ('workdir', 'output') and MODE.value != 'evaluate'
     if '://' in (flag.value or '') and not (direct and re.match(r'gs://[^/]+/[^/]', flag.value)):
       wanted = 'give gs://BUCKET/FOLDER, or ' if direct else ''
@@ -99,7 +105,7 @@ def run():
   workdir = WORKDIR.value or workdir_of(config)
   if MODE.value == 'train':
     from avlink_jax.train import train
-    train(config, workdir)
+    train(config, workdir, ALLOW_DRIFT.value)
   else:
     from avlink_jax.sample import sample
     from avlink_jax.training import hosts
@@ -158,6 +164,8 @@ def check_keys(given, argv):
   for flag in argv:
     key = re.match(r'--?(?:no)?config\.([^=]+)', flag)
     if key and not config_files.has(config, key[1]):
+      if fate := config_versions.fate(key[1]):
+        raise UserError(f'--config.{key[1]}: {fate}')
       near = ' or '.join(f'--config.{other}' for other in config_files.near(key[1], config))
       raise UserError(f'--config.{key[1]}: {given} has no such key: ' + (
           f'did you mean {near}?' if near else f'--help --config={given} lists what it has'))
@@ -182,11 +190,16 @@ def main(argv=None):
     if isinstance(error, Usage):
       print(help.page(), end='\n\n', file=sys.stderr)
     print(f'avlink_jax: {error}', file=sys.stderr)
-  except BaseException:
-    if rendezvous is None:
+  except BaseException as error:
+    if isinstance(error, OSError) and error.errno in MACHINE:
+      status = MISTAKE
+      print(f'avlink_jax: {error.filename or "a file of the run"}: {error.strerror}: see to the '
+            'disk and start the same command again', file=sys.stderr)
+    elif rendezvous is None:
       raise
-    rendezvous.wait_for_cause()
-    traceback.print_exc()
+    else:
+      rendezvous.wait_for_cause()
+      traceback.print_exc()
   finally:  # whatever it was, such as a terminal that is gone, the others are not left waiting
     if rendezvous is not None:
       rendezvous.leave(status)

@@ -5,53 +5,70 @@ import contextlib
 import functools
 import itertools
 import json
-import math
 import os
 import pathlib
 import tempfile
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
-from avlink_jax.data import pipeline
+from avlink_jax.codecs.finite import NotFinite
+from avlink_jax.data import identity, pipeline
 from avlink_jax.errors import Preempted, UserError
 from avlink_jax.hardware import compile_cache, precision
 from avlink_jax.model import attention
 from avlink_jax.sampling.in_training import TrainingSamples
 from avlink_jax.storage import bucket, weights
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.storage.config_versions import complete
 from avlink_jax.storage.console import hms, say
 from avlink_jax.tasks import frozen as frozen_parts
-from avlink_jax.training import hosts, memory, mfu, programs, sharding
+from avlink_jax.training import (
+    hosts,
+    init_from,
+    memory,
+    mfu,
+    programs,
+    saved_weights,
+    sharding,
+    validation_plot,
+    wandb_run,
+)
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.log import Log
 from avlink_jax.training.profile import Profile
-from avlink_jax.training.resilience import config_drift
+from avlink_jax.training.resilience import config_drift, drift_record, rising_rate
 from avlink_jax.training.resilience.bad_numbers import BadNumbers, file_name
 from avlink_jax.training.resilience.lock import only_run
 from avlink_jax.training.resilience.preemption import Preemption
 from avlink_jax.training.resilience.watchdog import Watchdog
+from avlink_jax.training.validation import Validation
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> dict:
+def train(config: ConfigDict, workdir: str | os.PathLike,
+          allow_drift: Sequence[str] = ()) -> dict:
   """Trains `config.task` in `workdir`, from its newest intact checkpoint if there is one.
+
+  `allow_drift`: keys whose values may differ from those that the run was begun with.
 
   Returns the scores of the final samples. Raises UserError, and Preempted after saving its state.
   """
+  config_drift.check_allowed(allow_drift)
   workdir = make_workdir(workdir)
   process = jax.process_index()
   with (only_run(workdir) if process == 0 else contextlib.nullcontext(),
         bucket.Mirror(workdir) as mirror,
         Preemption() as preemption,
         Watchdog(mirror.here, config.train.watchdog_seconds, process) as watchdog):
-    return build_and_run(config, workdir, mirror, preemption, watchdog)
+    return build_and_run(config, workdir, mirror, preemption, watchdog, allow_drift)
 
 
-def build_and_run(config, workdir, mirror, preemption, watchdog):
+def build_and_run(config, workdir, mirror, preemption, watchdog, allow_drift):
   """Builds the task and runs it; everything except checkpoints is written through `mirror`."""
   if config.scale == 'paper' and jax.default_backend() == 'cpu':
     raise UserError('paper scale needs accelerators and this machine has none: '
@@ -60,28 +77,44 @@ def build_and_run(config, workdir, mirror, preemption, watchdog):
   task = tasks.make(config, model_builder.build(config, precision.of().compute))
   task.check()  # so that a missing vocoder is reported now, not at the first samples
   with memory.advice(memory.for_training, task):
-    return run(task, workdir, mirror, preemption, watchdog)
+    return run(task, workdir, mirror, preemption, watchdog, allow_drift)
 
 
-def run(task, workdir, mirror, preemption, watchdog):
+def run(task, workdir, mirror, preemption, watchdog, allow_drift):
   """Runs a task from its newest checkpoint to the final samples; returns their scores."""
   config, models = task.config, task.models
   first = jax.process_index() == 0
   profile = Profile(mirror.here, config.profile.steps, config.train.steps, first)
 
   # Checkpoint to resume from
-  mirror.pull('frozen', 'metrics.jsonl', 'skipped.jsonl', file_name(jax.process_index()))
+  mirror.pull('frozen', 'metrics.jsonl', 'skipped.jsonl', drift_record.FILE,
+              file_name(jax.process_index()))
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.keep_every)
   start = checkpoints.newest_intact()
   saved = {} if start is None else checkpoints.about(start)
+  source = pipeline.open_source(config, models.layout, 'train', task.reads)
+  data = identity.of(source)
+
+  def same(key):
+    """Tells whether a key names the same data, or the same frozen part, at another place."""
+    section, name = key.split('.')
+    if section == 'frozen':
+      return frozen_parts.same(config, name, mirror.here)
+    return data is not None and saved.get('data') == data
+
   if saved:
-    config_drift.check(saved['config'], config.to_dict(), workdir)
+    accepted = config_drift.check(
+        saved['config'], config.to_dict(), workdir, allow_drift, same, first)
+    if notice := rising_rate.notice(complete(saved['config']), config, start):
+      say(notice, first)
   if start is not None and start > config.train.steps:
     raise UserError(f'{workdir} is at step {start} already: train.steps={config.train.steps} would '
                     'be a step back')
   if first:
     checkpoints.tidy(start)
     write_text(mirror.here / 'config.json', json.dumps(config.to_dict(), indent=2))
+    if saved:
+      drift_record.write(mirror.here, start, accepted)
 
   mesh = sharding.make_mesh(**config.mesh)
   sharding.check_batch(config, mesh)
@@ -89,7 +122,6 @@ def run(task, workdir, mirror, preemption, watchdog):
       f'mesh {dict(mesh.shape)}, attention {attention.choose(config.attention)}', first)
 
   # Data
-  source = pipeline.open_source(config, models.layout, 'train', task.reads)
   pipeline.tell(source, first)
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   say(f'{len(source)} training clips from {config.data.source}', first)
@@ -110,13 +142,15 @@ def run(task, workdir, mirror, preemption, watchdog):
     state = checkpoints.restore(state, start)
     say(f'resumed at step {start}, after {hms(saved.get("seconds", 0))} of training', first)
   elif config.train.init_from:
-    state = start_from(state, config.train.init_from, task)
+    state = init_from.start(state, config.train.init_from, task)
   start, steps = start or 0, config.train.steps
 
   skipped = collections.Counter({(name, reason): count
                                  for name, reason, count in saved.get('skipped', ())})
   log = Log(mirror.here, steps, start, first, saved.get('seconds', 0.0), skipped,
-            mfu.share_of_peak(config, jitted, mesh.devices.flat))
+            mfu.share_of_peak(config, jitted, mesh.devices.flat),
+            wandb_run.start(config, mirror.here) if first else None)
+  validation = Validation(task, jitted, mesh, frozen)
   samples = TrainingSamples(task, frozen, mirror.here, mesh)
   bad_numbers = BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
   mirror.push()
@@ -127,6 +161,7 @@ def run(task, workdir, mirror, preemption, watchdog):
 
   def report(step, metrics, ids):
     """Checks and logs a step's results; waits for its end, while the next one runs already."""
+    metrics = jax.device_get(metrics)
     bad_in_a_row = int(metrics['bad_in_a_row'])
     watchdog.step_ended(step)
     profile.ended(step)
@@ -136,12 +171,23 @@ def run(task, workdir, mirror, preemption, watchdog):
           source, config.seed, step * config.train.batch_size)})
     mirror.push(bucket.EVERY)
 
+  def validate(step):
+    """Validates on all processes with the sharded weights; the first one writes."""
+    with watchdog.paused():
+      log.validation(step, validation(state))
+
   def sample(step):
     """Samples on all processes with the sharded weights; the first one writes and scores."""
     with watchdog.paused():
       if first:
         mirror.pull(f'samples/step_{step}')
-      scores = samples.export(state.ema, state.stats, step, log)
+      try:
+        scores = samples.export(state.ema, state.stats, step, log)
+      except NotFinite as error:
+        if step == steps:
+          raise
+        scores = {}  # the run may recover, and is stopped by its bad steps if not
+        say(f'no samples of step {step}: {error}', first)
       mirror.push()
       hosts.wait_for_all(f'samples {step}', config.hosts.patience_seconds)
     return scores
@@ -150,7 +196,11 @@ def run(task, workdir, mirror, preemption, watchdog):
     every = config.train.sample_every
     return every and step and step % every == 0 and step < steps
 
-  if is_sampled(start) and not log.scored(start):  # the run was stopped before these samples
+  # The run may have been stopped before these; what is written the first process knows.
+  validated, scored = hosts.as_the_first(np.array([log.validated(start), log.scored(start)]))
+  if validation.due(start) and not validated:
+    validate(start)
+  if is_sampled(start) and not scored:
     sample(start)
   if missed := profile.missed(start):
     say(missed, first)
@@ -158,27 +208,31 @@ def run(task, workdir, mirror, preemption, watchdog):
   pending, leave = None, False  # results of the last step that are not reported yet
   for step, (batch, meta) in zip(itertools.count(start + 1), batches, strict=False):
     batch = sharding.shard_batch(batch, mesh, config.train.batch_size)
-    with profile.step(step):
-      state, metrics = jitted.update(state, frozen, batch)
-    log.skipped(mirror.here, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
-    skipped.update(meta.skipped)
-    if pending:
-      report(*pending)
+    with jax.transfer_guard(config.train.transfer_guard):
+      with profile.step(step):
+        state, metrics = jitted.update(state, frozen, batch)
+      log.skipped(mirror.here, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
+      skipped.update(meta.skipped)
+      if pending:
+        report(*pending)
     pending = (step, {**metrics, 'skipped_clips': len(skipped),
                       'replaced_examples': skipped.total()}, meta.ids)
     leave = preemption.reached(step)
     save = step % config.checkpoint.every == 0 or step == steps or leave
-    if save or is_sampled(step):  # a resumed run will not report steps before its checkpoint
+    # A resumed run will not report steps before its checkpoint.
+    if save or is_sampled(step) or validation.due(step):
       report(*pending)
       pending = None
     if save:
       log.sync()
       mirror.push()
       checkpoints.save(step, state, {
-          'config': config.to_dict(), 'seconds': log.seconds,
+          'config': config.to_dict(), 'seconds': log.seconds, 'data': data,
           'skipped': [[*clip, count] for clip, count in skipped.items()]})
     if leave:
       break
+    if validation.due(step):
+      validate(step)
     if is_sampled(step):
       sample(step)
 
@@ -190,48 +244,16 @@ def run(task, workdir, mirror, preemption, watchdog):
                     'the same command again to go on')
   exported = hosts.gather({'params': state.ema, 'stats': state.stats})
   if first:
+    if names := saved_weights.not_finite(exported):
+      raise UserError(f'{workdir}: the weights are not finite ({names[0]}) and are not exported: '
+                      'python -m avlink_jax.export writes those of an earlier checkpoint')
     weights.save(mirror.here / 'weights.safetensors', exported,
                  {'task': config.task, 'scale': config.scale, 'steps': steps,
                   'seed': config.seed, 'config': json.dumps(config.to_dict())})
+    validation_plot.write(mirror.here)
   scores = sample(steps)
   log.close()
   return scores
-
-
-def start_from(state, source, task):
-  """State with an earlier run's weights as far as they fit (weights.overlay), which is reported.
-
-  `source` is a workdir, a file or, for tasks that build on the base video model, 'bundled'. Raises
-  UserError: nothing fits, or none of the blocks."""
-  path = weights.locate(task.base_part, source, task.config.scale)
-  tree = {'params': {}, **weights.read(path)[0]}
-  exported = task.exported(state.params)
-  merged, taken, widened, left = weights.overlay(
-      exported, tree['params'], functools.partial(pixels, task))
-  blocks = any('blocks/' in name for name in taken + left)
-  if not any('blocks/' in name or not blocks for name in taken):
-    differences = weights.differences(tree['params'], exported, 'blocks/' if blocks else '')
-    raise UserError(f'train.init_from={source}: these weights are of another model: {differences}')
-  unused = len(jax.tree.leaves(tree['params'])) - len(taken) - len(widened)
-  say(f'train.init_from={source}: {len(taken)} arrays taken'
-      f'{listing("widened by inputs of zero weight", widened)}{listing("begin anew", left)}'
-      + (f'; {unused} of its own are left out' if unused else ''), jax.process_index() == 0)
-  params = merged if exported is state.params else {**state.params, task.groups[-1]: merged}
-  return state.replace(params=params, ema=jax.tree.map(jnp.copy, merged))
-
-
-def listing(what, names, count=3):
-  """Text '; 5 begin anew: a, b, c, …' for a list of names, '' without any."""
-  more = ', …' if len(names) > count else ''
-  return f'; {len(names)} {what}: {", ".join(names[:count])}{more}' if names else ''
-
-
-def pixels(task, name):
-  """Number of pixels in a patch of the tower that a parameter belongs to."""
-  towers = task.config.towers
-  tower = next((tower for part, tower in towers.items() if f'towers/{part}/' in name),
-               towers[task.generate[0]])
-  return math.prod(tower.patch)
 
 
 def make_workdir(workdir):

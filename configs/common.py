@@ -138,11 +138,19 @@ def base(task, scale):
       weight_decay=0.01,  # AdamW's
       init_from='',  # workdir or file of initial weights, as far as they fit
       max_bad_steps=10,  # skipped steps in a row, not being finite, that stop the run
+      # transfers between host and devices that nobody asked for, in a step: disallow, log, allow
+      transfer_guard='disallow',
       watchdog_seconds=by_scale(1_800, 600, 600),  # a step that takes longer is a hang; 0: never
       clip_norm=1.0,  # gradients' norm, at most
       ema_decay=by_scale(0.9999, 0.999, 0.99),  # decay of the averaged weights, which are exported
       log_every=by_scale(50, 50, 20),  # steps between lines of the log
       sample_every=by_scale(5_000, 2_000, 0)))  # steps between samples; 0: at the end alone
+  c.validation = ConfigDict(dict(  # loss on clips that are not trained on (training/validation.py)
+      every=by_scale(1_000, 500, 0),  # steps between validations; 0: none
+      count=by_scale(256, 64, 64),  # how many clips, of the validation split
+      levels=8))  # how many flow times t, which divide the law of t into equal shares
+  c.log = ConfigDict(dict(  # where figures go besides metrics.jsonl and TensorBoard
+      wandb=''))  # project of Weights & Biases (pip install wandb); '': none
   c.checkpoint = ConfigDict(dict(  # kept in the workdir
       every=by_scale(1_000, 500, 500),  # steps between checkpoints
       keep=3,  # how many of the newest stay

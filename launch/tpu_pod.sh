@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # A Cloud TPU pod slice: the same command on all of its hosts, started again when it is preempted.
 #
-#   launch/tpu_pod.sh [--dry-run] create | install | run FLAG... | fetch [FOLDER] | delete
+#   launch/tpu_pod.sh COMMAND [FLAG...] [--dry-run] [--help]
 #
-# FLAG are those of avlink_jax.main. `run` does all: it makes the slice where there is none, installs,
-# runs, and begins anew where capacity was taken away or the run asks for it by its exit status; the
-# run then goes on from its newest checkpoint. `fetch` copies samples and metrics to FOLDER (runs).
+#   create           asks for the slice and waits for it
+#   install          copies this repository to it, with what it needs
+#   run FLAG...      all of it: makes the slice where there is none, installs, runs, begins anew where
+#                    capacity was taken away or the run asks for it by its exit status; the run then
+#                    goes on from its newest checkpoint
+#   fetch [FOLDER]   copies samples and metrics to FOLDER (default: runs)
+#   delete           gives the slice back; asks before, or takes --yes
+#
+# FLAG are those of avlink_jax.main, as --NAME=VALUE. --dry-run, wherever it stands, prints the
+# commands instead. What it reads from the environment, and the defaults, stand below.
 #
 # Needs gcloud (logged in, with a project), and a bucket: all hosts write checkpoints into one
 # workdir, so the bucket is mounted on each (Cloud Storage FUSE) and the workdir lies in it. One with a
@@ -15,20 +22,14 @@ NAME=${NAME:-avlink}
 ZONE=${ZONE:-us-east5-a}
 TYPE=${TYPE:-v5p-128}                    # gcloud compute tpus accelerator-types list
 RUNTIME=${RUNTIME:-v2-alpha-tpuv5}       # v5e: v2-alpha-tpuv5-lite, v6e: v2-alpha-tpuv6e
-BUCKET=${BUCKET:?"set BUCKET, the name of a Cloud Storage bucket for the workdir, without gs://"}
+BUCKET=${BUCKET:-}                       # name of a Cloud Storage bucket, without gs://
 WORKDIR=${WORKDIR:-$NAME}                # in the bucket
 SPOT=${SPOT:-1}                          # 0: capacity on demand
 MAX_STARTS=${MAX_STARTS:-100}
 PAUSE=${PAUSE:-30}                       # seconds between two looks at the queue
-
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-dry=
-exec {shown}>&1
-if [ "${1:-}" = --dry-run ]; then dry=1; shift; fi
-
-call() {  # runs a command, or shows it
-  if [ "$dry" ]; then printf '%q ' "$@"; echo; else "$@"; fi
-}
+source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
+# shellcheck source=xla.sh
+source "$launch/xla.sh"
 
 tpus() { call gcloud compute tpus "$@" --zone="$ZONE"; }
 
@@ -71,16 +72,25 @@ https://packages.cloud.google.com/apt gcsfuse-jammy main' | \
 
 delete() { tpus queued-resources delete "$NAME" --force --quiet; }
 
+confirmed() {  # whether the slice is to be deleted: --yes, or a yes on the terminal
+  local answer=''
+  if [ "$dry" ] || [ "$yes" ]; then return; fi
+  [ -t 0 ] || mistake "delete $NAME: there is no terminal to ask on: add --yes"
+  read -r -p "delete the slice $NAME in $ZONE, whatever runs on it? [y/N] " answer || true
+  [[ $answer = [yY]* ]] || mistake "delete $NAME: not done"
+}
+
 once() {  # one attempt; its exit status on stdout, `gone` where the first host does not answer
-  local flags main='.venv/bin/python -m avlink_jax.main'
-  flags=$(printf '%q ' "$@" --workdir="../bucket/$WORKDIR")
-  everywhere "cd avlink; rm -f status; $main $flags; echo \$? > status" >&"$shown" || true
+  local args main='.venv/bin/python -m avlink_jax.main'
+  args=$(printf '%q ' "${flags[@]}" --workdir="../bucket/$WORKDIR")
+  main="LIBTPU_INIT_ARGS=$(printf '%q' "${LIBTPU_INIT_ARGS:-}") $main"
+  everywhere "cd avlink; rm -f status; $main $args; echo \$? > status" >&"$shown" || true
   if [ "$dry" ]; then echo 0; return; fi
   tpus tpu-vm ssh "$NAME" --worker=0 --command='cat avlink/status' 2>/dev/null || echo gone
 }
 
 run() {
-  local status
+  local status start
   for ((start = 1; start <= MAX_STARTS; start++)); do
     if [ "$dry" ] || [ "$(state)" != ACTIVE ]; then
       if [ ! "$dry" ] && [ "$(state)" != NONE ]; then delete; fi
@@ -89,8 +99,12 @@ run() {
         sleep "$PAUSE"
         continue
       fi
+    elif [ "$start" = 1 ] && ! install; then  # it may have been made by `create` alone
+      echo "start $start: nothing could be installed" >&2
+      sleep "$PAUSE"
+      continue
     fi
-    status=$(once "$@")
+    status=$(once)
     case $status in
       0) return ;;
       70 | 75 | 143 | gone) echo "start $start ended: $status; again" >&2 ;;
@@ -108,7 +122,30 @@ fetch() {
   call gcloud storage cp "gs://$BUCKET/$WORKDIR/metrics.jsonl" "$folder/"
 }
 
-case ${1:-} in
-  create | install | run | fetch | delete) "$@" ;;
-  *) sed -n '2,6p' "$0" >&2; exit 2 ;;
+read_words "$@"
+command=${words[0]:-}
+case $command in
+  create | install | run | fetch | delete) ;;
+  '') mistake 'say what: create, install, run FLAG..., fetch [FOLDER], delete (see --help)' ;;
+  *) mistake "$command: create, install, run FLAG..., fetch [FOLDER] or delete (see --help)" ;;
+esac
+most=1
+if [ "$command" = fetch ]; then most=2; fi
+if ((${#words[@]} > most)); then mistake "${words[most]}: no such word; flags are --NAME=VALUE"; fi
+if [ "$command" != run ] && ((${#flags[@]})); then mistake "$command takes no ${flags[0]}"; fi
+if [ "$command" != delete ] && [ "$yes" ]; then mistake "$command takes no --yes"; fi
+case $command in
+  install | run | fetch)
+    [ "$BUCKET" ] || mistake 'set BUCKET, the name of a Cloud Storage bucket, without gs://' ;;
+esac
+need_counts MAX_STARTS
+need_tool gcloud 'install the Google Cloud CLI and log in'
+
+cd "$root"
+exec {shown}>&1
+case $command in
+  run) need_config 'set WORKDIR'; tpu_flags; run ;;
+  fetch) fetch "${words[1]:-}" ;;
+  delete) confirmed; delete ;;
+  *) "$command" ;;
 esac

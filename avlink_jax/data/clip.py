@@ -6,8 +6,9 @@ Every source (`impacts/`, `folder.py`, ...) is an object with
     source.name(i)       the clip's id: a file name's stem, or `impacts-test-000012`
     source.load(i)       -> Clip; raises MediaError where the clip is unusable
 
-and nothing else. `load` is a pure function of i (same i, same clip, in any process). A source of
-large frames, of which an example is a crop (config.data.crop_height), must also have
+and, so that a run knows its data again elsewhere, `source.identity` (identity.py). `load` is a pure
+function of i (same i, same clip, in any process). A source of large frames, of which an example is
+a crop (config.data.crop_height), must also have
 
     source.seconds(i)    length of clip i; raises MediaError
     source.load_part(i, start, seconds, window=None)

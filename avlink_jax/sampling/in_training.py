@@ -81,7 +81,7 @@ class TrainingSamples:
 
 
 def show(folder, ids, step, log, generated):
-  """Logs samples as images to TensorBoard: spectrogram, and every fifth frame in a row."""
+  """Logs samples to TensorBoard: audio, its spectrogram, and every fifth frame in a row."""
   spec = MelSpec()
   for clip_id in ids:
     clip = decode(folder / f'{file_stem(clip_id)}.mp4', need_audio=False,
@@ -89,5 +89,6 @@ def show(folder, ids, step, log, generated):
     if len(clip.audio) > spec.n_fft:
       log.image(f'{generated}/spectrogram/{clip_id}',
                 spectrogram_image(log_mel(clip.audio, spec)), step)
+      log.audio(f'{generated}/audio/{clip_id}', clip.audio, clip.sample_rate, step)
     log.image(f'{generated}/frames/{clip_id}', np.concatenate(list(clip.frames[::5]), axis=1),
               step)

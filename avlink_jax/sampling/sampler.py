@@ -15,6 +15,7 @@ import numpy as np
 
 from avlink_jax import flow
 from avlink_jax.build import example_shapes
+from avlink_jax.codecs import finite
 from avlink_jax.data import batch as batches
 from avlink_jax.sampling import long, windows
 from avlink_jax.sampling.program import Program
@@ -201,8 +202,8 @@ class Sampler:
         jax.tree.map(lambda x: _repeat_last(x, fill), (batch, noise)), self._mesh)
     x1 = self._generate(params, self._frozen, batch, noise, index, guidance_of(self.config),
                         {name: self.config.sample.shift[name] for name in task.generate})
-    decoded = {name: np.asarray(self._decode[name](
-        task.codec_weights(self._frozen, name), x1[name][:count])) for name in task.generate}
+    decoded = {name: finite.checked(self._decode[name](
+        task.codec_weights(self._frozen, name), x1[name][:count]), name) for name in task.generate}
     report(count)
     tracks = {name: self._decoded_track(name, starts, x.shape[1]) for name, x in decoded.items()}
     return {name: (track.flat(decoded[name]), track) for name, track in tracks.items()}
@@ -230,7 +231,8 @@ class Sampler:
         if total is None:
           track = self._decoded_track(name, starts, decoded.shape[1])
           total = windows.Sum((track.rows, *decoded.shape[2:]))
-        total.add(decoded, track.index[done:done + len(decoded)], track.weight)
+        index = track.index[done:done + len(decoded)]
+        total.add(finite.checked(decoded, name), index, track.weight)
         done += len(decoded)
       result[name] = total.mean(), track
     return result

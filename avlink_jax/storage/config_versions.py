@@ -11,6 +11,7 @@ values that reproduce the earlier behaviour; new runs get their defaults from co
 import copy
 import json
 import math
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -37,6 +38,8 @@ ADDED = {
         'video_codec.commitment_weight': 0.25},
     2: {
         'name': lambda config: config['task'],
+        'validation': {'every': 0, 'count': 64, 'levels': 8}, 'log': {'wandb': ''},
+        'train.transfer_guard': 'disallow',
         'data.crop_height': 0, 'data.crop_width': 0, 'data.clip_seconds': 0.0,
         'towers.*.kind': 'dit', 'towers.*.guide': 0, 'towers.*.local': 0,
         'towers.audio.codec': 'mel_vae',
@@ -48,8 +51,21 @@ ADDED = {
 }
 
 
-def complete(saved, where='the saved config'):
-  """Completes a config (dict) saved by this or an earlier version: a ConfigDict.
+class Changes(NamedTuple):
+  """What completing a saved config did to it.
+
+  Attributes:
+    renamed: {old path: new path} of keys that it had.
+    removed: paths of keys that it had and that mean nothing any more.
+    added: {path: value of then} of keys that came since.
+  """
+  renamed: dict
+  removed: list
+  added: dict
+
+
+def upgrade(saved, where='the saved config'):
+  """Completes a config (dict) saved by this or an earlier version: (ConfigDict, Changes).
 
   Raises UserError, which names `where` it was saved: a later version saved it.
   """
@@ -57,20 +73,40 @@ def complete(saved, where='the saved config'):
   if version not in range(1, VERSION + 1):
     raise UserError(f'{where}: its config is of version {version}, and this program reads those up '
                     f'to {VERSION}: use a newer avlink_jax')
-  config = copy.deepcopy(saved)
+  config, changes = copy.deepcopy(saved), Changes({}, [], {})
   for edition in range(version, VERSION + 1):
     for old, new in RENAMED.get(edition, {}).items():
-      for branch, key in _locations(config, old):
+      for branch, key, path in _locations(config, old):
         if key in branch:
           branch[new] = branch.pop(key)
+          changes.renamed[path] = path.removesuffix(key) + new
     for removed in REMOVED.get(edition, ()):
-      for branch, key in _locations(config, removed):
-        branch.pop(key, None)
-    for path, value in ADDED.get(edition, {}).items():
-      for branch, key in _locations(config, path):
+      for branch, key, path in _locations(config, removed):
+        if key in branch:
+          del branch[key]
+          changes.removed.append(path)
+    for added, value in ADDED.get(edition, {}).items():
+      for branch, key, path in _locations(config, added):
         if key not in branch:
           branch[key] = value(config) if callable(value) else copy.deepcopy(value)
-  return ConfigDict(config | {'version': VERSION})
+          changes.added[path] = branch[key]
+  return ConfigDict(config | {'version': VERSION}), changes
+
+
+def complete(saved, where='the saved config'):
+  """Completes a config as `upgrade` does, without its Changes."""
+  return upgrade(saved, where)[0]
+
+
+def fate(path):
+  """What became of a key that earlier versions had, as text for the user; '' of any other."""
+  for version in range(1, VERSION + 1):
+    *sections, key = path.split('.')
+    if (new := RENAMED.get(version, {}).get(path)) is not None:
+      return f'its name is --config.{".".join([*sections, new])} now'
+    if path in REMOVED.get(version, ()):
+      return 'it is no more, as nothing reads it: leave it out'
+  return ''
 
 
 def config_of(header, path):
@@ -87,10 +123,11 @@ def config_of(header, path):
 
 
 def _locations(config, path):
-  """List of (dict, key) for the last name of a dotted `path`, in the sections that `config` has."""
+  """List of (dict, key, path) for the last name of a dotted `path`, in the sections that `config`
+  has."""
   *sections, key = path.split('.')
-  branches = [config]
+  branches = [(config, '')]
   for section in sections:
-    branches = [inner for branch in branches
+    branches = [(inner, f'{prefix}{name}.') for branch, prefix in branches
                 for name, inner in branch.items() if section in ('*', name)]
-  return [(branch, key) for branch in branches]
+  return [(branch, key, f'{prefix}{key}') for branch, prefix in branches]

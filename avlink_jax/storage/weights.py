@@ -35,6 +35,8 @@ def save(path: str | os.PathLike, tree: Any, about: dict, dtype: Any = None) -> 
 
   Floats are converted to `dtype` unless it is None. np.int8 packs large matrices as multiples of
   1/127 of the largest magnitude in each output column; other arrays become float16.
+
+  Raises UserError: it cannot be written.
   """
   flat = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, tree), sep='/')
   if dtype == np.int8:
@@ -43,8 +45,11 @@ def save(path: str | os.PathLike, tree: Any, about: dict, dtype: Any = None) -> 
     flat = {k: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v
             for k, v in flat.items()}
   with replacing(path) as partial:
-    safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, partial,
-                                metadata={k: str(v) for k, v in about.items()})
+    try:
+      safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, partial,
+                                  metadata={k: str(v) for k, v in about.items()})
+    except safetensors.SafetensorError as error:  # a full disk, in words
+      raise OSError(str(error)) from None
     partial.chmod(0o644)  # safetensors creates files that only their owner can read
 
 
@@ -185,7 +190,12 @@ def locate(part, source, scale):
                     f'configs/{trained_by(part)}.py or a .safetensors file (scale nano has bundled '
                     'weights: try --config=configs/v2a.py:nano)')
   path = pathlib.Path(source)
-  return path / 'weights.safetensors' if path.is_dir() else path
+  if not path.is_dir():
+    return path
+  if not (path / 'weights.safetensors').exists() and (path / 'checkpoints').is_dir():
+    raise UserError(f'--config.{key}={source}: that run has not ended: python -m avlink_jax.export '
+                    f'{source} writes the weights of one of its checkpoints: give that file')
+  return path / 'weights.safetensors'
 
 
 def main():

@@ -3,7 +3,7 @@
     python -m avlink_jax.studies.ablations --scale=nano [--seeds=0,1] [--steps=N]
         [--only=NAME,GROUP,...] [--output=DIR] [--jobs=2] [--clips=64]
         [--features=clip=DIR,cavp=DIR] [--metrics=fad_yamnet,...] [--networks=DIR]
-        [--config.KEY=VALUE ...]
+        [--config.KEY=VALUE ...] [--dry-run]
 
 Every row has the same steps (of a joint one, twice as many: half of its examples go each way), the
 same examples in the same order for the same seed, and is scored on the same clips from the same
@@ -21,6 +21,7 @@ import collections
 import json
 import os
 import pathlib
+import shlex
 import sys
 
 from avlink_jax.configs import ablations, common
@@ -153,7 +154,7 @@ def check_plan(options, flags, left_out):
 def read_flags(argv):
   """Parses (options, flags passed on to the runs). Raises UserError."""
   parser = argparse.ArgumentParser(
-      prog='launch/ablations.sh', description=__doc__.split('\n\n')[0],
+      prog='launch/ablations.sh', allow_abbrev=False, description=__doc__.split('\n\n')[0],
       epilog='--config.KEY=VALUE is handed on to every run.')
   parser.add_argument('--scale', required=True, choices=common.SCALES)
   parser.add_argument('--seeds', default='0,1', help='of weights and examples: 0,1')
@@ -164,6 +165,7 @@ def read_flags(argv):
   parser.add_argument('--clips', type=int, default=64, help='that are scored')
   parser.add_argument('--features', help='clip=FOLDER,cavp=FOLDER: clips with vectors beside them')
   parser.add_argument('--metrics', help='through networks, besides the others, with commas, or all')
+  parser.add_argument('--dry-run', action='store_true', help='print the commands instead')
   parser.add_argument('--networks', help='folder with their weights (default: $AVLINK_WEIGHTS)')
   options, flags = parser.parse_known_args(argv)
   for flag in flags:
@@ -200,8 +202,12 @@ def parse_metrics(text, folder):
 def run(argv):
   """Runs the ablations; exit status 0 all done, 1 some of it failed, 75 interrupted."""
   options, flags = read_flags(argv)
-  line_plot.library()  # so that it is reported now, not at the end
   jobs, left_out = plan(options, flags)
+  if options.dry_run:
+    for job in jobs:
+      print(shlex.join(['python', '-m', 'avlink_jax.main', *job.arguments]))
+    return 0
+  line_plot.library()  # so that it is reported now, not at the end
   pathlib.Path(options.output).mkdir(parents=True, exist_ok=True)
   with only_run(options.output):
     check_plan(options, flags, left_out)

@@ -70,6 +70,14 @@ class Autoencoder(Task):
     losses = {'discriminator': self._discriminator_loss, 'generator': self._generator_loss}
     return losses[group](params, stats, batch, key, step)
 
+  def validate(self, params, stats, frozen, batch, key, share):
+    """Reconstruction loss and regularisation, without the adversary."""
+    del stats, frozen, share
+    mean, log_variance, z = self._encode(params, self.data(batch), key)
+    value, metrics = self.reconstruction_loss(self.decode(params, z, batch), batch, key)
+    penalty, penalty_metrics = self.regularise(mean, log_variance)
+    return {'loss': value + penalty, **metrics, **penalty_metrics}
+
   def _encode(self, params, data, key):
     """Posterior mean, log-variance, and latents drawn from the posterior."""
     mean, log_variance = self.codec.moments(params, data)

@@ -215,7 +215,7 @@ class FlowTask(Task):
     return jax.tree.map(jnp.asarray, self.models.modalities[name].text.prepare(['']))
 
   def loss(self, params, stats, frozen, batch, key, step=None, group=None,
-           part=lambda examples: examples):
+           part=lambda examples: examples, share=None):
     """Mean squared error of the velocity over real (not padded) data (Eq. 5).
 
     For modalities generated at once, both times come from the same draw, each with its own
@@ -224,15 +224,26 @@ class FlowTask(Task):
 
     Random draws and counts of real data are for the complete batch; then `part` selects the
     examples that the towers process. So the parts' losses add up to the batch's.
+
+    share: instead of drawing t, takes that below which so much of its law lies, ().
     """
     del step, group
-    inputs, targets, counted, key = self._draw(params, frozen, batch, key, part)
+    inputs, targets, counted, key = self._draw(params, frozen, batch, key, part, share)
     velocities = self.velocity(params, frozen, inputs)
     terms = self.terms(frozen, inputs, velocities, targets, counted, part, key)
     metrics = {metric: value for metric, (_, value) in terms.items()}
     return sum(weight * value for weight, value in terms.values()), (metrics, stats)
 
-  def _draw(self, params, frozen, batch, key, part):
+  def validate(self, params, stats, frozen, batch, key, share):
+    value, (metrics, _) = self.loss(params, stats, frozen, batch, key, share=share)
+    return {'loss': value, **metrics}
+
+  def times(self, shares):
+    c = self.config.flow
+    return {f'mse_{name}': flow.logit_normal_quantile(shares, c.location[name], c.scale)
+            for name in self.generate}
+
+  def _draw(self, params, frozen, batch, key, part, share=None):
     """Draws directions, times, noise and dropped prompts of a batch.
 
     Returns {modality: tower input}, {modality: target velocity}, {modality: bool (batch, T) of
@@ -252,7 +263,8 @@ class FlowTask(Task):
       counted[name] = self.mask(batch, name) & generated[:, None]
       noise_key, condition_key, prompt_key = jax.random.split(jax.random.fold_in(key, i), 3)
       x1, mask = self.clean(frozen, examples, name), self.mask(examples, name)
-      t = flow.logit_normal(time_key, size, c.location[name], c.scale)
+      t = (flow.logit_normal(time_key, size, c.location[name], c.scale) if share is None else
+           jnp.full(size, flow.logit_normal_quantile(share, c.location[name], c.scale)))
       condition_t = self.condition_time(name, size)
       if not self.codec(name).noise:
         inputs[name] = self.input_type(

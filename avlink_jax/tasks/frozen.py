@@ -12,7 +12,10 @@ import hashlib
 import json
 import pathlib
 
+import flax
 import jax
+import ml_dtypes
+import numpy as np
 
 from avlink_jax.codecs import published_vae
 from avlink_jax.errors import UserError
@@ -123,12 +126,29 @@ def check_note(config, workdir, part, folder):
                     f'begun with ({begun["source"]}): give that one')
 
 
+def same(config, part, workdir):
+  """Tells whether `config.frozen` names the weights that a run has its copy of, wherever they lie:
+  they may have been rounded to bfloat16 for it."""
+  if (folder := published_folder(config, part)) is not None:
+    note = note_of(workdir, part)
+    return note.exists() and (
+        json.loads(note.read_text())['fingerprint'] == published.fingerprint(folder))
+  copy = copy_of(workdir, part)
+  try:
+    old, new = (flax.traverse_util.flatten_dict(weights.read(path)[0], sep='/') for path in (
+        copy, weights.locate(part, config.frozen[part], config.scale)))
+  except UserError:
+    return False
+  rounded = lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32)  # noqa: E731
+  return all(name in new and (np.array_equal(x, new[name]) or np.array_equal(x, rounded(new[name])))
+             for name, x in old.items())
+
+
 def keep(config, workdir, frozen, parts):
   """Writes the frozen trees into `workdir/frozen/` unless they are there, and of published models
   which they are."""
   for part in parts:
     path = copy_of(workdir, part)
-    path.parent.mkdir(exist_ok=True)
     if (folder := published_folder(config, part)) is not None:
       write_text(note_of(workdir, part), json.dumps({
           'source': config.frozen[part] or str(folder),

@@ -4,9 +4,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from avlink_jax.codecs import patchgan, perceptual
+from avlink_jax.codecs import finite, patchgan, perceptual
 from avlink_jax.codecs.mel_codec import MelCodec
 from avlink_jax.data import batch as batches
 from avlink_jax.model.frames import masked_mean, random_stretch
@@ -100,6 +99,7 @@ class MelVAETask(Autoencoder):
 
     def reconstruct(params, stats, clip):
       mel = batches.read(clip, 0.0, self.models.layout, reader)['mel']
-      return {'audio': reader.vocoder(np.asarray(decode(params, stats['std'], mel[None]))[0])}
+      mel = finite.checked(decode(params, stats['std'], mel[None]), 'audio')
+      return {'audio': reader.vocoder(mel[0])}
 
     return reconstruct

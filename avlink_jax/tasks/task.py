@@ -130,6 +130,19 @@ class Task:
     seconds; it compiles once."""
     raise TypeError(f'{type(self).__name__} reconstructs nothing')
 
+  def validate(self, params, stats, frozen, batch, key, share):
+    """Loss of exported parameters on clips that are not trained on: {'loss': scalar, metric: …}.
+
+    All randomness comes from `key`; `share` () chooses the flow time t, where there is one, as that
+    below which so much of its law in training lies."""
+    raise TypeError(f'{type(self).__name__} has no loss')
+
+  def times(self, shares):
+    """Mapping {metric of `validate`: flow times (n,)} at `shares` (n,) of the law of t; {} where
+    `validate` does not depend on t."""
+    del shares
+    return {}
+
   def loss(self, params, stats, frozen, batch, key, step, group):
     """Loss: scalar, (metrics, stats). `group` is None without groups.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from avlink_jax.codecs import lfq, patchgan, perceptual
+from avlink_jax.codecs import finite, lfq, patchgan, perceptual
 from avlink_jax.codecs.pixels import as_float, as_uint8
 from avlink_jax.data import batch as batches
 from avlink_jax.errors import UserError
@@ -105,6 +105,6 @@ class VideoVAETask(Autoencoder):
       video = batches.all_frames(clip, self.models.layout.fps)[None]
       latents = self.codec.encode_in_parts(params, stats['std'], video)
       decoded = self.codec.decode_in_parts(params, stats['std'], latents, *video.shape[1:4])
-      return {'video': as_uint8(decoded[0])}
+      return {'video': as_uint8(finite.checked(decoded, 'video')[0])}
 
     return reconstruct

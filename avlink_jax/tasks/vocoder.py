@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax.codecs import hifigan, hifigan_losses
+from avlink_jax.codecs import finite, hifigan, hifigan_losses
 from avlink_jax.codecs.mel import MelSpec, log_mel_in_jax, normalise
 from avlink_jax.codecs.vocoder import HiFiGANVocoder
 from avlink_jax.data import batch as batches
@@ -188,6 +188,13 @@ class VocoderTask(Task):
       value, metrics = value + self.config.vocoder.mel_weight * l1, {**metrics, 'mel_l1': l1}
     return value, (metrics, stats)
 
+  def validate(self, params, stats, frozen, batch, key, share):
+    """L1 of the log-mel, without the adversary."""
+    del stats, frozen, share
+    mel, real, mask = self.segments(batch, key)
+    l1 = self._mel_l1(real, self.vocoder.apply(params, mel) * mask, mask)
+    return {'loss': l1, 'mel_l1': l1}
+
   def _discriminator_loss(self, params, real, fake):
     apply = self.discriminators.apply
     return hifigan_losses.discriminator_loss(
@@ -215,6 +222,6 @@ class VocoderTask(Task):
       mel = batches.read(clip, 0.0, self.models.layout, reader)['mel']
       vocoder = HiFiGANVocoder(
           self.vocoder, params, self.spec, self.config.sample.vocoder_rounds)
-      return {'audio': vocoder(mel)}
+      return {'audio': finite.checked(vocoder(mel), 'audio')}
 
     return reconstruct

@@ -1,4 +1,10 @@
-"""Log of a training run: a line on the terminal, metrics.jsonl, TensorBoard."""
+"""Log of a training run: a line on the terminal, metrics.jsonl, TensorBoard, Weights & Biases.
+
+metrics.jsonl has a row of a step's own figures (`loss`, …), one of its validation
+(`validation/loss`, …) and one of its samples' scores, each with its `step`. In TensorBoard names
+are grouped: `train/…`, `validation/…`, `validation_raw/…`, `scores/…`, with samples to look
+at and listen to.
+"""
 
 import json
 import os
@@ -10,24 +16,29 @@ import tensorboardX
 from avlink_jax.storage.atomic import write_text
 from avlink_jax.storage.console import hms, say
 
+VALIDATED = 'validation/loss'  # a figure that every validation has (validation.py)
+
 
 class Log:
   """Log of a run in `workdir`; on processes other than the first nothing is written.
 
   A run resumed at `first_step` was trained for `seconds` before, and `skipped` lists the unusable
   clips (name, reason) up to there. `share_of_peak`: MFU of one step a second, None where unknown
-  (mfu.py).
+  (mfu.py). `also`: gets the grouped figures as well (wandb_run.py), or None.
   """
 
   def __init__(self, workdir, total_steps, first_step, write=True, seconds=0.0, skipped=(),
-               share_of_peak=None):
-    self._share_of_peak = share_of_peak
+               share_of_peak=None, also=None):
+    self._share_of_peak, self._also = share_of_peak, also
     self._write, self._total, self._start_step = write, total_steps, first_step
     self._started = self._last = time.monotonic()
-    self._last_step, self._seconds, self._scored = first_step, seconds, set()
+    self._last_step, self._seconds = first_step, seconds
+    self._scored, self._validated = set(), set()
     if write:
       path = pathlib.Path(workdir) / 'metrics.jsonl'
-      self._scored = {row['step'] for row in rewind(path, first_step) if 'loss' not in row}
+      rows = [row for row in rewind(path, first_step) if 'loss' not in row]
+      self._validated = {row['step'] for row in rows if VALIDATED in row}
+      self._scored = {row['step'] for row in rows if VALIDATED not in row}
       self._metrics = path.open('a')
       # Events of steps that are taken again are hidden.
       self._board = tensorboardX.SummaryWriter(
@@ -43,6 +54,10 @@ class Log:
     """Tells whether the scores of `step` are written already."""
     return step in self._scored
 
+  def validated(self, step):
+    """Tells whether the validation of `step` is written already."""
+    return step in self._validated
+
   def step(self, step, metrics):
     """Logs scalars of `step` (steps taken so far) with the speed since the last call."""
     now = time.monotonic()
@@ -55,11 +70,7 @@ class Log:
     if self._share_of_peak:
       row['mfu'] = speed * self._share_of_peak
       used = f'  MFU {row["mfu"]:.1%}'
-    self._metrics.write(json.dumps(row) + '\n')
-    self._metrics.flush()
-    for name, value in row.items():
-      if name != 'step':
-        self._board.add_scalar(name, value, step)
+    self._row(row, 'train/')
     pace = (now - self._started) / max(step - self._start_step, 1)  # over the run: a steady guess
     left = (self._total - step) * pace
     say(f'step {step}/{self._total}  loss {row["loss"]:.4f}  {speed:.2f} steps/s'
@@ -71,15 +82,34 @@ class Log:
     means = {k: v for k, v in scores.items() if isinstance(v, float)}
     if self._write and means and step not in self._scored:
       self._scored.add(step)
-      self._metrics.write(json.dumps({'step': step, **means}) + '\n')
-      self._metrics.flush()
-      for name, value in means.items():
-        self._board.add_scalar(f'scores/{name}', value, step)
+      self._row({'step': step, **means}, 'scores/')
+
+  def validation(self, step, figures):
+    """Logs the figures of a validation (validation.py), once a step."""
+    if self._write and step not in self._validated:
+      self._validated.add(step)
+      self._row({'step': step, **figures})
+      say(f'step {step}/{self._total}  validation loss {figures[VALIDATED]:.4f}')
+
+  def _row(self, row, group=''):
+    """Writes a row; in TensorBoard its names are in `group`, such as 'train/'."""
+    self._metrics.write(json.dumps(row) + '\n')
+    self._metrics.flush()
+    figures = {f'{group}{name}': value for name, value in row.items() if name != 'step'}
+    for name, value in figures.items():
+      self._board.add_scalar(name, value, row['step'])
+    if self._also:
+      self._also.log(row['step'], figures)
 
   def image(self, name, pixels, step):
     """Logs an image uint8 (H, W, 3) to TensorBoard."""
     if self._write:
       self._board.add_image(name, pixels, step, dataformats='HWC')
+
+  def audio(self, name, wave, rate, step):
+    """Logs a wave float32 (S,) in [−1, 1] at `rate` (Hz) to TensorBoard."""
+    if self._write:
+      self._board.add_audio(name, wave[:, None], step, sample_rate=rate)
 
   def skipped(self, workdir, rows):
     """Logs unusable clips, rows of (name, reason), in skipped.jsonl."""
@@ -98,6 +128,8 @@ class Log:
     if self._write:
       self._metrics.close()
       self._board.close()
+    if self._also:
+      self._also.close()
 
 
 def rewind(path, step):

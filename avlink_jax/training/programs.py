@@ -22,10 +22,12 @@ class Programs:
   Attributes:
     init: jitted (frozen) -> State at step 0, sharded.
     update: jitted (State, frozen, batch) -> (State, metrics); the old State is donated.
+    validate: jitted (params, stats, frozen, batch, number, share) -> {metric: scalar}, replicated.
     state, frozen, batch: shapes of the arguments, with shardings.
   """
   init: Any
   update: Any
+  validate: Any
   state: step.State
   frozen: dict
   batch: dict
@@ -53,5 +55,8 @@ def build(task, mesh, frozen):
       update=jax.jit(
           sharding.on_mesh(mesh, functools.partial(step.train_step, task, optimizer, config)),
           donate_argnums=0, out_shardings=(placement, None)),
+      validate=jax.jit(
+          sharding.on_mesh(mesh, functools.partial(step.validation_loss, task, config.seed)),
+          out_shardings=sharding.replicated(mesh)),
       state=sharding.abstract(shapes, placement), frozen=frozen,
       batch=sharding.abstract(batch, sharding.batch_sharding(mesh)))

@@ -131,6 +131,13 @@ def train_step(task, optimizer, config, state, frozen, batch):
   return State(state.step + 1, *new, counts), {**metrics, **counts}
 
 
+def validation_loss(task, seed, params, stats, frozen, batch, number, share):
+  """Figures of `task.validate` for batch `number` of the validation set, {metric: scalar}, with the
+  noise that belongs to it at every step of the run."""
+  key = jax.random.fold_in(jax.random.key(seed), number)
+  return task.validate(params, stats, frozen, batch, key, share)
+
+
 def counted(counts, finite, clipped):
   """Next `State.counts` after a step that was `finite` and `clipped`, bool () each."""
   as_int = lambda flag: jnp.asarray(flag, jnp.int32)  # noqa: E731

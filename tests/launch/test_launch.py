@@ -74,7 +74,7 @@ def test_a_tpu_pod_is_fetched_from_and_deleted():
   assert made == ['mkdir', '-p', 'out/avlink']
   assert samples[-2:] == ['gs://b/avlink/samples', 'out/avlink/samples']
   assert metrics[-2:] == ['gs://b/avlink/metrics.jsonl', 'out/avlink/']
-  [delete] = commands('tpu_pod.sh', '--dry-run', 'delete', BUCKET='b')
+  [delete] = commands('tpu_pod.sh', 'delete', '--dry-run')
   assert delete[3:6] == ['queued-resources', 'delete', 'avlink'] and '--force' in delete
 
 
@@ -160,7 +160,7 @@ FIELDS = {
         'restartPolicy', 'terminationGracePeriodSeconds', 'serviceAccountName', 'nodeSelector',
         'containers', 'volumes'},
     'spec.replicatedJobs.template.spec.template.spec.containers': {
-        'name', 'image', 'command', 'args', 'ports', 'resources', 'volumeMounts'},
+        'name', 'image', 'command', 'args', 'env', 'ports', 'resources', 'volumeMounts'},
 }
 
 

@@ -11,7 +11,14 @@ from micro import build, micro_config
 
 from avlink_jax.errors import UserError
 from avlink_jax.storage import weights
-from avlink_jax.storage.config_versions import ADDED, VERSION, complete, config_of
+from avlink_jax.storage.config_versions import (
+    ADDED,
+    VERSION,
+    complete,
+    config_of,
+    fate,
+    upgrade,
+)
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training.resilience.config_drift import check, flat
 
@@ -68,6 +75,23 @@ def test_the_video_autoencoder_is_the_codec_where_there_was_one():
   old = saved_by_the_first()
   assert complete(old).towers.video.codec == 'pixels'
   assert complete(old | {'video_codec': {}}).towers.video.codec == 'video_vae'
+
+
+def test_what_completing_changed_is_told_apart():
+  """Renamed, removed and added keys, each by its path."""
+  old = saved_by_the_first()
+  old['text']['max_bytes'], old['ablation'] = 3, 'cavp'
+  config, changes = upgrade(old)
+  assert changes.renamed == {'ablation': 'name'} and changes.removed == ['text.max_bytes']
+  assert changes.added['towers.audio.kind'] == 'dit' and 'towers.audio.width' not in changes.added
+  assert config.name == 'cavp' and 'max_bytes' not in config.text
+  assert upgrade(config.to_dict())[1] == ({}, [], {})
+
+
+@pytest.mark.parametrize('key, told', [
+    ('ablation', 'name is --config.name now'), ('text.max_bytes', 'it is no more'), ('seed', '')])
+def test_a_key_of_earlier_versions_has_a_fate(key, told):
+  assert fate(key) == told if not told else told in fate(key)
 
 
 @pytest.mark.parametrize('version', [VERSION + 1, 0, 'two', None])

@@ -19,7 +19,7 @@ from avlink_jax.model.tower import EvenSeconds, Input
 from avlink_jax.model.wide import Wide
 from avlink_jax.storage import weights
 from avlink_jax.tasks import frozen as frozen_parts
-from avlink_jax.train import start_from
+from avlink_jax.training import init_from
 
 names = st.text('abcdef_0', min_size=1, max_size=5)
 leaves = hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=3, max_side=4))
@@ -264,7 +264,7 @@ def test_a_run_says_what_it_took_widened_and_left(tmp_path, capsys):
   given['other'] = {'thing': np.zeros(3, np.float32)}
   weights.save(tmp_path / 'w.safetensors', {'params': given}, {})
   state = types.SimpleNamespace(params=params, replace=lambda **new: types.SimpleNamespace(**new))
-  new = start_from(state, str(tmp_path / 'w.safetensors'), task)
+  new = init_from.start(state, str(tmp_path / 'w.safetensors'), task)
   said = capsys.readouterr().err
   count = len(jax.tree.leaves(params)) - 2
   assert f'{count} arrays taken; 1 widened by inputs of zero weight: dit/embed/patch/kernel' in said

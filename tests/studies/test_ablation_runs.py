@@ -219,6 +219,14 @@ def test_a_mistake_is_told_in_one_line(tmp_path, capsys, argument, said):
   assert line.startswith('ablations: ') and said in line and not (tmp_path / 'out').exists()
 
 
+def test_a_dry_run_prints_the_commands_and_runs_none(tmp_path, capsys):
+  argv = ['--scale=nano', '--only=ours', '--dry-run', '--seeds=0', f'--output={tmp_path}/out']
+  assert ablations.main(argv) == 0
+  shown = capsys.readouterr().out.splitlines()
+  assert len(shown) == 3 and all(line.startswith('python -m avlink_jax.main ') for line in shown)
+  assert not (tmp_path / 'out').exists()
+
+
 def test_results_of_other_settings_are_not_mixed(tmp_path):
   one = ablations.read_flags(['--scale=nano', '--steps=8', f'--output={tmp_path}'])
   ablations.check_plan(*one, {})

@@ -21,7 +21,7 @@ from micro import (
 from micro_upsampler import upsampler
 
 from avlink_jax import build as model_builder
-from avlink_jax import tasks, train
+from avlink_jax import tasks
 from avlink_jax.build import example_shapes
 from avlink_jax.data import batch as batches
 from avlink_jax.data.clip import Clip
@@ -31,6 +31,7 @@ from avlink_jax.model.guided import Guided, GuidedInput
 from avlink_jax.model.tower import Input
 from avlink_jax.storage import weights
 from avlink_jax.tasks import upsampler as upsampler_task
+from avlink_jax.training import init_from
 from configs import t2v as t2v_config
 from configs import upsampler as upsampler_config
 
@@ -60,7 +61,7 @@ def begun(tmp_path, given=None, **changes):
   dit = state.params['dit']
   for silent in (dit['head']['local']['out'], dit['embed']['latent_time']['Dense_1']):
     silent.update({name: jnp.zeros_like(x) for name, x in silent.items()})  # as `init` has them
-  return train.start_from(state, str(tmp_path / 'base.safetensors'), task)
+  return init_from.start(state, str(tmp_path / 'base.safetensors'), task)
 
 
 def told(call, *args, **kwargs):

@@ -50,6 +50,16 @@ def on(*shape, devices=None):
   assert kernel.is_fully_replicated == (mesh.shape['fsdp'] == 1)
   return jax.tree.map(np.asarray, (state, metrics, samples))
 
+def validated(*shape, devices=None):
+  mesh = sharding.make_mesh(*shape, devices=devices)
+  arguments = sharding.shard((params, {}, frozen), mesh), sharding.shard_batch(batch, mesh, 8)
+  return result(programs.build(task, mesh, frozen).validate, *arguments[0], arguments[1],
+                *sharding.shard((np.int32(0), np.float32(0.4)), mesh))
+
+of_one, of_eight = validated(1, 1, 1, devices=jax.devices()[:1]), validated(2, 2, 2)
+for name, value in of_one.items():
+  np.testing.assert_allclose(of_eight[name], value, rtol=1e-5, err_msg=name)
+
 alone = on(1, 1, 1, devices=jax.devices()[:1])
 moved = [abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (alone[0].params, params)))]
 assert min(moved) > 1e-4  # all of it was trained

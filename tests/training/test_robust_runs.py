@@ -13,6 +13,7 @@ import runs
 from killed import final, rows, weights
 
 from avlink_jax import train as training_loop
+from avlink_jax.codecs import finite
 from avlink_jax.errors import HANG, Preempted, UserError
 from avlink_jax.main import main
 from avlink_jax.sampling.in_training import TrainingSamples
@@ -172,6 +173,29 @@ def test_a_run_may_be_made_longer(copy):
   train(config(**{'train.steps': 5, 'train.log_every': 5, 'checkpoint.keep': 1}), copy)
   assert [row['step'] for row in rows(copy)] == [1, 2, 3, 4, 5]
   assert [path.name for path in (copy / 'checkpoints').iterdir()] == ['5']
+
+
+def test_a_run_that_diverges_may_go_on_with_a_lower_rate_by_saying_so(copy):
+  lower = config(**{'train.steps': 5, 'train.learning_rate': 1e-4})
+  with pytest.raises(UserError, match='--allow_drift=train.learning_rate goes on'):
+    train(lower, copy)
+  train(lower, copy, ['train.learning_rate'])
+  assert rows(copy)[-1]['learning_rate'] == pytest.approx(1e-4)
+  assert json.loads((copy / 'drift.jsonl').read_text()) == {
+      'step': 4, 'changed': {'train.learning_rate': [0.01, 1e-4]}}
+  train(lower, copy)  # from now on it is the run's
+
+
+def test_samples_that_are_not_finite_stop_a_run_at_its_end_alone(copy, monkeypatch, capsys):
+  def diverged(*_):
+    finite.checked([0.0, float('nan')], 'video')
+
+  monkeypatch.setattr(TrainingSamples, 'export', diverged)
+  with pytest.raises(UserError, match='the generated video holds numbers that are not finite'):
+    train(config(**{'train.steps': 6, 'train.sample_every': 2}), copy)
+  assert 'no samples of step 4: ' in capsys.readouterr().err
+  assert [row['step'] for row in rows(copy)] == [1, 2, 3, 4, 5, 6]
+  assert (copy / 'weights.safetensors').exists()
 
 
 def test_a_run_cannot_be_made_shorter_than_it_is(copy):

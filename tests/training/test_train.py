@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import runs
 
+from avlink_jax.errors import UserError
 from avlink_jax.main import MODES
 from avlink_jax.sample import sample
 from avlink_jax.storage import weights
@@ -137,7 +138,7 @@ def test_own_clips_get_sound_as_long_as_their_picture(stages, tmp_path):
 
 
 @pytest.mark.slow
-def test_broken_clips_are_replaced_counted_and_listed(tmp_path):
+def test_broken_clips_are_replaced_counted_and_listed(tmp_path, capsys):
   from avlink_jax.data.media import mux
   config = runs.config_of('v2a', runs.parts(tmp_path))
   data = tmp_path / 'data' / 'train'
@@ -155,6 +156,17 @@ def test_broken_clips_are_replaced_counted_and_listed(tmp_path):
       json.loads, (tmp_path / 'run' / 'skipped.jsonl').read_text().splitlines())}
   assert listed == {'empty': 'empty file', 'text': 'not a media file'}
   assert [row for row in rows(tmp_path / 'run') if 'loss' in row][-1]['skipped_clips'] == 2
+  # The same clips and weights at other paths are no other run.
+  config.data.source = str((tmp_path / 'data').rename(tmp_path / 'moved'))
+  audio = pathlib.Path(config.frozen.audio)
+  config.frozen.audio = str(audio.rename(tmp_path / 'moved.safetensors'))
+  train(config, tmp_path / 'run')
+  said = capsys.readouterr().err
+  assert 'moved.safetensors' in said and 'the same, at another place' in said
+  (tmp_path / 'moved' / 'train' / 'train0.mp4').write_bytes(b'another')
+  with pytest.raises(UserError, match='data.source: '):
+    config.data.source = str((tmp_path / 'moved').rename(tmp_path / 'again'))
+    train(config, tmp_path / 'run')
 
 
 def test_every_mode_of_the_command_line_is_documented():

@@ -57,6 +57,11 @@ class Impacts:
   def __len__(self) -> int:
     return self.size
 
+  @property
+  def identity(self):
+    """What the clips are (data/identity.py)."""
+    return ['impacts', self.split, self.seed, self.size]
+
   def name(self, i: int) -> str:
     """Id of clip i, such as impacts-test-000012."""
     return f'impacts-{self.split}-{self._check(i):06d}'

@@ -111,6 +111,11 @@ class Mixture:
   def __len__(self) -> int:
     return int(self._offsets[-1])
 
+  @property
+  def identity(self):
+    """What the clips are, wherever they lie (data/identity.py)."""
+    return ['mixture', [source.identity for source in self.sources], self.weights]
+
   def locate(self, i: int):
     """Source of clip i, and its index there."""
     source = int(np.searchsorted(self._offsets, i, side='right')) - 1
@@ -149,3 +154,11 @@ class Interleaved:
 
   def load(self, i: int):
     return self._mixture.load(self._at(i))
+
+  def seconds(self, i: int) -> float:
+    source, local = self._mixture.locate(self._at(i))
+    return self._mixture.sources[source].seconds(local)
+
+  def load_part(self, i: int, *where):
+    source, local = self._mixture.locate(self._at(i))
+    return self._mixture.sources[source].load_part(local, *where)

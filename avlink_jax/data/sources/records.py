@@ -206,6 +206,13 @@ class Records:
   def __len__(self) -> int:
     return int(self._firsts[-1])
 
+  @property
+  def identity(self):
+    """What the records are, wherever they lie (data/identity.py)."""
+    of = {name: (self.about[name] or {}).get('fingerprint') for name in ('codec', 'text')}
+    kept = {name: self.about.get(name) for name in ('layout', 'audio', 'video', 'high', 'listing')}
+    return ['records', self.split, kept, of, self.about['counts'].get(self.split, {})]
+
   def name(self, i: int) -> str:
     """Id of the example; where it cannot be read, its number."""
     try:

@@ -66,10 +66,17 @@ class TfdsSource:
     kept, self._indices = self._choose(split, sizes)
     _check_shards(builder.info.splits[kept].filepaths)
     self._split = split
+    self._of = [builder.info.full_name, {key: list(info.shard_lengths)
+                                         for key, info in builder.info.splits.items()}]
     self._data = builder.as_data_source(split=kept)
 
   def __len__(self) -> int:
     return len(self._indices)
+
+  @property
+  def identity(self):
+    """What the clips are, wherever they lie (data/identity.py): data set, version, sizes."""
+    return ['tfds', self._of, self._split, len(self)]
 
   def name(self, i: int) -> str:
     """The clip's id, unique in the data set; where its record is damaged, its number."""

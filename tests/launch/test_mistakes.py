@@ -1,0 +1,105 @@
+"""A user's mistake, or a machine's, ends in one line and a documented exit status."""
+
+import errno
+import os
+import random
+import re
+import resource
+from unittest import mock
+
+import numpy as np
+import pytest
+import runs
+from absl.testing import flagsaver
+
+from avlink_jax import main as command_line
+from avlink_jax import train as training_loop
+from avlink_jax.errors import MISTAKE, UserError
+from avlink_jax.storage.config_bounds import leaves
+from avlink_jax.tasks import frozen as frozen_parts
+
+WRONG = ('-1', '0', '-7', 'nan', 'inf', '-inf', '1e30', '999999', '', 'none', 's3://b/x', 'gs://b/x',
+         '(1,2)', '()', 'True', '1.5', '../nothing', '\u00e9\u4e2d', '%s', '-0.0')
+TRIED = 60
+
+
+def main(*flags):
+  """Exit status of a command line; its flags leave nothing behind."""
+  argv = ['avlink_jax', *flags]
+  with flagsaver.flagsaver(), mock.patch('sys.argv', argv):  # where ml_collections looks, too
+    return command_line.main(argv)
+
+
+@pytest.fixture
+def begun(monkeypatch, tmp_path):
+  """What is raised once everything is built and read, in place of training; runs go to tmp_path."""
+  def enough(*_):
+    raise UserError('enough')
+
+  monkeypatch.setattr(training_loop.programs, 'build', enough)
+  monkeypatch.chdir(tmp_path)
+
+
+def test_no_value_of_a_config_ends_in_a_traceback(begun, tmp_path, capsys):
+  """Random keys get random values; whatever comes of it is one line and status 2."""
+  rng, wrong = random.Random(0), []
+  for number in range(TRIED):
+    task = rng.choice(['v2a', 't2a', 'mel_vae', 'upsampler'])
+    key = rng.choice([key for key, _ in leaves(runs.shipped(task).to_dict())
+                      if key not in ('compile_cache', 'data.tfds_dir')])
+    flag = f'--config.{key}={rng.choice(WRONG)}'
+    try:
+      status = main(f'--config=configs/{task}.py:nano', f'--workdir={tmp_path}/{number}', flag)
+    except BaseException as error:
+      wrong.append((task, flag, repr(error)))
+      continue
+    said = [line for line in capsys.readouterr().err.splitlines()
+            if line.startswith('avlink_jax: ')]
+    if status != MISTAKE or len(said) != 1:
+      wrong.append((task, flag, status, said))
+  assert not wrong, '\n'.join(map(str, wrong))
+
+
+@pytest.mark.parametrize('flags, told', [
+    (['--workdir=s3://b/x'], 'mount the bucket'), (['--workdir=hdfs://x/y'], 'mount the bucket'),
+    (['--workdir=gs://b'], 'gs://BUCKET/FOLDER'), (['--mode=sample', '--input=s3://b/x'], 'mount'),
+    (['--config.data.source=s3://b/x'], 'a text file that lists clips'),
+    (['--mode=sample', '--seed=-1'], 'seed'), (['--config.train.steps=-5'], 'train.steps=-5'),
+    (['--allow_drift=towers.audio.width'], 'another model is another run'),
+    (['--config.ablation=x'], '--config.name now')])
+def test_what_cannot_be_meant_is_told_in_one_line(begun, flags, told, capsys):
+  assert main('--config=configs/v2a.py:nano', *flags) == MISTAKE
+  said = capsys.readouterr().err.splitlines()[-1]
+  assert said.startswith('avlink_jax: ') and told in said
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_or_broken_disk_is_told_in_one_line(monkeypatch, tmp_path, capsys, number):
+  def full(*_, **__):
+    raise OSError(number, os.strerror(number), 'runs/x/metrics.jsonl')
+
+  monkeypatch.setattr(training_loop, 'build_and_run', full)
+  assert main('--config=configs/v2a.py:nano', f'--workdir={tmp_path}') == MISTAKE
+  said = capsys.readouterr().err
+  assert re.fullmatch('avlink_jax: runs/x/metrics.jsonl: .*: see to the disk .*\n', said)
+
+
+def test_a_disk_that_fills_up_while_frozen_weights_are_copied_leaves_nothing(tmp_path):
+  frozen = {'towers': {'audio': {'dit': {'kernel': np.ones((200, 200), np.float32)}}}}
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # files of at most so many bytes
+  try:
+    with pytest.raises(UserError, match='frozen/audio.safetensors: cannot be written .*too large'):
+      frozen_parts.keep(runs.shipped('v2a'), tmp_path, frozen, ['audio'])
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert not list((tmp_path / 'frozen').iterdir())
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+  def broken(*_, **__):
+    raise OSError(errno.ENOTTY, 'what is that')
+
+  monkeypatch.setattr(training_loop, 'build_and_run', broken)
+  with pytest.raises(OSError, match='what is that'):
+    main('--config=configs/v2a.py:nano', f'--workdir={tmp_path}')
