@@ -106,18 +106,6 @@ def test_parts_of_any_length_are_the_whole(saved):
   assert_same(jnp.concatenate([first, rest], axis=1), latents)
 
 
-def test_memory_does_not_grow_with_the_length(saved):
-  """Beside that of what goes in and comes out."""
-  _, codec, weights = saved
-
-  def temporary(frames):
-    shape = jax.ShapeDtypeStruct((1, frames, 16, 24, 3), jnp.uint8)
-    compiled = plain_jit(codec.vae.encode).lower(weights['params'], shape).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
-
-  assert temporary(81) < 1.2 * temporary(9)
-
-
 def test_lengths_between_are_padded_with_the_last_frame(saved):
   _, codec, weights = saved
   frames = video(9, 8, 16)
