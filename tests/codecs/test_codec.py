@@ -125,4 +125,4 @@ def test_a_kind_that_there_is_not_is_told_with_those_that_there_are():
   with pytest.raises(UserError) as error:
     build(micro_config('v2a', **{'towers.audio.codec': 'mp3'}))
   assert str(error.value) == ("towers.audio.codec='mp3': use one of mel_vae, pixels, video_vae, "
-                              'features, toy')
+                              'wan_vae, dac, features, toy')

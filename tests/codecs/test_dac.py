@@ -84,6 +84,13 @@ def test_parts_are_the_whole(saved, monkeypatch):
   np.testing.assert_allclose(decode(), whole, atol=1e-5 * np.abs(whole).max())
 
 
+def test_published_sizes_make_a_file_of_the_published_size():
+  """1.49 GB of float32."""
+  dac = DAC(48_000, 128, (2, 3, 4, 5, 8), 128, 2048, (8, 5, 4, 3, 2))
+  shapes = jax.tree.leaves(jax.eval_shape(dac.init, jax.random.key(0)))
+  assert round(4 * sum(x.size for x in shapes) / 1e9, 2) == 1.49 and dac.hop == HOP
+
+
 @pytest.mark.parametrize('count, length, halo', [(20, 4, 2), (21, 4, 2), (9, 4, 2), (8, 4, 2)])
 def test_each_part_has_what_it_depends_on(count, length, halo):
   """Of a sum over so many neighbours, with frames before and after that are as many to a latent."""
