@@ -120,13 +120,13 @@ def sampling(config, mesh):
 
 def kept_step_flops(config, mesh):
   """FLOPs of a step, of all clips, in which the conditioning stream stands (`sample.refresh`)."""
-  def of(steps):
+  def of(steps):  # of which the first refreshes
     task = one_way(task_of(config, mesh, attention='reference', sample=dict(
-        steps=steps, refresh=2)), config.sample.direction)
+        steps=steps, refresh=steps)), config.sample.direction)
     program = SAMPLERS[task.sampler].program(task, mesh, frozen_shapes(task, mesh))
     return flops.of(program.plain, *without_sharding(program.arguments))
 
-  return of(2) - of(1)
+  return of(3) - of(2)
 
 
 def without_sharding(tree):

@@ -1,7 +1,7 @@
 """What does a cheaper sampler cost in quality? Settings of `sample` swept, against the paper's.
 
     python -m tests.benchmarks.sampling TASK [--scale=nano] [--clips=64] [--output=DIR]
-        [--direction=audio] [--only=NAME,NAME] [--metrics=fad_yamnet --networks=DIR]
+        [--direction=audio] [--only='NAME;NAME'] [--metrics=fad_yamnet --networks=DIR]
 
 TASK is v2a, a2v, joint (with --direction) or av. Each row samples the same clips from the same
 noise with the bundled weights and is evaluated as `--mode=evaluate` does. A line has the row's
@@ -70,8 +70,11 @@ def flops_of(config):
     return job.model_flops / job.about['clips']
 
   first = counted(1, 1, 1.0)  # with what is computed once
-  whole = counted(2, 1, 1.0) - first
-  kept = counted(2, 2, 1.0) - first if settings.refresh > 1 else whole
+  whole = kept = counted(2, 1, 1.0) - first
+  once = first - whole
+  if settings.refresh > 1:
+    kept = counted(3, 3, 1.0) - counted(2, 2, 1.0)
+    whole = counted(2, 2, 1.0) - kept - once
   bare = counted(1, 1, settings.guidance) - first  # the unconditional pass
   name = (settings.direction or config.generate[0]).split('+')[0]
   grid = np.asarray(flow.time_grid(settings.steps, settings.shift[name]))
@@ -79,7 +82,7 @@ def flops_of(config):
            'heun': np.concatenate([grid[:-1], grid[1:-1]])}[settings.solver]
   refreshes = times.size if settings.refresh == 1 else -(-settings.steps // settings.refresh)
   guided = np.sum((settings.guidance_from <= times) & (times <= settings.guidance_to))
-  return (first - whole + refreshes * whole + (times.size - refreshes) * kept + guided * bare)
+  return once + refreshes * whole + (times.size - refreshes) * kept + guided * bare
 
 
 def line(name, row, paper, scores):
@@ -113,7 +116,7 @@ def main():
   scores = SCORES[generated] + tuple(filter(None, options.metrics.split(',')))
   path = options.output and options.output / 'sweep.json'
   rows = json.loads(path.read_text()) if path and path.exists() else {}
-  chosen = options.only.split(',') if options.only else list(ROWS)
+  chosen = options.only.split(';') if options.only else list(ROWS)
   for name in dict.fromkeys(['paper', *chosen]):
     if name not in rows:
       rows[name] = measured(config, ROWS[name], options)

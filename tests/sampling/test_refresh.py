@@ -139,14 +139,11 @@ def paper_flops(steps, refresh=1, guidance=5.0):
 
 def test_a_step_beside_a_kept_video_costs_a_fortieth_at_the_papers_size():
   full = paper_flops(2) - paper_flops(1)
-  kept = paper_flops(2, 2) - paper_flops(1)
+  kept = paper_flops(3, 3) - paper_flops(2, 2)
   assert 50e12 < full < 60e12
-  assert kept < 1.5e12 and kept < full / 40
-
-
-def test_refreshes_that_do_not_divide_the_steps_cost_what_they_are():
-  full, kept = paper_flops(2) - paper_flops(1), paper_flops(2, 2) - paper_flops(1)
-  assert paper_flops(4, 2) == paper_flops(1) + full + 2 * kept
+  assert 0.5e12 < kept < 1.5e12 and kept < full / 40
+  # A step that refreshes has no queries of the video in the last Fusion Block.
+  assert 0.97 * full < paper_flops(2, 2) - kept < full
 
 
 # Mistakes
