@@ -22,6 +22,7 @@ class Recorded(ConfigDict):
       self._reads.add(self._path + key)
     return value
 
-  def to_dict(self):
+  def to_dict(self, visit_map=None, preserve_field_references=False):
+    del visit_map, preserve_field_references  # which a copy of a config calls it with
     return {key: value.to_dict() if isinstance(value, ConfigDict) else value
             for key, value in self._fields.items()}

@@ -87,6 +87,7 @@ def shipped_public(task, folders):
                      threads=1)
   config.train.update(steps=2, decay_steps=1, batch_size=2, log_every=1)
   config.sample.update(steps=2, count=1, batch_size=1)
+  config.validation.update(count=2, levels=1)
   return config
 
 

@@ -170,9 +170,11 @@ class Encoder:
       tokens, mask = np.zeros((ROWS, length), np.int32), np.zeros((ROWS, length), bool)
       for i, (_, ids) in enumerate(part):
         tokens[i, :len(ids)], mask[i, :len(ids)] = ids, True
-      embedded = KINDS[self.kind].module.embed(
-          self.model, params, *jax.device_put((tokens, mask)), self.dtype)
-      for (prompt, ids), rows in zip(part, jax.device_get(embedded), strict=False):
+      # The null prompt is embedded while a step is traced, where training guards transfers.
+      with jax.transfer_guard('allow'):
+        embedded = jax.device_get(KINDS[self.kind].module.embed(
+            self.model, params, *jax.device_put((tokens, mask)), self.dtype))
+      for (prompt, ids), rows in zip(part, embedded, strict=False):
         if not np.isfinite(largest := np.abs(rows).max()):
           raise UserError(f'{KINDS[self.kind].title} makes no finite numbers of {prompt[:60]!r}: '
                           'fetch its weights again')

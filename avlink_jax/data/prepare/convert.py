@@ -66,7 +66,7 @@ def load_codec(given, name='audio', fps=0.0) -> Codec:
              'video': lambda: wan_codec.of_folder(name, folder, fps)}[name]()
     return Codec(codec, codec.load(published_vae.weights_file(folder, codec.kind)))
   path = weights.locate(records.LATENTS[name].codec, given, 'nano')
-  config = config_versions.config_of(weights.header(path), path)
+  config = config_versions.config_of(weights.read(path)[1], path)
   config.data.fps = fps or config.data.fps
   config.sample.vocoder = 'griffin_lim'  # to look at latents, any is good enough
   build = {'audio': mel_codec.build, 'video': video_latents.build}[name]
