@@ -382,24 +382,18 @@ def fused(seconds, times=(0.3, 0.3)):
 
 def test_fusion_knows_when_things_are_relative_to_each_other_and_nothing_else():
   audio, video = np.arange(4) / 6.0, np.arange(4) / 3.0
-  before = fused([audio, video])
-  later = fused([audio + 5.0, video + 5.0])
-  apart = fused([audio, video + 0.5])
+  before, later, apart = map(
+      fused, ([audio, video], [audio + 5.0, video + 5.0], [audio, video + 0.5]))
   for m in range(2):
     np.testing.assert_allclose(later[m], before[m], atol=1e-4)
     assert not np.allclose(apart[m], before[m], atol=1e-3)
 
 
-# What is not differentiated
-
 def test_no_gradient_is_computed_below_the_first_fusion_block():
   """With all Fusion Blocks after the last block, the towers (scans of DEPTH blocks) run forward
   once each and never back."""
   last = functools.partial(loss, link(placement=f'after:{DEPTH}'), BOTH)
-
-  def passes(argument):
-    traced = jax.make_jaxpr(jax.grad(last, argument))(trained(), frozen())
-    return scans(traced.jaxpr).count(DEPTH)
-
+  passes = lambda argument: scans(  # noqa: E731
+      jax.make_jaxpr(jax.grad(last, argument))(trained(), frozen()).jaxpr).count(DEPTH)
   assert passes(0) == 2
   assert passes(1) == 4  # as it would be if the towers were trained
