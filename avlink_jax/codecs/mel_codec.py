@@ -73,8 +73,8 @@ class MelCodec(Codec):
     return layout.samples // self.spec.hop
 
   def covered(self, layout):
-    """Of a wave up to a mel frame more, which is that before it again: a clip of 31 frames at 6 a
-    second is 7 ms longer than the paper's 5.16 s."""
+    """Seconds of audio that a window covers: one mel frame more than it has, since the last one is
+    repeated. A clip of 31 frames at 6 a second is 7 ms longer than the paper's 5.16 s."""
     return (self.frames(layout) + 1) / self.spec.rate
 
   def shape(self, layout):
