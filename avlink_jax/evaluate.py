@@ -6,6 +6,7 @@ generates the right kind of event at arbitrary times. And with an interval: wher
 with other clips.
 
     onset_, event_     the generated audio's onsets against the reference's, and exact times
+    onset_NAME_published   the same by the published recipe (metrics/published_onset.py)
     av_align           the generated clip's own video against its own audio, for V2A and A2V alike
     motion_event_      the generated video's peaks of motion against exact times
     reference_...      the same of the reference, against itself: an upper bound
@@ -26,7 +27,7 @@ import pathlib
 from avlink_jax.errors import UserError
 from avlink_jax.evaluation import journal as journals
 from avlink_jax.evaluation import pairs as clips_on_disk
-from avlink_jax.metrics import av_align, bootstrap, network_metrics, onset
+from avlink_jax.metrics import av_align, bootstrap, network_metrics, onset, published_onset
 from avlink_jax.metrics.networks import loading
 from avlink_jax.metrics.networks.embedding import EmbeddingStore
 from avlink_jax.storage.atomic import write_text
@@ -63,7 +64,8 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   Returns:
     Content of the JSON: `clips` (number compared), `protocol` (seconds compared, prompts, seeds),
     the mean over clips of every `onset_NAME` (and `event_NAME`, against exact times;
-    `reference_event_NAME`, the same of the reference's own audio) for `onset.NAMES`; where
+    `reference_event_NAME`, the same of the reference's own audio) for `onset.NAMES`,
+    `onset_NAME_published` for `published_onset.NAMES`; where
     generated clips have video, `av_align`, and `motion_event_NAME` for `av_align.EVENT_NAMES`,
     each with `reference_`; the same with the prefix `control_`; `intervals` (95 % of each mean,
     bootstrap over clips) and `difference_intervals` (of score - control, paired by clip),
@@ -138,8 +140,10 @@ def summary(result: dict) -> str:
   def span(bounds, sign=''):
     return f'[{show(bounds[0], sign)}, {show(bounds[1], sign)}]' if bounds else ''
   protocol = result['protocol']
-  lines = [f'made with prompts: {protocol["clips_with_prompt"]} of {result["clips"]} clips; seeds: '
-           f'{protocol["seeds"]}; guidance: {protocol["guidances"]}'
+  lines = [f'made with prompts: {protocol["clips_with_prompt"]} of {result["clips"]} clips; '
+           f'prompts of what conditions: {protocol["condition_prompts"]}; seeds: '
+           f'{protocol["seeds"]}; '
+           f'guidance: {protocol["guidances"]}'
            ] if protocol['prompts'] != 'unknown' else []
   lines += [f'{str(result["clips"]) + " clips":32}  score  {"95 %":14}  control  score - control']
   for name in _score_names(result):
@@ -193,11 +197,17 @@ def _require_writable(output):
 def _protocol(pairs, settings, seconds):
   """Conditions of the figures, as far as known: seconds compared, prompts, seeds."""
   rows = [settings.get(pair.id, {}) for pair in pairs]
-  known = [row['prompts'] for row in rows if 'prompts' in row]
-  with_prompt = sum(any(prompts.values()) for prompts in known)
-  prompts_given = 'unknown' if not known else 'without' if not with_prompt else (
-      'with' if with_prompt == len(rows) else 'some')
-  return {'seconds': seconds, 'prompts': prompts_given, 'clips_with_prompt': with_prompt, **{
+
+  def told(key):
+    known = [row[key] for row in rows if row.get(key)]
+    count = sum(any(prompts.values()) for prompts in known)
+    return count, 'unknown' if not known else 'without' if not count else (
+        'with' if count == len(rows) else 'some')
+
+  count, prompts = told('prompts')
+  negative = sorted({row['negative_prompt'] for row in rows if row.get('negative_prompt')})
+  return {'seconds': seconds, 'prompts': prompts, 'clips_with_prompt': count,
+          'condition_prompts': told('condition_prompts')[1], 'negative_prompts': negative, **{
       f'{name}s': sorted({row[name] for row in rows if isinstance(row.get(name), int | float)})
       for name in ('seed', 'guidance')}}
 
@@ -260,6 +270,9 @@ def _scores(pair, other):
   }
   row = {prefix + name: None if values is None else values[name]
          for prefix, values in scores.items() for name in onset.NAMES}
+  published = None if audio_onsets is None else published_onset.scores(audio_onsets, generated)
+  row |= {f'onset_{name}_published': published and published[name]
+          for name in published_onset.NAMES}
   for side, prefix in (('generated', ''), ('reference', REFERENCE)):
     motion, audio = pair.motion[side], other.audio_onsets[side]
     row[f'{prefix}av_align'] = (

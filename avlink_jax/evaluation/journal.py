@@ -17,7 +17,7 @@ from avlink_jax.metrics.av_align import Motion
 from avlink_jax.metrics.onset import Onsets
 from avlink_jax.storage import digest
 
-FORMAT = 1  # to be raised when the same files begin to give other results
+FORMAT = 2  # to be raised when the same files begin to give other results
 
 
 class Journal:

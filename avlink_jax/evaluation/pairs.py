@@ -96,10 +96,11 @@ def exact_events(folder: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def generation_settings(generated: str | os.PathLike,
                         reference: str | os.PathLike) -> dict[str, dict]:
-  """Settings of generated clips: {stem: {"prompts": {kind: str}, "seed", "guidance"}}.
+  """Settings of generated clips: {stem: {"prompts": {kind: str}, "condition_prompts": {kind: str},
+  "negative_prompt", "seed", "guidance"}}.
 
   From their manifest, or else the prompt of the reference, which may be what a clip was generated
-  from. A prompt counts for the generated modalities: for both where the row does not name them.
+  from. Prompts are of the generated modalities: of both where the row does not name them.
   """
   result: dict[str, dict] = {}
   for folder, own in ((reference, False), (generated, True)):
@@ -111,7 +112,10 @@ def generation_settings(generated: str | os.PathLike,
       settings: dict[str, typing.Any] = {'prompts': {
           kind: str(each.get(kind, row.get('prompt')) or '')
           for kind in ('audio', 'video') if kind in generated_kinds}}
-      settings |= {key: row.get(key) for key in ('seed', 'guidance')} if own else {}
+      if own:
+        settings |= {key: row.get(key) for key in ('seed', 'guidance', 'negative_prompt')}
+        settings['condition_prompts'] = {
+            kind: str(text) for kind, text in each.items() if kind not in generated_kinds}
       result.update(dict.fromkeys(_stems(row), settings))
   return result
 

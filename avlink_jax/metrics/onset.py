@@ -14,6 +14,7 @@ Differences from the public code, and why:
 - A missed reference onset is never retrieved, so it adds no precision. The public code ranks
   it with confidence 0 among the candidates: its AP is 1 where nothing was generated at all.
 - Windows end where the clip ends (the public code fails on onsets before 50 ms).
+The recipe as it is published, for comparison with published tables: published_onset.py.
 
 Undefined scores are None, and left out of means. With R reference and G generated onsets:
 
@@ -48,17 +49,22 @@ class Onsets(typing.NamedTuple):
   Attributes:
     times: float64 (K,) seconds.
     confidences: float64 (K,) in [0, 1], loudness around each, relative to the clip.
+    levels: float64 (K,) in [0, 1], the same of the sample at each onset; None: unknown.
   """
   times: np.ndarray
   confidences: np.ndarray
+  levels: np.ndarray | None = None
+
+  def at(self, chosen) -> 'Onsets':
+    """Onsets of an index or a mask (K,)."""
+    return Onsets(*(None if each is None else each[chosen] for each in self))
 
   def before(self, end: float) -> 'Onsets':
     """Onsets in [0, end) seconds."""
-    keep = self.times < end
-    return Onsets(self.times[keep], self.confidences[keep])
+    return self.at(self.times < end)
 
 
-NO_ONSETS = Onsets(np.zeros(0), np.zeros(0))
+NO_ONSETS = Onsets(np.zeros(0), np.zeros(0), np.zeros(0))
 
 
 def detect_onsets(wave, sample_rate: int) -> Onsets:
@@ -85,16 +91,19 @@ def detect_onsets(wave, sample_rate: int) -> Onsets:
     wave = librosa.resample(wave, orig_sr=sample_rate, target_sr=DETECTION_RATE)
   samples = librosa.onset.onset_detect(
     y=wave, sr=DETECTION_RATE, units='samples', delta=DETECTION_DELTA)
-  return Onsets(samples / DETECTION_RATE, _confidences(wave, samples))
+  return Onsets(samples / DETECTION_RATE, *_loudness(wave, samples))
 
 
-def _confidences(wave, samples):
-  """The largest min-max-normalised |wave| within ±50 ms of each onset. (S,), (K,) -> (K,)."""
+def _loudness(wave, samples):
+  """Min-max-normalised |wave|: the largest within ±50 ms of each onset, and that of the onset's own
+  sample. (S,), (K,) -> (K,), (K,)."""
   magnitude = np.abs(wave)
   low, high = magnitude.min(), magnitude.max()
   reach = int(CONFIDENCE_REACH * DETECTION_RATE)
   peaks = [magnitude[max(0, k - reach):k + reach].max(initial=low) for k in samples]
-  return np.asarray([(peak - low) / max(high - low, 1e-12) for peak in peaks], np.float64)
+  own = magnitude[np.minimum(samples, len(magnitude) - 1)]
+  return tuple((np.asarray(level, np.float64) - low) / max(high - low, 1e-12)
+               for level in (peaks, own))
 
 
 def suppress(onsets: Onsets, window: float = SUPPRESSION) -> Onsets:
@@ -106,8 +115,7 @@ def suppress(onsets: Onsets, window: float = SUPPRESSION) -> Onsets:
   for k in np.argsort(-onsets.confidences, kind='stable'):
     if all(abs(onsets.times[k] - onsets.times[j]) >= window for j in kept):
       kept.append(k)
-  kept = np.sort(np.asarray(kept, int))
-  return Onsets(onsets.times[kept], onsets.confidences[kept])
+  return onsets.at(np.sort(np.asarray(kept, int)))
 
 
 def match(reference_times, generated: Onsets, tolerance: float = TOLERANCE) -> np.ndarray:
