@@ -69,6 +69,7 @@ def get_config(arg='ours'):
     c = get_config(f'{base}:{scale or "paper"}')
   c.update_from_flattened_dict(changes)
   c.sample.upsample = False  # the base models' video is compared
+  c.sample.preset = 'paper'
   c.fusion.placement = placement(c.fusion.placement, c.towers.audio.depth)
   return c
 

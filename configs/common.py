@@ -116,6 +116,8 @@ def base(task, scale):
         guide=0,  # channels of the low-resolution input video (upsampler); 0: none
         local=0))  # width of the head that uses neighbouring pixels (upsampler); 0: none
 
+  add_video_codec(c)
+
   c.flow = ConfigDict(dict(  # flow matching in training (Sec. 3.1)
       # location of the logit-normal law of the generated modality's t, in training (App. D.1)
       location=dict(audio=0.0, video=0.0),
@@ -156,6 +158,10 @@ def base(task, scale):
       keep=3,  # how many of the newest stay
       keep_every=0))  # those of every so many steps stay for good; 0: none
   c.sample = ConfigDict(dict(  # sampling, in mode sample and of a run that trains
+      # paper: as the keys below say; fast: as the section `fast` changes them, where a key is not
+      # given itself
+      preset='paper',
+      fast=ConfigDict(),  # what the preset fast changes
       steps=64,  # from noise to data (App. C.2)
       solver='euler',  # of a step: euler; midpoint or heun, two velocities each (flow.py)
       # steps that share one computation of the conditioning stream, which is most of V2A's work; 1:
@@ -204,6 +210,12 @@ def freeze(c, *parts):
   c.frozen.update(dict.fromkeys(parts, 'bundled' if c.scale == 'nano' else ''))
 
 
+def freeze_video_codec(c, name):
+  """Sets the source of the video autoencoder that configs/NAME.py trains, if latents are used."""
+  if c.scale == 'nano' and c.towers.video.codec == 'video_vae':
+    c.frozen.video_codec = f'bundled:{name}'
+
+
 def add_fusion(c):
   """Adds Fusion Blocks between the frozen towers, and the sources of the frozen weights."""
   by_scale, nano, tower = at_scale(c.scale), c.scale == 'nano', c.towers.audio
@@ -232,31 +244,51 @@ def add_fusion(c):
       c.flow.loss_weight.video = 100.0
   c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
   freeze(c, 'codec', 'audio', 'video')
+  freeze_video_codec(c, 'base_vae')
 
 
 def add_video_codec(c):
-  """Adds the video autoencoder, 4×8×8, for tasks that train it or use its latents."""
+  """Adds the video autoencoder of the base size: frames one by one, a quarter as high and wide."""
   by_scale = at_scale(c.scale)
-  c.towers.video.codec = 'video_vae'
-  c.video_codec = ConfigDict(dict(  # the video autoencoder (codecs/video_vae.py)
+  c.video_codec = ConfigDict(dict(  # the video autoencoder (codecs/video_vae.py) of video_vae
       width=by_scale(128, 64, 32),  # channels of its first level
-      multipliers=by_scale((1, 2, 2, 4), (1, 2, 4), (1, 1)),  # times the width, of each level
-      time_halvings=by_scale(2, 2, 1),  # how many of the halvings of space halve time as well
-      blocks=by_scale(4, 2, 1),  # residual blocks a level, in the encoder
-      decoder_blocks=by_scale(4, 2, 2),  # residual blocks a level, in the decoder
-      middle=by_scale(4, 1, 0),  # residual blocks besides at the coarsest level
-      latent_channels=by_scale(16, 16, 8),  # numbers of a latent
+      multipliers=by_scale((1, 2, 4), (1, 2, 4), (1, 2)),  # times the width, of each level
+      time_halvings=0,  # how many of the halvings of space halve time as well
+      blocks=by_scale(2, 2, 0),  # residual blocks a level, in the encoder
+      decoder_blocks=by_scale(2, 2, 1),  # residual blocks a level, in the decoder
+      middle=by_scale(2, 1, 0),  # residual blocks besides at the coarsest level
+      latent_channels=8,  # numbers of a latent
       # frames, rows, columns of pixels that form a cell, so that no convolution runs over single
       # pixels
-      patch=by_scale((1, 1, 1), (1, 2, 2), (2, 4, 4)),
-      ends=by_scale((3, 3, 3), (3, 3, 3), (1, 3, 3)),  # kernels of the convolutions next to cells
-      up_kernel=by_scale((3, 3, 3), (3, 3, 3), (1, 1, 1)),  # of convolutions that go up a level
+      patch=by_scale((1, 1, 1), (1, 1, 1), (1, 2, 2)),
+      kernel=(1, 3, 3),  # of the residual blocks, and of convolutions that go down a level
+      ends=(1, 3, 3),  # kernels of the convolutions next to cells
+      up_kernel=(1, 3, 3),  # of convolutions that go up a level
       linear=by_scale(False, False, True),  # whether a matrix runs parallel to the convolutions
       quantise='none',  # none; lfq: latents of -1 and 1, tokens (codecs/lfq.py)
-      kl_weight=by_scale(1e-6, 1e-6, 1e-4),  # weight of the KL divergence in the loss
+      kl_weight=by_scale(1e-6, 1e-6, 3e-4),  # weight of the KL divergence in the loss
       std_decay=0.99,  # decay of the moving average of the latents' deviation
       entropy_weight=0.1,  # of lfq: weight of its entropy loss, instead of the KL's
       commitment_weight=0.25))  # of lfq: weight of its commitment loss
+
+
+def large_video_codec(c):
+  """Sets the video autoencoder of 512×288, 4×8×8."""
+  by_scale = at_scale(c.scale)
+  c.towers.video.codec = 'video_vae'
+  c.video_codec.update(
+      multipliers=by_scale((1, 2, 2, 4), (1, 2, 4), (1, 1)), time_halvings=by_scale(2, 2, 1),
+      blocks=by_scale(4, 2, 1), decoder_blocks=by_scale(4, 2, 2), middle=by_scale(4, 1, 0),
+      latent_channels=by_scale(16, 16, 8), patch=by_scale((1, 1, 1), (1, 2, 2), (2, 4, 4)),
+      kernel=(3, 3, 3), ends=by_scale((3, 3, 3), (3, 3, 3), (1, 3, 3)),
+      up_kernel=by_scale((3, 3, 3), (3, 3, 3), (1, 1, 1)), kl_weight=by_scale(1e-6, 1e-6, 1e-4))
+
+
+def fast(c, **changes):
+  """Sets what the preset `fast` changes, which is the default from then on, but at paper scale."""
+  c.sample.fast.update(changes)
+  if c.scale in ('nano', PUBLIC):
+    c.sample.preset = 'fast'
 
 
 def add_texts(c, **encoders):
@@ -282,7 +314,7 @@ def high_resolution(c, seconds, crop=(0, 0)):
   c.data.clip_seconds = 5.16
 
 
-def early(c, name, location, guidance):
+def early(c, name, location, scale, guidance):
   """Sets nano base models' training and sampling nearer to noise, and a longer training.
 
   An average over a clip shows background, layout and timbre from t = 0.01 on, so that a prompt only
@@ -291,6 +323,6 @@ def early(c, name, location, guidance):
   """
   if c.scale == 'nano':
     c.flow.location[name] = c.sample.shift[name] = location
-    c.flow.scale = 2.0
+    c.flow.scale = scale
     c.sample.guidance = guidance
     c.train.steps, c.train.decay_steps, c.train.ema_decay = 12_000, 4_000, 0.998

@@ -10,7 +10,7 @@ def get_config(scale='paper'):
   c.train.steps, c.train.decay_steps = (100_000, 0) if scale == 'paper' else (20_000, 5_000)
   # A probe recognises the prompted material in 0.89 of 64 clips at guidance 2, 0.81 at 3 and 0.77
   # at 5.
-  common.early(c, 'audio', location=-3.0, guidance=2.0)
+  common.early(c, 'audio', location=-3.0, scale=2.0, guidance=2.0)
   if scale == 'paper':
     c.train.batch_size = 1024
   if scale == common.PUBLIC:

@@ -10,9 +10,9 @@ def get_config(scale='paper'):
   c = common.base('upsampler', scale)
   by_scale = common.at_scale(scale)
   c.generate = ('video',)
-  common.add_video_codec(c)
+  common.large_video_codec(c)
   common.high_resolution(c, by_scale(5.16, 5.16, 1.33), by_scale((0, 0), (0, 0), (128, 256)))
-  common.freeze(c, 'video_codec')
+  common.freeze_video_codec(c, 'video_vae')
   # The base model: bundled, a workdir or a file
   c.train.init_from = by_scale('runs/t2v-paper', 'runs/t2v-small', 'bundled')
   c.train.steps, c.train.decay_steps = by_scale((25_000, 0), (10_000, 2_000), (2_400, 1_200))

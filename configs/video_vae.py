@@ -8,7 +8,7 @@ from avlink_jax.configs import common
 def get_config(scale='paper'):
   c = common.base('video_vae', scale)
   by_scale = common.at_scale(scale)
-  common.add_video_codec(c)
+  common.large_video_codec(c)
   common.high_resolution(c, seconds=by_scale(17, 17, 12) / 24,
                          crop=by_scale((128, 128), (128, 128), (96, 96)))
   c.train.steps = by_scale(400_000, 20_000, 6_000)

@@ -41,8 +41,8 @@ def quick_jit(function):
 
 
 def micro_config(task, **changes):
-  """`configs/TASK.py:nano`, shrunk: 1 s, 50 latents in 13 tokens, 6 pictures in 24 tokens; then
-  `changes` of it, {'fusion.reinject': False}."""
+  """`configs/TASK.py:nano`, shrunk, on pixels as at larger scales: 1 s, 50 latents in 13 tokens, 6
+  pictures in 24 tokens; then `changes` of it, {'fusion.reinject': False}."""
   config = importlib.import_module(f'avlink_jax.configs.{task}').get_config('nano')
   config.data.update(seconds=1.0, height=8, width=16)
   config.codec.update(width=8, latent_channels=4, multipliers=(1, 2))
@@ -50,9 +50,12 @@ def micro_config(task, **changes):
   for tower, patch in (('audio', (4,)), ('video', (1, 4, 8))):
     config.towers[tower].update(width=16, depth=2, heads=2, mlp=32, patch=patch)
   config.towers.video.hidden = 8
-  if 'video_codec' in config:  # 24 pictures, whose latents are on the grid of the base's
+  config.video_codec.update(width=8, latent_channels=4)
+  if task in ('video_vae', 'upsampler'):  # 24 pictures, whose latents are on the grid of the base's
     config.data.update(height=64, width=128, crop_height=0, crop_width=0)
-    config.video_codec.update(width=8, latent_channels=4)
+  elif task != 'base_vae':
+    config.towers.video.update(codec='pixels', prediction='data', detail=0.04)
+    config.frozen.video_codec = ''
   if config.towers.video.local:
     config.towers.video.local = 8
   if 'fusion' in config:

@@ -15,7 +15,7 @@ import numpy as np
 from avlink_jax.codecs import weight_norm
 from avlink_jax.codecs.codec import Codec, weights_shapes
 from avlink_jax.errors import UserError
-from avlink_jax.storage import foreign, published
+from avlink_jax.storage import foreign, published, weights
 
 VAE = 'vae'
 TENSORS = 'diffusion_pytorch_model.safetensors'
@@ -34,7 +34,7 @@ def of_tower(config, name):
   """
   part, _ = KINDS[config.towers[name].codec]
   sources = [source for source in (config.frozen[part], config.frozen[name])
-             if source not in ('', 'bundled')]
+             if source and not weights.is_bundled(source)]
   for source in sources:
     if (folder := find(source)) is not None:
       return folder

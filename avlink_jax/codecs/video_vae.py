@@ -107,6 +107,8 @@ class VideoVAE:
       the decoder, and additional ones at the coarsest level of both.
     patch: frames, rows and columns of pixels that form a cell before the first convolution, so
       that on a CPU no convolution runs over single pixels; (1, 1, 1) in MAGVIT-v2.
+    kernel: kernel of residual blocks and of down-sampling convolutions; (1, 3, 3) codes each frame
+      by itself if the other kernels do as well.
     ends: kernel of the first and last convolution. up_kernel: kernel of up-sampling convolutions.
     quantise: 'none', or 'lfq': latents are codes of −1 and 1, tokens (codecs/lfq.py).
     linear: a matrix in parallel to the convolutions each way, as in the 1D-VAE
@@ -125,6 +127,7 @@ class VideoVAE:
   middle: int = 4
   latent_channels: int = 16
   patch: tuple[int, int, int] = (1, 1, 1)
+  kernel: tuple[int, int, int] = (3, 3, 3)
   ends: tuple[int, int, int] = (3, 3, 3)
   up_kernel: tuple[int, int, int] = (3, 3, 3)
   quantise: str = 'none'
@@ -146,7 +149,8 @@ class VideoVAE:
                       f'the bits of a token: use at most {lfq.MOST_BITS}')
     return cls(config.width, tuple(config.multipliers), config.time_halvings, config.blocks,
                config.decoder_blocks, config.middle, config.latent_channels, tuple(config.patch),
-               tuple(config.ends), tuple(config.up_kernel), config.quantise, config.linear,
+               tuple(config.kernel), tuple(config.ends), tuple(config.up_kernel),
+               config.quantise, config.linear,
                (platform or jax.default_backend()) == 'cpu', dtype, remat)
 
   @property
@@ -170,7 +174,8 @@ class VideoVAE:
 
   def layers(self):
     """Constructors of the networks' layers: (convolution, residual block)."""
-    def conv(features, kernel=(3, 3, 3), strides=(1, 1, 1), name=None):
+    def conv(features, kernel=None, strides=(1, 1, 1), name=None):
+      kernel = kernel or self.kernel
       return CausalConv(features, kernel, strides, self.planes, self.dtype, name=name)
 
     block = nn.remat(ResBlock) if self.remat else ResBlock

@@ -31,7 +31,8 @@ LEAST = (
     ('fusion.blocks', 1), ('fusion.width', 1), ('fusion.heads', 1), ('fusion.mlp', 1),
     ('fusion.rank', 1), ('fusion.rope_base', 1), ('fusion.nearness', 0), ('fusion.contrast', 0),
     ('*codec.width', 1), ('*codec.multipliers', 1), ('*codec.latent_channels', 1),
-    ('*codec.blocks', 0), ('codec.scale', 1e-6), ('video_codec.patch', 1), ('video_codec.ends', 1),
+    ('*codec.blocks', 0), ('codec.scale', 1e-6), ('video_codec.patch', 1),
+    ('video_codec.kernel', 1), ('video_codec.ends', 1),
     ('video_codec.up_kernel', 1), ('video_codec.*', 0), ('codec_loss.*', 0),
     ('vocoder.*_weight', 0), ('vocoder.adversarial_after', 0), ('vocoder.*', 1),
 )
@@ -41,7 +42,8 @@ MOST = (('data.seconds', 3600), ('data.clip_seconds', 3600), ('data.fps', 1000),
         ('flow.condition_time.*', 1))
 # Keys whose values are tuples, and what of.
 TUPLES = (('generate', str), ('towers.*.patch', int), ('*.multipliers', int),
-          ('video_codec.patch', int), ('video_codec.ends', int), ('video_codec.up_kernel', int),
+          ('video_codec.patch', int), ('video_codec.kernel', int), ('video_codec.ends', int),
+          ('video_codec.up_kernel', int),
           ('vocoder.periods', int), ('vocoder.period_widths', int), ('vocoder.rates', int),
           ('vocoder.*kernels', int), ('vocoder.dilations', tuple), ('vocoder.scale_layers', tuple))
 ADDRESSES = ('compile_cache', 'data.tfds_dir')  # keys whose values may be in a bucket

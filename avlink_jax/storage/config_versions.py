@@ -24,6 +24,11 @@ VERSION = 2
 # may be functions of the config. A key that is added within a version needs a line here too.
 RENAMED = {2: {'ablation': 'name'}}
 REMOVED = {1: ('text.max_bytes',)}
+UNUSED_VIDEO_CODEC = {  # of runs on pixels, before every config had that section
+    'width': 128, 'multipliers': [1, 2, 4], 'time_halvings': 0, 'blocks': 2, 'decoder_blocks': 2,
+    'middle': 2, 'latent_channels': 8, 'patch': [1, 1, 1], 'kernel': [1, 3, 3], 'ends': [1, 3, 3],
+    'up_kernel': [1, 3, 3], 'linear': False, 'quantise': 'none', 'kl_weight': 1e-6,
+    'std_decay': 0.99, 'entropy_weight': 0.1, 'commitment_weight': 0.25}
 ADDED = {
     1: {  # added during the first edition: its oldest weights lack them
         'compile_cache': '', 'data.decode_seconds': 120.0, 'data.max_broken': 0.5,
@@ -45,6 +50,8 @@ ADDED = {
         'towers.audio.codec': 'mel_vae',
         'towers.video.codec':
             lambda config: 'video_vae' if 'video_codec' in config else 'pixels',
+        'video_codec.kernel': [3, 3, 3], 'video_codec': UNUSED_VIDEO_CODEC,
+        'sample.preset': 'paper', 'sample.fast': {},
         'sample.solver': 'euler', 'sample.refresh': 1, 'sample.guidance_from': 0.0,
         'sample.guidance_to': 1.0, 'sample.upsample': None, 'frozen': {}, 'frozen.codec': '',
         'frozen.audio': '', 'frozen.video': '', 'frozen.video_codec': '', 'frozen.upsampler': ''},

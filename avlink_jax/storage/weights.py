@@ -26,6 +26,8 @@ BUNDLED = pathlib.Path(__file__).parents[1] / 'assets'
 PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'vocoder': 'vocoder',
          'video_codec': 'video_vae', 'upsampler': 'upsampler'}
 
+OWN = 'bundled'  # source of weights that the package brings along
+
 PACKED_FROM = 2048  # elements; smaller arrays are not packed to a byte an element
 SCALE = '.scale'  # suffix of the name of a packed array's scale
 
@@ -169,20 +171,27 @@ def trained_by(part):
   return PARTS.get(part, part)
 
 
-def bundled(part, scale):
-  """Path of a part's bundled weights, which need not exist."""
-  return BUNDLED / scale / f'{trained_by(part)}.safetensors'
+def bundled(part, scale, source=OWN):
+  """Path of a part's bundled weights, which need not exist; `source`: 'bundled' or 'bundled:NAME'
+  for those of another config than the part's usual one."""
+  name = source.partition(':')[2] or trained_by(part)
+  return BUNDLED / scale / f'{name}.safetensors'
+
+
+def is_bundled(source):
+  """Tells whether a source of weights names bundled ones."""
+  return source.partition(':')[0] == OWN
 
 
 def locate(part, source, scale):
-  """Path of a part's weights; `source`: 'bundled' (for this scale), a workdir, or a .safetensors
-  file. Raises UserError: it is '', or nothing is bundled."""
+  """Path of a part's weights; `source`: 'bundled' or 'bundled:NAME' (for this scale), a workdir, or
+  a .safetensors file. Raises UserError: it is '', or nothing is bundled."""
   key = 'sample.vocoder' if part == 'vocoder' else f'frozen.{part}'
-  if source == 'bundled':
-    path = bundled(part, scale)
+  if is_bundled(source):
+    path = bundled(part, scale, source)
     if not path.exists():
-      raise UserError(f'no {trained_by(part)} weights are bundled for scale {scale!r}: train them '
-                      f'(--config=configs/{trained_by(part)}.py:{scale}) and set '
+      raise UserError(f'no {path.stem} weights are bundled for scale {scale!r}: train them '
+                      f'(--config=configs/{path.stem}.py:{scale}) and set '
                       f'--config.{key} to that workdir, or use scale nano')
     return path
   if not source:

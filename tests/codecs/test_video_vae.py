@@ -17,7 +17,7 @@ from avlink_jax.codecs import causal, video_parts
 from avlink_jax.codecs.causal import CausalConv, LocalNorm
 from avlink_jax.codecs.pixels import as_float, as_uint8
 from avlink_jax.codecs.video_vae import VideoVAE
-from configs import video_vae
+from configs import base_vae, video_vae
 
 # Every kind of level: one that halves space alone, one that halves time too.
 SMALL = VideoVAE(width=4, multipliers=(1, 2, 2, 3), blocks=1, decoder_blocks=1, middle=1,
@@ -26,6 +26,10 @@ SMALL = VideoVAE(width=4, multipliers=(1, 2, 2, 3), blocks=1, decoder_blocks=1, 
 CELLS = VideoVAE(width=4, multipliers=(1, 2), time_halvings=1, blocks=1, decoder_blocks=2, middle=0,
                  latent_channels=3, patch=(2, 4, 4), ends=(1, 3, 3), up_kernel=(1, 1, 1),
                  linear=True, planes=True)
+# Frames one by one, a quarter of their size: the base size's kind.
+FRAMES = VideoVAE(width=4, multipliers=(1, 2), time_halvings=0, blocks=1, decoder_blocks=1,
+                  middle=1, latent_channels=3, patch=(1, 2, 2), kernel=(1, 3, 3), ends=(1, 3, 3),
+                  up_kernel=(1, 3, 3), linear=True, planes=True)
 KINDS = pytest.mark.parametrize('vae', [SMALL, CELLS], ids=['plain', 'cells'])
 
 
@@ -84,10 +88,28 @@ def test_paper_scale_is_magvit_v2s():
   assert sum(name.startswith(('block', 'middle')) for name in encoder) == 4 * 4 + 4
 
 
-def test_nano_is_small_enough_to_ship():
-  codec = model_builder.build(video_vae.get_config('nano')).modalities['video'].codec.vae
+@pytest.mark.parametrize('config, size', [(video_vae, 450_000), (base_vae, 300_000)])
+def test_nano_is_small_enough_to_ship(config, size):
+  codec = model_builder.build(config.get_config('nano')).modalities['video'].codec.vae
   shapes = jax.eval_shape(codec.init, jax.random.key(0))
-  assert sum(x.size for x in jax.tree.leaves(shapes)) < 450_000
+  assert sum(x.size for x in jax.tree.leaves(shapes)) < size
+
+
+@pytest.mark.parametrize('scale', ['paper', 'small', 'nano'])
+def test_the_base_size_has_a_latent_for_four_by_four_pixels_of_each_frame(scale):
+  codec = model_builder.build(base_vae.get_config(scale)).modalities['video'].codec.vae
+  shapes = jax.eval_shape(codec.init, jax.random.key(0))
+  clip = jax.ShapeDtypeStruct((1, 31, 36, 64, 3), jnp.uint8)
+  assert jax.eval_shape(codec.encode, shapes, 1.0, clip).shape == (1, 31, 9, 16, 8)
+
+
+def test_frames_that_no_kernel_joins_are_coded_one_by_one():
+  encode, decode = compiled(FRAMES)
+  x = video(3)
+  z = encode(x)
+  assert z.shape == (1, 3, 4, 6, 3)
+  assert_same(z, np.concatenate([encode(x[:, k:k + 1]) for k in range(3)], axis=1))
+  assert_same(decode(z), np.concatenate([decode(z[:, k:k + 1]) for k in range(3)], axis=1))
 
 
 # In time

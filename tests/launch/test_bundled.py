@@ -67,8 +67,8 @@ def test_a_weight_is_made_after_those_it_builds_on(commands):
     if '--config' in given:
       config = config_files.load(str(ROOT / given['--config']))
       first = given.get('--config.train.init_from', config.train.init_from)
-      needed = {weights.bundled(part, 'nano') for part in NEEDED
-                if config.frozen[part] == 'bundled'}
+      needed = {weights.bundled(part, 'nano', config.frozen[part]) for part in NEEDED
+                if weights.is_bundled(config.frozen[part])}
       needed |= {ROOT / first} if first.endswith('.safetensors') else set()
       needed |= {weights.bundled('video', 'nano')} if first == 'bundled' else set()
       if 'codec_loss' in config and config.codec_loss.perceptual == 'bundled':

@@ -46,11 +46,14 @@ def test_bundled_weights_fit_the_model_that_their_own_config_describes(path):
 
 @pytest.mark.parametrize('task', ['v2a', 'upsampler'])
 def test_todays_config_is_not_refused_for_keys_that_came_since(task, tmp_path):
-  """As the same command gives it: today's keys with today's defaults."""
+  """As the same command gives it, at nano with the codec of then: today's keys with today's
+  defaults."""
   old = json.loads((runs.of_first_edition(task, tmp_path) / 'config.json').read_text())
   given = runs.shipped(task)
   given.update_from_flattened_dict(
       {key: tuple(value) if isinstance(value, list) else value for key, value in flat(old).items()})
+  if task == 'v2a':
+    given.towers.video.codec, given.frozen.video_codec = 'pixels', ''
   check(old, given.to_dict(), 'runs/x')
 
 

@@ -156,6 +156,16 @@ def test_weights_that_are_not_bundled_are_told_with_what_to_do(part, task):
     weights.locate(part, 'bundled', 'small')
 
 
+def test_bundled_weights_of_another_config_are_named():
+  assert weights.bundled('video_codec', 'nano').name == 'video_vae.safetensors'
+  found = weights.bundled('video_codec', 'nano', 'bundled:base_vae')
+  assert found == weights.BUNDLED / 'nano' / 'base_vae.safetensors'
+  with pytest.raises(UserError, match=r"no base_vae weights.*'small'.*configs/base_vae\.py:small"):
+    weights.locate('video_codec', 'bundled:base_vae', 'small')
+  assert weights.is_bundled('bundled') and weights.is_bundled('bundled:base_vae')
+  assert not weights.is_bundled('bundled.safetensors') and not weights.is_bundled('')
+
+
 def test_a_part_that_is_not_given_is_told_with_its_key():
   with pytest.raises(UserError, match=r'--config\.frozen\.audio is not set.*configs/t2a\.py'):
     weights.locate('audio', '', 'small')

@@ -61,7 +61,7 @@ def load_codec(given, name='audio', fps=0.0) -> Codec:
 
   Raises UserError: there is none.
   """
-  if given != 'bundled' and (folder := published_vae.find(given)) is not None:
+  if not weights.is_bundled(given) and (folder := published_vae.find(given)) is not None:
     codec = {'audio': lambda: dac_codec.of_folder(name, folder),
              'video': lambda: wan_codec.of_folder(name, folder, fps)}[name]()
     return Codec(codec, codec.load(published_vae.weights_file(folder, codec.kind)))
