@@ -14,7 +14,7 @@ import traceback
 from absl import flags
 from ml_collections import config_flags
 
-from avlink_jax.cli import config_files, help
+from avlink_jax.cli import config_files, help, presets
 from avlink_jax.errors import LOST, MISTAKE, PREEMPTED, Lost, MediaError, Preempted, UserError
 from avlink_jax.hardware import huge_pages
 from avlink_jax.storage import config_versions
@@ -29,6 +29,11 @@ WORKDIR = flags.DEFINE_string(
 MODE = flags.DEFINE_enum('mode', 'train', MODES, 'what to do')
 INPUT = flags.DEFINE_string('input', None, 'sample: a clip or a folder of clips of your own')
 PROMPT = flags.DEFINE_string('prompt', None, 'sample: what to generate, in words')
+CONDITION_PROMPT = flags.DEFINE_string(
+    'condition_prompt', None, "sample: what conditions, in words (default: the clip's caption)")
+NEGATIVE_PROMPT = flags.DEFINE_string(
+    'negative_prompt', None, 'sample: what not to generate, in words')
+TAKES = flags.DEFINE_integer('takes', 1, 'sample: how many of each clip, ID_1, ID_2, …')
 OUTPUT = flags.DEFINE_string('output', None, 'sample: folder; evaluate: JSON file')
 SEED = flags.DEFINE_integer('seed', 0, 'sample: of the noise', lower_bound=0)
 GENERATED = flags.DEFINE_string('generated', None, 'evaluate: folder of generated clips')
@@ -98,6 +103,7 @@ def run():
         seconds=SECONDS.value)))
     return
   config = need(CONFIG, MODE.value)
+  presets.apply(config, config_flags.get_override_values(flags.FLAGS['config']))
   if MODE.value == 'compile':
     from avlink_jax.compile import compile_ahead
     print(json.dumps(compile_ahead(config, need(TOPOLOGY, 'compile'), PART.value)))
@@ -110,6 +116,8 @@ def run():
     from avlink_jax.sample import sample
     from avlink_jax.training import hosts
     sample(config, workdir, input_path=INPUT.value, prompt=PROMPT.value,
+           condition_prompt=CONDITION_PROMPT.value, negative_prompt=NEGATIVE_PROMPT.value,
+           takes=TAKES.value,
            output=OUTPUT.value or f'{workdir}/samples/seed_{SEED.value}', seed=SEED.value,
            explicit=WORKDIR.value is not None)
     hosts.wait_for_all('sampled', config.hosts.patience_seconds)

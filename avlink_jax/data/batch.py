@@ -11,6 +11,7 @@ Each modality's codec says which arrays there are of it (codecs/codec.py); with 
     audio_mask   bool    (B, T)            of mel frames in either case
     video_text   pytree  (B, ...)          prompts of the video, as its text encoder prepares them
     audio_text   pytree  (B, ...)          (codecs/text.py); and of the audio
+    video_negative_text, audio_negative_text   in sampling: what should not be generated
     wave         float32 (B, S)            normalised wave, for the vocoder
     wave_mask    bool    (B, S)
     video_features float32 (B, F, C)       vectors from outside at n/fps seconds, in the video's
@@ -159,11 +160,13 @@ def example(clip: Clip, start: float, layout: Layout, readers):
 
 def stack(examples, prepare):
   """Examples -> one batch. `prepare` {modality: function of a list of prompts -> pytree of arrays
-  (B, ...)}."""
+  (B, ...)}, which also prepares that modality's negative prompts."""
   batch = {name: np.stack([e[name] for e in examples])
            for name in examples[0] if not name.endswith('_text')}
-  for name, of_modality in prepare.items():
-    batch[f'{name}_text'] = of_modality([e[f'{name}_text'] for e in examples])
+  for modality, of_modality in prepare.items():
+    for name in (f'{modality}_text', f'{modality}_negative_text'):
+      if name in examples[0]:
+        batch[name] = of_modality([e[name] for e in examples])
   return batch
 
 

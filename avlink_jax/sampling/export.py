@@ -55,14 +55,19 @@ class Exporter:
     if len(missing) < len(clips):
       say(f'{len(clips) - len(missing)} of {len(clips)} clips are in {output} already, made of '
           'the same: kept')
-    for clip, prompts, sample in self._samples(trained, missing, inputs, seed):
+    count = sum(self._sampler.windows(clip) for clip in missing)
+    sampled = Progress('sampled', count, 'windows', write=self._first)
+    upsampled = Progress('upsampled', len(missing), every=0.0, write=self._first)
+    for clip, prompts, sample in self.samples(
+        trained, missing, inputs, seed, sampled.add, upsampled.add):
       if not self._first:
         continue
       record = dict(source=clip.source, prompt=prompts[generate[0]], events=clip.events,
                     made_of=fingerprints[clip.id])
-      if len(generate) > 1:
-        record['prompts'] = prompts
-      write_sample(output, clip.id, generated=generate, **self._media(clip, sample, inputs.own),
+      record['prompts'] = {name: prompts[name] for name in self.task.modalities}
+      if inputs.given.negative is not None:
+        record['negative_prompt'] = inputs.given.negative
+      write_sample(output, clip.id, generated=generate, **self.media(clip, sample, inputs.own),
                    record=dict(task=self.config.task, seed=seed, steps=self.config.sample.steps,
                                guidance=self.config.sample.guidance, **record))
       if not inputs.own:
@@ -95,25 +100,28 @@ class Exporter:
     missing = hosts.as_the_first(missing)
     return [clip for clip, is_missing in zip(clips, missing, strict=True) if is_missing]
 
-  def _samples(self, trained, clips, inputs, seed):
-    """Yields (clip, prompts, sample) as they are generated, and reports progress."""
+  def windows(self, clip):
+    """Number of windows that a clip is sampled in."""
+    return self._sampler.windows(clip)
+
+  def samples(self, trained, clips, inputs, seed, sampled=lambda windows: None,
+              upsampled=lambda clips: None):
+    """Yields (clip, prompts, sample) of some of `inputs`' clips as they are generated; `sampled`
+    and `upsampled` are called with how many windows or clips are done since their last call."""
     task, upsampler = self.task, self.upsampler
-    count = sum(self._sampler.windows(clip) for clip in clips)
-    sampled = Progress('sampled', count, 'windows', write=self._first)
-    upsampled = Progress('upsampled', len(clips), every=0.0, write=self._first)
     for group in self._sampler.batches(clips):
       batch = [clips[i] for i in group]
       prompts = [inputs.prompts(clip, task.generate) for clip in batch]
       with memory.advice(memory.for_sampling, self.config):
-        samples = self._sampler(trained, batch, prompts, seed, sampled.add)
+        samples = self._sampler(trained, batch, prompts, seed, sampled)
       if upsampler is not None:
         samples = upsampler(batch, prompts, samples, seed)
       for clip, prompt, sample in zip(batch, prompts, samples, strict=True):
         if upsampler is not None:
-          upsampled.add(1)
+          upsampled(1)
         yield clip, prompt, sample
 
-  def _media(self, clip, sample, own):
+  def media(self, clip, sample, own):
     """Arguments of `write_sample` for a sample's media: generated ones, and those of the clip that
     are kept."""
     layout = self.task.models.layout

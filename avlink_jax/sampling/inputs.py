@@ -17,6 +17,20 @@ MEDIA = ('audio', 'video')  # of a user's file
 
 
 @dataclasses.dataclass(frozen=True)
+class Prompts:
+  """The user's prompts for all clips; None: none is given.
+
+  Attributes:
+    prompt: of generated modalities, in the place of the clips' captions.
+    condition: of the modality that conditions, in the place of the clips' captions.
+    negative: what generated modalities should not show, in the unconditional pass.
+  """
+  prompt: str | None = None
+  condition: str | None = None
+  negative: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Inputs:
   """Clips to sample for.
 
@@ -24,26 +38,38 @@ class Inputs:
     clips: list of Clip.
     skipped: (name, reason) of unusable clips.
     own: whether they are the user's own, whose media are kept unchanged in samples.
-    prompt: the user's prompt for generated modalities; None: the clips' captions.
+    given: the user's prompts.
   """
   clips: list
   skipped: list = dataclasses.field(default_factory=list)
   own: bool = False
-  prompt: str | None = None
+  given: Prompts = Prompts()
 
   def prompts(self, clip, generate):
-    """Mapping {modality: prompt} of a clip; `generate`: the generated modalities."""
-    captions = {'audio': clip.audio_caption, 'video': clip.video_caption}
-    return captions if self.prompt is None else captions | dict.fromkeys(generate, self.prompt)
+    """Mapping {modality: prompt} of a clip, and with a negative prompt also
+    {f'{modality}_negative': it} of generated modalities, which are those in `generate`."""
+    texts = {'audio': clip.audio_caption, 'video': clip.video_caption}
+    for name in texts:
+      text = self.given.prompt if name in generate else self.given.condition
+      texts[name] = texts[name] if text is None else text
+    if self.given.negative is not None:
+      texts |= {f'{name}_negative': self.given.negative for name in generate}
+    return texts
 
 
-def find_clips(task, config, input_path=None, prompt=None):
+def find_clips(task, config, input_path=None, prompt=None, condition_prompt=None,
+               negative_prompt=None, takes=1):
   """Inputs from the flags: the user's clips or prompts, or by default the data source's test split.
 
+  Without a prompt ('') means without any: then the conditioning modality has none either, unless
+  `condition_prompt` says what it has. Of several `takes` each clip comes as often, as ID_1, ID_2, …
   Raises UserError: the flags do not fit the task, or no clip is usable."""
-  if not task.prompted and (input_path is not None or prompt is not None):
+  if not task.prompted and takes != 1:
+    raise UserError(f'{config.task} makes the same of a clip each time: leave --takes out')
+  if not task.prompted and any(text is not None for text in (
+      input_path, prompt, condition_prompt, negative_prompt)):
     raise UserError(f'{config.task} puts clips of its data source back together: leave --input '
-                    'and --prompt out')
+                    'and prompts out')
   prompts = read_prompts(prompt, task)
   if input_path is not None and not task.conditions:
     raise UserError(f'{config.task} is conditioned on words alone: leave --input out')
@@ -51,17 +77,46 @@ def find_clips(task, config, input_path=None, prompt=None):
     raise UserError(f'--prompt={prompt} holds {len(prompts)} prompts: {config.task} takes one, '
                     'for all its clips')
   layout = task.models.layout
-  shared_prompt = prompts[0] if prompts and task.conditions else None
+  given = given_prompts(task, prompts[0] if prompts and task.conditions else None,
+                        condition_prompt, negative_prompt)
   if input_path is not None:
     source = own_clips(input_path, config, task.condition_layout, task.conditions)
     pipeline.tell(source)
-    return Inputs(*read_clips(source), True, shared_prompt)
+    clips, skipped = read_clips(source)
+    return Inputs(repeated(clips, takes), skipped, True, given)
   if prompts and not task.conditions:
-    return Inputs([blank_clip(i, text, layout) for i, text in enumerate(prompts)], own=True)
+    clips = [blank_clip(i, text, layout) for i, text in enumerate(prompts)]
+    return Inputs(repeated(clips, takes), own=True, given=given)
   source = pipeline.open_source(config, layout, 'test', task.modalities)
   pipeline.tell(source)
   clips, skipped = read_clips(source, config.sample.count, task.models)
-  return Inputs(clips, skipped, False, shared_prompt)
+  return Inputs(repeated(clips, takes), skipped, False, given)
+
+
+def repeated(clips, takes):
+  """Clips for so many takes each, with names of their own and so with noise of their own.
+
+  Raises UserError: fewer than one."""
+  if takes < 1:
+    raise UserError(f'takes={takes}: give at least 1')
+  if takes == 1:
+    return clips
+  return [dataclasses.replace(clip, id=f'{clip.id}_{take}') for clip in clips
+          for take in range(1, takes + 1)]
+
+
+def given_prompts(task, prompt, condition, negative):
+  """Prompts of the user's texts, as far as they are given. Raises UserError: one is unusable, or
+  does not fit the task."""
+  prompt, condition, negative = (read_prompt(flag, text, task) for flag, text in (
+      ('--prompt', prompt), ('--condition_prompt', condition), ('--negative_prompt', negative)))
+  if condition is not None and not task.conditions:
+    raise UserError(f'{task.config.task} is conditioned on words alone: leave --condition_prompt '
+                    'out')
+  if negative is not None and task.config.sample.guidance == 1:
+    raise UserError('--negative_prompt acts through guidance, and sample.guidance=1 is none: give '
+                    'more than 1')
+  return Prompts(prompt, '' if condition is None and prompt == '' else condition, negative)
 
 
 def read_prompts(prompt, task):
@@ -81,15 +136,21 @@ def read_prompts(prompt, task):
       raise UserError(f'--prompt={prompt}: no prompt in it, one is wanted on each line')
   else:
     prompts = [prompt]
-  for text in prompts:
-    if len(text) > LONGEST_CAPTION:
-      raise UserError(f'--prompt has {len(text):,} signs: give at most {LONGEST_CAPTION:,}')
-    if any(ord(c) < 32 and c not in '\t\n' or ord(c) == 127 for c in text):
-      raise UserError('--prompt has control characters: give plain text')
-  prompts = [clean_caption(text) for text in prompts]
-  for text in prompts:
-    task.check_prompt(text)
-  return prompts
+  return [read_prompt('--prompt', text, task) for text in prompts]
+
+
+def read_prompt(flag, text, task):
+  """Cleaned text of a flag; None stays. Raises UserError: it is unusable or too long for a text
+  encoder."""
+  if text is None:
+    return None
+  if len(text) > LONGEST_CAPTION:
+    raise UserError(f'{flag} has {len(text):,} signs: give at most {LONGEST_CAPTION:,}')
+  if any(ord(c) < 32 and c not in '\t\n' or ord(c) == 127 for c in text):
+    raise UserError(f'{flag} has control characters: give plain text')
+  text = clean_caption(text)
+  task.check_prompt(text)
+  return text
 
 
 def own_clips(path, config, layout, required):

@@ -161,7 +161,7 @@ class Sampler:
     Args:
       trained: trained.Trained, with parameters on the mesh or the host.
       clips: list of Clip, with the conditioning media and the duration of the result.
-      prompts: list of {modality: text}.
+      prompts: list of {modality: text}, which may have f'{modality}_negative' too.
       seed: the noise's seed.
       report: called with the number of windows that are done since its last call.
     Returns:
@@ -246,7 +246,7 @@ class Sampler:
   def _window(self, clip, prompt, start):
     """Arrays of one window; of a generated modality only the mask."""
     layout, task = self.task.models.layout, self.task
-    window = {f'{name}_text': prompt[name] for name in task.models.modalities}
+    window = {f'{name}_text': text for name, text in prompt.items()}
     for name in task.modalities:
       window |= (task.codec(name).blank(clip.duration - start, layout) if name in task.generate
                  else batches.read(clip, start, layout, task.codec(name)))

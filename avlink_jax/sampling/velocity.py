@@ -15,8 +15,9 @@ class Fixed:
   """What stays as it is from step to step, of a batch of windows.
 
   masks: {name: bool (W, T)}. prompt, null: {name: fields text and text_mask of a tower's Input};
-  null of generated modalities only. conditions: {name: Input} of the others, and begun: what the
-  link computes of them once (task.begin). guide: further fields of a generated tower's Input.
+  null, the empty or the negative prompt, of generated modalities only. conditions: {name: Input} of
+  the others, and begun: what the link computes of them once (task.begin). guide: further fields of
+  a generated tower's Input.
   """
   masks: dict[str, jax.Array]
   prompt: dict[str, dict]
@@ -34,8 +35,11 @@ def fix(task, params, frozen, batch, noise):
     prompt[name] = task.encode(towers, name, batch.get(f'{name}_text'))
     masks[name] = task.mask(batch, name)
     if name in task.generate:
-      null[name] = jax.tree.map(lambda x, like: jnp.broadcast_to(x, like.shape),
-                                task.encode(towers, name, task.null(name)), prompt[name])
+      negative = batch.get(f'{name}_negative_text')
+      null[name] = jax.tree.map(
+          lambda x, like: jnp.broadcast_to(x, like.shape),
+          task.encode(towers, name, task.null(name) if negative is None else negative),
+          prompt[name])
     else:
       t = task.condition_time(name, masks[name].shape[:1])
       x = task.clean(frozen, batch, name)
@@ -66,13 +70,13 @@ def evaluate(task, schedule, params, frozen, fixed, guidance, x, t, kept):
     velocities = task.velocity(params, frozen, given, fixed.begun if kept is None else kept)
   if guidance is None:
     return velocities, kept
-  towers = task.towers(params, frozen)
+  bare = task.bare(params, frozen)
 
   def guided(name, v):
     # The unconditional pass: the generated tower alone, without Fusion Blocks or prompt. So it
     # needs nothing of the conditioning stream.
     unconditional = task.models.towers[name].velocity(
-        towers[name]['dit'], inputs[name].replace(**fixed.null[name]))
+        bare[name], inputs[name].replace(**fixed.null[name]))
     return flow.guide(v, unconditional, guidance)
 
   def within(name, v):

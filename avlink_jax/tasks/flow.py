@@ -182,6 +182,12 @@ class FlowTask(Task):
   def _dits(self, params, frozen):
     return {name: tower['dit'] for name, tower in self.towers(params, frozen).items()}
 
+  def bare(self, params, frozen):
+    """Parameters {name: dit} of generated towers for the unconditional pass, without Fusion Blocks:
+    of linked ones the frozen base, since training shows a fine-tuned tower no input alone."""
+    return {name: (frozen['towers'][name] if self.linked else params)['dit']
+            for name in self.generate}
+
   def codec_weights(self, frozen, name):
     """Weights {'params', 'std'} of a modality's codec, or None."""
     return frozen.get(self.codec(name).part)

@@ -159,7 +159,7 @@ def test_a_clip_where_words_are_wanted_is_told(run, tmp_path, task):
 
 def test_words_where_nothing_listens_are_told(run, tmp_path):
   config, workdir = run('mel_vae')
-  assert '--prompt out' in told(
+  assert 'prompts out' in told(
       sample, config, workdir, prompt='a ball', output=tmp_path / 'out')
 
 
