@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
 from avlink_jax.cli import config_files, presets
+from avlink_jax.codecs import finite
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
@@ -164,7 +165,8 @@ class Model:
     Returns:
       a Sample for each clip and take, in order.
 
-    Raises UserError: what is given does not fit the task; MediaError: a file cannot be read.
+    Raises UserError: what is given does not fit the task, or a sample is not finite; MediaError: a
+    file cannot be read.
     """
     changes = {name: value for name, value in (('steps', steps), ('guidance', guidance))
                if value is not None}
@@ -180,9 +182,11 @@ class Model:
       if progress is not None:
         progress(done, count)
 
-    samples = {clip.id: self._sample(exporter, clip, prompts, sample, seed)
+    samples = {clip.id: sample and self._sample(exporter, clip, prompts, sample, seed)
                for clip, prompts, sample in exporter.samples(
                    self.trained, given.clips, given, seed, report)}
+    if broken := [name for name, sample in samples.items() if sample is None]:
+      raise finite.Broken(broken, len(samples))
     return [samples[clip.id] for clip in given.clips]
 
   def _inputs(self, task, video, audio, prompt, condition_prompt, negative_prompt, fps, sample_rate,

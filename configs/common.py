@@ -174,6 +174,9 @@ def base(task, scale):
       # vocoder: griffin_lim, bundled, a workdir or a file (codecs/vocoder.py)
       vocoder=by_scale('griffin_lim', 'griffin_lim', 'bundled'),
       vocoder_rounds=by_scale(0, 0, 16),  # rounds of fitting a neural vocoder's wave to its mel
+      # of generated audio: as_made (scaled down only above full scale), peak (at -1 dBFS), or a
+      # loudness such as -16LUFS (samples/level.py)
+      level='as_made',
       direction='',  # of a joint task: audio or video; '': what `generate` names first
       # whether generated video is upsampled to 512×288 at 24 fps: True; False; None: where there
       # are weights for it (frozen.upsampler)

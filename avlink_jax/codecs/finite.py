@@ -9,6 +9,16 @@ class NotFinite(UserError):
   """Generated data with NaN or infinity: the weights have diverged."""
 
 
+class Broken(NotFinite):
+  """Some samples with NaN or infinity; the others are complete."""
+
+  def __init__(self, names, count):
+    listed = ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+    super().__init__(f'{len(names)} of {count} samples hold numbers that are not finite: {listed}: '
+                     'the weights have diverged, or what conditions has extreme values; the others '
+                     'are complete')
+
+
 def checked(array, name):
   """Numpy copy of a modality's decoded data. Raises NotFinite."""
   array = np.asarray(array)

@@ -6,10 +6,13 @@ import pathlib
 import jax
 import numpy as np
 
+from avlink_jax.codecs import finite
 from avlink_jax.data import batch as batches
 from avlink_jax.errors import UserError
 from avlink_jax.samples.folder import complete, make_folder, write_sample
 from avlink_jax.samples.gallery import write_gallery
+from avlink_jax.samples.level import check as check_level
+from avlink_jax.samples.level import levelled
 from avlink_jax.sampling import resume
 from avlink_jax.sampling.reconstruction import Reconstruction
 from avlink_jax.sampling.sampler import Sampler
@@ -36,13 +39,15 @@ class Exporter:
 
   def __init__(self, task, frozen, workdir=None, upsampler=None, mesh=None):
     self.task, self.config, self.upsampler = task, task.config, upsampler
+    check_level(self.config.sample.level)
     self._sampler = SAMPLERS[task.sampler](task, frozen, mesh)
     self._workdir = workdir
     self._first = jax.process_index() == 0
 
   def export(self, trained, inputs, output, seed):
     """Exports samples for `inputs` (inputs.Inputs), with weights `trained` (trained.Trained), to a
-    folder `output`, with a gallery and a list of skipped clips. Returns all samples' ids.
+    folder `output`, with a gallery and a list of skipped clips. Returns all samples' ids. Raises
+    finite.Broken, once the others are written: a sample is not finite.
 
     For clips of a data source, references are written to `output/reference/`. With an upsampler the
     low-resolution frames are written as well. Existing samples that are complete and have the same
@@ -58,9 +63,12 @@ class Exporter:
     count = sum(self._sampler.windows(clip) for clip in missing)
     sampled = Progress('sampled', count, 'windows', write=self._first)
     upsampled = Progress('upsampled', len(missing), every=0.0, write=self._first)
+    broken = []
     for clip, prompts, sample in self.samples(
         trained, missing, inputs, seed, sampled.add, upsampled.add):
-      if not self._first:
+      if sample is None:
+        broken.append(clip.id)
+      if sample is None or not self._first:
         continue
       record = dict(source=clip.source, prompt=prompts[generate[0]], events=clip.events,
                     made_of=fingerprints[clip.id])
@@ -69,12 +77,16 @@ class Exporter:
         record['negative_prompt'] = inputs.given.negative
       write_sample(output, clip.id, generated=generate, **self.media(clip, sample, inputs.own),
                    record=dict(task=self.config.task, seed=seed, steps=self.config.sample.steps,
-                               guidance=self.config.sample.guidance, **record))
+                               guidance=self.config.sample.guidance, **record,
+                               **({'level': sample['level']} if 'level' in sample else {})))
       if not inputs.own:
         self._write_reference(output / 'reference', clip, record)
     if self._first:
-      write_text(output / 'skipped.json', json.dumps(inputs.skipped))
+      write_text(output / 'skipped.json', json.dumps(
+          [*inputs.skipped, *((name, 'the sample is not finite') for name in broken)]))
       write_gallery(output, reference=None if inputs.own else output / 'reference')
+    if broken:
+      raise finite.Broken(broken, len(clips))
     return [clip.id for clip in clips]
 
   def _fingerprints(self, trained, inputs, seed):
@@ -106,20 +118,34 @@ class Exporter:
 
   def samples(self, trained, clips, inputs, seed, sampled=lambda windows: None,
               upsampled=lambda clips: None):
-    """Yields (clip, prompts, sample) of some of `inputs`' clips as they are generated; `sampled`
-    and `upsampled` are called with how many windows or clips are done since their last call."""
-    task, upsampler = self.task, self.upsampler
+    """Yields (clip, prompts, sample) of some of `inputs`' clips as they are generated.
+
+    A sample is the sampler's media with audio at `sample.level`, and 'level', what that took; None
+    where it is not finite. `sampled` and `upsampled` are called with how many windows or clips are
+    done since their last call."""
+    task = self.task
     for group in self._sampler.batches(clips):
       batch = [clips[i] for i in group]
       prompts = [inputs.prompts(clip, task.generate) for clip in batch]
       with memory.advice(memory.for_sampling, self.config):
-        samples = self._sampler(trained, batch, prompts, seed, sampled)
-      if upsampler is not None:
-        samples = upsampler(batch, prompts, samples, seed)
-      for clip, prompt, sample in zip(batch, prompts, samples, strict=True):
-        if upsampler is not None:
+        samples = list(self._sampler(trained, batch, prompts, seed, sampled))
+      good = [i for i, sample in enumerate(samples) if sample is not None]
+      yield from ((batch[i], prompts[i], None) for i in range(len(batch)) if i not in good)
+      chosen = [[each[i] for i in good] for each in (batch, prompts, samples)]
+      if self.upsampler is not None:
+        chosen[2] = self.upsampler(*chosen, seed)
+      for clip, prompt, sample in zip(*chosen, strict=True):
+        if self.upsampler is not None:
           upsampled(1)
-        yield clip, prompt, sample
+        yield clip, prompt, self._levelled(sample)
+
+  def _levelled(self, sample):
+    """Sample with its generated audio at `sample.level`."""
+    if 'audio' not in sample:
+      return sample
+    wave, level = levelled(
+        sample['audio'], self.task.models.layout.sample_rate, self.config.sample.level)
+    return sample | {'audio': wave, 'level': level}
 
   def media(self, clip, sample, own):
     """Arguments of `write_sample` for a sample's media: generated ones, and those of the clip that

@@ -15,7 +15,6 @@ import numpy as np
 
 from avlink_jax import flow
 from avlink_jax.build import example_shapes
-from avlink_jax.codecs import finite
 from avlink_jax.data import batch as batches
 from avlink_jax.sampling import long, windows
 from avlink_jax.sampling.program import Program
@@ -166,22 +165,29 @@ class Sampler:
       report: called with the number of windows that are done since its last call.
     Returns:
       list of {modality: media}, float32 (S,) or uint8 (N, H, W, 3), each as long as its clip (to
-      the sample, and to the frame); of the upsampler also 'low', its input. All processes call it
-      with the same clips, and all get the result.
+      the sample, and to the frame); of the upsampler also 'low', its input; None for a clip of
+      which something is not finite. All processes call it with the same clips, and all get the
+      result.
     """
-    task, starts = self.task, [self.plan(clip) for clip in clips]
+    starts = [self.plan(clip) for clip in clips]
     params = sharding.shard(trained.params, self._mesh)
     long = len(clips) == 1 and len(starts[0]) > self.config.sample.batch_size
     decoded = (self._in_passes if long else self._at_once)(
         params, clips, prompts, starts, seed, report)
-    results = [{} for _ in clips]
-    for name, (flat, track) in decoded.items():
-      for i, (result, clip) in enumerate(zip(results, clips, strict=True)):
-        result[name] = task.finish(self._frozen, name, track.of_clip(flat, i), clip)
+    return [self._media(clip, {name: track.of_clip(flat, i)
+                               for name, (flat, track) in decoded.items()})
+            for i, clip in enumerate(clips)]
+
+  def _media(self, clip, decoded):
+    """Media of one clip of its decoded frames {name: (T, …)}; None: some are not finite."""
+    task = self.task
+    if not all(np.isfinite(frames).all() for frames in decoded.values()):
+      return None
+    media = {name: task.finish(self._frozen, name, frames, clip)
+             for name, frames in decoded.items()}
     if task.guide is not None:
-      for result, clip in zip(results, clips, strict=True):
-        result[task.guide.noise] = task.guide.of_media(clip, result[task.guide.name])
-    return results
+      media[task.guide.noise] = task.guide.of_media(clip, media[task.guide.name])
+    return media
 
   def _at_once(self, params, clips, prompts, starts, seed, report):
     """Mapping {name: (decoded frames of all clips, their Track)}."""
@@ -202,8 +208,8 @@ class Sampler:
         jax.tree.map(lambda x: _repeat_last(x, fill), (batch, noise)), self._mesh)
     x1 = self._generate(params, self._frozen, batch, noise, index, guidance_of(self.config),
                         {name: self.config.sample.shift[name] for name in task.generate})
-    decoded = {name: finite.checked(self._decode[name](
-        task.codec_weights(self._frozen, name), x1[name][:count]), name) for name in task.generate}
+    decoded = {name: np.asarray(self._decode[name](
+        task.codec_weights(self._frozen, name), x1[name][:count])) for name in task.generate}
     report(count)
     tracks = {name: self._decoded_track(name, starts, x.shape[1]) for name, x in decoded.items()}
     return {name: (track.flat(decoded[name]), track) for name, track in tracks.items()}
@@ -232,7 +238,7 @@ class Sampler:
           track = self._decoded_track(name, starts, decoded.shape[1])
           total = windows.Sum((track.rows, *decoded.shape[2:]))
         index = track.index[done:done + len(decoded)]
-        total.add(finite.checked(decoded, name), index, track.weight)
+        total.add(np.asarray(decoded), index, track.weight)
         done += len(decoded)
       result[name] = total.mean(), track
     return result
