@@ -87,7 +87,7 @@ def find_clips(task, config, input_path=None, prompt=None, condition_prompt=None
   if prompts and not task.conditions:
     clips = [blank_clip(i, text, layout) for i, text in enumerate(prompts)]
     return Inputs(repeated(clips, takes), own=True, given=given)
-  source = pipeline.open_source(config, layout, 'test', task.modalities)
+  source = pipeline.open_source(config, layout, 'test', task.needed)
   pipeline.tell(source)
   clips, skipped = read_clips(source, config.sample.count, task.models)
   return Inputs(repeated(clips, takes), skipped, False, given)

@@ -78,6 +78,13 @@ class FlowTask(Task):
     return self.conditions
 
   @property
+  def needed(self):
+    """What conditions, and video, which a clip has its length of: a silent one lacks nothing but a
+    reference for audio that is generated."""
+    return tuple(name for name in self.modalities
+                 if name in self.conditions or self.codec(name).medium == 'video')
+
+  @property
   def condition_layout(self):
     """Layout of a user's conditioning clips."""
     return self.models.layout

@@ -46,6 +46,11 @@ class Task:
     return tuple(reader.reads for reader in self.readers)
 
   @property
+  def needed(self):
+    """Modalities that a clip must have to be sampled for."""
+    return self.modalities
+
+  @property
   def scored(self):
     return 'audio' in self.modalities
 
