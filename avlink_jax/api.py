@@ -28,7 +28,7 @@ from avlink_jax import tasks
 from avlink_jax.cli import config_files, presets
 from avlink_jax.codecs import finite
 from avlink_jax.data.clip import Clip
-from avlink_jax.data.media import mux
+from avlink_jax.data.media import mux, original
 from avlink_jax.errors import UserError
 from avlink_jax.hardware import compile_cache, precision
 from avlink_jax.sampling import inputs as sampling_inputs
@@ -68,22 +68,25 @@ class Sample:
   source: str
   generated: tuple[str, ...]
 
-  def save(self, path: Path) -> pathlib.Path:
+  def save(self, path: Path, original_sound: str = 'drop') -> pathlib.Path:
     """Writes the clip as .mp4, or its sound as .wav. What was given as a file is kept unchanged:
     the video under generated audio, or the audio under generated video. Returns the path.
 
-    Raises UserError: another suffix, or no sound for a .wav; MediaError: the file that was given
-    cannot be read any more.
+    original_sound: what becomes of a given video's own sound: drop, mix or second_track.
+
+    Raises UserError: another suffix or choice, or no sound for a .wav; MediaError: the file that
+    was given cannot be read any more.
     """
     path = pathlib.Path(path)
     if path.suffix.lower() not in ('.mp4', '.wav'):
       raise UserError(f'{path}: give a name that ends in .mp4 or .wav')
+    original.check(original_sound)
     if path.suffix.lower() == '.wav':
       if self.audio is None:
         raise UserError(f'{path}: this clip has no sound')
       mux.write_wav(path, self.audio, self.sample_rate)
     elif self.source and self.generated == ('audio',):
-      mux.replace_audio(self.source, path, self.audio, self.sample_rate)
+      mux.replace_audio(self.source, path, self.audio, self.sample_rate, original_sound)
     else:
       kept = self.source if self.source and self.generated == ('video',) else None
       mux.write_mp4(path, frames=self.frames, fps=self.fps, sample_rate=self.sample_rate,

@@ -177,6 +177,8 @@ def base(task, scale):
       # of generated audio: as_made (scaled down only above full scale), peak (at -1 dBFS), or a
       # loudness such as -16LUFS (samples/level.py)
       level='as_made',
+      # what becomes of a given video's own sound under generated audio: drop, mix, second_track
+      original_sound='drop',
       direction='',  # of a joint task: audio or video; '': what `generate` names first
       # whether generated video is upsampled to 512×288 at 24 fps: True; False; None: where there
       # are weights for it (frozen.upsampler)

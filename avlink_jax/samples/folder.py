@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from avlink_jax.data.media import mux
+from avlink_jax.data.media.original import left_out
 from avlink_jax.errors import UserError
 from avlink_jax.samples.spectrogram import FRAME_FPS, spectrogram_frames
 from avlink_jax.storage.atomic import write_text
@@ -40,7 +41,7 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
                  source_video: str | os.PathLike | None = None,
                  source_audio: str | os.PathLike | None = None,
                  generated: Iterable[str] | None = None, low: np.ndarray | None = None,
-                 low_fps: float = 0.0) -> dict:
+                 low_fps: float = 0.0, original_sound: str = 'drop') -> dict:
   """Writes one sample's files and its row in the manifest; the same id replaces both.
 
   An older sample of that id is removed before the first new file is written, so that an
@@ -64,11 +65,12 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
       written only where audio was. None: unknown, and any `audio` becomes ID.wav.
     low, low_fps: low-resolution frames that `frames` were upsampled from, and their rate; they
       become ID_low.mp4, with the same audio.
+    original_sound: what becomes of `source_video`'s own audio (data/media/mux.replace_audio).
 
   Returns:
     the row of the manifest. `files` maps `video`, `audio` and `low` to names in the folder; fields
     of the contract without a value are None. `picture` is 'spectrogram' where the video was
-    rendered from the audio.
+    rendered from the audio. `left_out` names tracks of `source_video` that are in no new file.
 
   Raises:
     UserError: the folder cannot be written, or a source would be overwritten.
@@ -95,7 +97,9 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
     files['audio'] = wav.name
     mux.write_wav(wav, audio, sample_rate)
   if source_video is not None:
-    mux.replace_audio(source_video, video, audio, sample_rate)
+    mux.replace_audio(source_video, video, audio, sample_rate, original_sound)
+    if tracks := left_out(source_video, with_sound=original_sound != 'drop'):
+      extra['left_out'] = tracks
   elif frames is not None:
     duration = len(frames) / fps
     audio_options = dict(audio=audio, sample_rate=sample_rate, source_audio=source_audio)

@@ -8,6 +8,7 @@ import numpy as np
 
 from avlink_jax.codecs import finite
 from avlink_jax.data import batch as batches
+from avlink_jax.data.media.original import check as check_original
 from avlink_jax.errors import UserError
 from avlink_jax.samples.folder import complete, make_folder, write_sample
 from avlink_jax.samples.gallery import write_gallery
@@ -40,6 +41,7 @@ class Exporter:
   def __init__(self, task, frozen, workdir=None, upsampler=None, mesh=None):
     self.task, self.config, self.upsampler = task, task.config, upsampler
     check_level(self.config.sample.level)
+    check_original(self.config.sample.original_sound)
     self._sampler = SAMPLERS[task.sampler](task, frozen, mesh)
     self._workdir = workdir
     self._first = jax.process_index() == 0
@@ -163,6 +165,8 @@ class Exporter:
         out[decoded] = self._original(clip, medium)
       elif medium in self.task.conditions or medium in clip.media:
         out[source] = clip.source
+        if source == 'source_video':
+          out['original_sound'] = self.config.sample.original_sound
     return out
 
   def _original(self, clip, medium):

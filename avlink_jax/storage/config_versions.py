@@ -52,6 +52,7 @@ ADDED = {
             lambda config: 'video_vae' if 'video_codec' in config else 'pixels',
         'video_codec.kernel': [3, 3, 3], 'video_codec': UNUSED_VIDEO_CODEC,
         'sample.preset': 'paper', 'sample.fast': {}, 'sample.level': 'as_made',
+        'sample.original_sound': 'drop',
         'sample.solver': 'euler', 'sample.refresh': 1, 'sample.guidance_from': 0.0,
         'sample.guidance_to': 1.0, 'sample.upsample': None, 'frozen': {}, 'frozen.codec': '',
         'frozen.audio': '', 'frozen.video': '', 'frozen.video_codec': '', 'frozen.upsampler': ''},

@@ -1,4 +1,4 @@
-"""A data set of silent videos, such as Movie Gen Bench: sound is made for it, without a reference."""
+"""A data set of silent videos, such as Movie Gen Bench: sound is made without a reference."""
 
 import numpy as np
 import pytest

@@ -29,6 +29,7 @@ from avlink_jax.data.media.container import (
   video_end,
 )
 from avlink_jax.data.media.decode import decode_audio
+from avlink_jax.data.media.original import mixed, original_audio
 from avlink_jax.errors import MediaError
 from avlink_jax.storage.atomic import replacing, write_bytes
 
@@ -78,8 +79,11 @@ def write_mp4(path, *, frames=None, fps=None, audio=None, sample_rate=None, sour
     _interleave(container, tracks)
 
 
-def replace_audio(source, path, audio, sample_rate):
-  """Writes the video of `source` with `audio` (float (S,), mono) as its only audio.
+def replace_audio(source, path, audio, sample_rate, original='drop'):
+  """Writes the video of `source` with `audio` (float (S,), mono) as its audio.
+
+  `original` says what becomes of its own audio, if it has any: 'drop', 'mix' (both in one track),
+  or 'second_track' (another track beside the new one, which players take by default).
 
   The video is copied packet by packet where mp4 carries its codec, and encoded anew as
   H.264 where it does not, or where the file begins with frames that are not shown. Frames
@@ -92,12 +96,17 @@ def replace_audio(source, path, audio, sample_rate):
   """
   with opened(source) as container:
     survey = _survey(container, source)
+  own = None if original == 'drop' else original_audio(source, AAC_RATE)
+  if own is not None and original == 'mix':
+    audio, sample_rate = mixed(own, audio, sample_rate, AAC_RATE), AAC_RATE
   try:
     with opened(source) as container, replacing(path) as temporary, _mp4(temporary) as output:
       video_packets = (_encode_anew if survey.dts is None else _copy_packets)(
         output, container, source, survey)
-      audio_packets = _encode_audio(output, audio, sample_rate, survey.length)
-      _interleave(output, [video_packets, audio_packets])
+      tracks = [video_packets, _encode_audio(output, audio, sample_rate, survey.length)]
+      if own is not None and original == 'second_track':
+        tracks.append(_encode_audio(output, own, AAC_RATE, survey.length))
+      _interleave(output, tracks)
   except av.error.FFmpegError:  # disk errors are UserErrors by now
     raise MediaError(source, 'corrupt stream') from None
 
