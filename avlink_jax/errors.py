@@ -5,6 +5,7 @@ MISTAKE = 2  # a one-line message; the same command would fail again
 HANG = 70  # no step ended in time (training/resilience/watchdog.py): restart
 LOST = HANG  # a process of the run did not join, or is gone: restart
 PREEMPTED = 75  # the state is saved (training/resilience/preemption.py): restart
+INTERRUPTED = 130  # Ctrl-C where nothing is trained: the same command goes on
 
 
 class UserError(Exception):

@@ -15,7 +15,16 @@ from absl import flags
 from ml_collections import config_flags
 
 from avlink_jax.cli import config_files, help, presets
-from avlink_jax.errors import LOST, MISTAKE, PREEMPTED, Lost, MediaError, Preempted, UserError
+from avlink_jax.errors import (
+  INTERRUPTED,
+  LOST,
+  MISTAKE,
+  PREEMPTED,
+  Lost,
+  MediaError,
+  Preempted,
+  UserError,
+)
 from avlink_jax.hardware import huge_pages
 from avlink_jax.storage import config_versions
 from avlink_jax.training.resilience import cluster
@@ -181,7 +190,8 @@ def check_keys(given, argv):
 
 def main(argv=None):
   """Exit status: 0 done, 2 a mistake of the user's, 70 others are gone or never came, 75 preempted
-  and saved; told in one line on stderr. (70 also a hang: training/resilience/watchdog.py.)"""
+  and saved, 130 interrupted (Ctrl-C); told in one line on stderr. (70 also a hang:
+  training/resilience/watchdog.py.)"""
   argv, rendezvous, status = argv or sys.argv, None, 1
   try:
     if {'-h', '-help', '--help'} & set(argv):
@@ -198,6 +208,9 @@ def main(argv=None):
     if isinstance(error, Usage):
       print(help.page(), end='\n\n', file=sys.stderr)
     print(f'avlink_jax: {error}', file=sys.stderr)
+  except KeyboardInterrupt:
+    status = INTERRUPTED
+    print('avlink_jax: interrupted', file=sys.stderr)
   except BaseException as error:
     if isinstance(error, OSError) and error.errno in MACHINE:
       status = MISTAKE

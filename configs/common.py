@@ -113,6 +113,8 @@ def base(task, scale):
         prediction='data' if wide else 'velocity',
         hidden=192 if wide else 0,  # width of the network around a wide patch; 0: none
         detail=0.04 if wide else 0.0,  # deviation of the detail that bypasses the tower
+        # whether that deviation is learned, of each flow time and channel, from `detail` on
+        detail_by_time=False,
         guide=0,  # channels of the low-resolution input video (upsampler); 0: none
         local=0))  # width of the head that uses neighbouring pixels (upsampler); 0: none
 

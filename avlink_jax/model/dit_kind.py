@@ -5,7 +5,7 @@ from avlink_jax.model import attention
 from avlink_jax.model.dit import DiT
 from avlink_jax.model.guided import Guided
 from avlink_jax.model.local import LocalHead
-from avlink_jax.model.prediction import DataPrediction, ResidualPrediction
+from avlink_jax.model.prediction import DataPrediction, LearnedDetail, ResidualPrediction
 from avlink_jax.model.wide import Wide
 
 
@@ -22,6 +22,9 @@ def build(config, context):
   if config.detail and config.prediction == 'velocity':
     raise UserError(f'towers.{context.name}.detail is for towers that predict data or a residual, '
                     'and this one predicts velocity: set it to 0')
+  if config.detail_by_time and (config.hidden or config.prediction != 'data' or not config.detail):
+    raise UserError(f'towers.{context.name}.detail_by_time is for towers that predict data, with a '
+                    'detail above 0 and hidden=0: set it to False')
   attention.check(context.attention.implementation, config.width // config.heads, context.dtype)
   guide = pictured + context.channels * residual  # and a first guess of the data itself
   dit = DiT(channels=context.channels, patch=tuple(config.patch), seconds=context.seconds,
@@ -35,7 +38,7 @@ def build(config, context):
   if local:
     tower = LocalHead(tower, dit, local, pictured)
   if config.prediction == 'data':
-    tower = DataPrediction(tower, config.detail)
+    tower = (LearnedDetail if config.detail_by_time else DataPrediction)(tower, config.detail)
   elif residual:
     tower = ResidualPrediction(tower, config.detail)
   return tower

@@ -1,15 +1,18 @@
-"""Gallery of a samples folder, `index.html`: each clip beside its reference.
+"""Gallery of a samples folder, `index.html`: each clip's takes, the best first, and its reference.
 
-One page that opens from file:// and fetches nothing: clips are relative paths; spectrograms and,
-where video was generated, strips of frames are files in `figures/`; style and script are in the
-page. Whatever comes from a manifest is escaped.
+One page that opens from file:// and fetches nothing: clips are relative paths; posters,
+spectrograms with waveforms and, where video was generated, strips of frames are files in
+`figures/`; style and script are in the page (gallery_page.py). Whatever comes from a manifest is
+escaped.
 """
 
 import html
 import io
+import json
 import math
 import os
 import pathlib
+import re
 import urllib.parse
 
 import numpy as np
@@ -19,12 +22,15 @@ from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MediaError
 from avlink_jax.metrics import av_align, onset
+from avlink_jax.samples import gallery_page
 from avlink_jax.samples.folder import event_times, file_stem, make_folder, read_manifest
-from avlink_jax.samples.spectrogram import spectrogram_png
+from avlink_jax.samples.spectrogram import spectrogram_png, waveform_png
 from avlink_jax.storage.atomic import write_bytes, write_text
 
 FIGURES = 'figures'
 STRIP_HEIGHT, STRIP_FRAMES = 72, 12  # pixels; frames in a row
+POSTER_HEIGHT, POSTER_SECONDS = 148, 0.05  # of a player, pixels; within which its first frame is
+SORTED_BY = ('event_f1', 'onset_f1', 'onset_accuracy')  # scores, besides AV-Align
 HEADINGS = {(): 'Generated', ('audio',): 'Generated sound', ('video',): 'Generated picture',
             ('audio', 'video'): 'Generated picture and sound'}
 VIDEO_SUFFIXES = ('.mp4', '.webm', '.mkv', '.mov')  # what a browser has a player for
@@ -53,29 +59,87 @@ def write_gallery(folder, reference=None, scores=None, heading='', overview='') 
   rows = read_manifest(folder)
   references = {row['id']: row for row in read_manifest(reference)} if reference else {}
   per_clip = {row['id']: row for row in scores['per_clip']} if scores else {}
-  cards = []
-  for row in rows:
-    stem = file_stem(row['id'])
+  cards, sortable = [], []
+  for takes in _by_clip(rows):
+    row, sides = takes[0], []
+    stem, generated = file_stem(row['id']), _generated(row)
     other = references.get(row['id'])
     if other is None and reference:
       other = _bare_reference(reference, stem)
-    generated = _generated(row)
-    sides = [_side(folder, folder, row, stem, heading or HEADINGS[generated], other,
-                   'video' in generated)]
-    if row['files'].get('low'):
-      sides.append(_low_side(folder, row, f'{stem}.low'))
+    for take in takes:
+      name = heading or HEADINGS[generated]
+      sides.append(_side(folder, folder, take, file_stem(take['id']), _heading(name, take), other,
+                         'video' in generated))
+      if take['files'].get('low'):
+        sides.append(_low_side(folder, take, f'{file_stem(take["id"])}.low'))
     if other is not None:
       sides.append(_side(folder, pathlib.Path(reference), other, f'{stem}.reference', 'Reference',
                          other, 'video' in generated))
-    cards.append(_card(folder, row, sides, per_clip.get(stem, {})))
+    values = _values(row, per_clip.get(stem, {}))
+    sortable += [name for name in values if name not in sortable]
+    cards.append(_card(folder, row, sides, per_clip.get(stem, {}), values))
   title = f'{folder.resolve().parent.name}/{folder.resolve().name}'
-  page = PAGE.format(
-    title=html.escape(title), style=STYLE, script=SCRIPT, count=len(rows),
-    overview=overview,
-    legend=LEGEND if rows else '<p class="none">No clip has been written here yet.</p>',
+  page = gallery_page.PAGE.format(
+    title=html.escape(title), style=gallery_page.STYLE, script=gallery_page.SCRIPT, count=len(rows),
+    overview=overview, skipped=_skipped(folder), tools=gallery_page.TOOLS.format(options=''.join(
+        f'<option value="{html.escape(_attribute(name))}">{html.escape(name)}</option>'
+        for name in sortable)) if len(cards) > 1 else '',
+    legend=gallery_page.LEGEND if rows else
+    '<p class="none">No clip has been written here yet.</p>',
     scores=_score_tables(scores, rows) if scores else '', cards='\n'.join(cards))
   write_text(folder / 'index.html', page)
   return folder / 'index.html'
+
+
+def _by_clip(rows):
+  """Groups of rows that are takes of one clip, those of the highest AV-Align first."""
+  groups: dict = {}
+  for row in rows:
+    groups.setdefault(str(row.get('clip') or row['id']), []).append(row)
+  return [sorted(takes, key=lambda row: -_number(row.get('av_align'), -1.0))
+          for takes in groups.values()]
+
+
+def _heading(name, row):
+  """Heading of a take, or of the only one."""
+  if not isinstance(row.get('take'), int):
+    return name
+  score = row.get('av_align')
+  return f'{name}, take {row["take"]}' + (
+      f' (AV-Align {score:.3f})' if isinstance(score, float) else '')
+
+
+def _number(value, otherwise):
+  """A finite number of a manifest, or `otherwise`."""
+  good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+  return float(value) if good else otherwise
+
+
+def _values(row, scores):
+  """Mapping {name: number} of what cards can be sorted by."""
+  level = row['level'] if isinstance(row.get('level'), dict) else {}
+  found = {name: scores.get(name) for name in SORTED_BY} | {
+      'AV-Align': scores.get('av_align', row.get('av_align')), 'peak': level.get('peak'),
+      'duration': row.get('duration')}
+  return {name.replace('_', ' '): value for name, value in found.items()
+          if _number(value, None) is not None}
+
+
+def _attribute(name):
+  """Name of a card's data attribute, in a script."""
+  first, *words = re.split(r'\W+', name.lower())
+  return first + ''.join(word.capitalize() for word in words)
+
+
+def _skipped(folder):
+  """List of the clips in `skipped.json` and why they were left out, as HTML."""
+  try:
+    rows = [(str(name), str(reason)) for name, reason in json.loads(
+        (folder / 'skipped.json').read_text(encoding='utf-8'))]
+  except (OSError, ValueError, TypeError):
+    return ''
+  items = ''.join(f'<li>{html.escape(name)}: {html.escape(reason)}</li>' for name, reason in rows)
+  return gallery_page.SKIPPED.format(rows=items) if rows else ''
 
 
 def _generated(row):
@@ -103,17 +167,19 @@ def _side(page_folder, folder, row, figure, name, reference, with_frames):
   names = [row['files'][kind] for kind in order if row['files'].get(kind)]
   path = _file_in(folder, names[0] if names else None)
   if path is None:
-    return 0.0, BROKEN_SIDE.format(name=name, reason='file missing')
+    return 0.0, gallery_page.BROKEN_SIDE.format(name=name, reason='file missing')
   try:
     clip = _decode(path, with_frames)
   except MediaError as error:
-    return 0.0, BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
+    return 0.0, gallery_page.BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
   events = event_times(row if row.get('events') is not None else reference or {})
   events = [] if events is None else events[(events >= 0) & (events < clip.duration)]
   spectrogram, note = _spectrogram(page_folder, figure, clip, events)
-  return clip.duration, SIDE.format(
-    name=name, note=note, player='audio' if path.suffix.lower() in AUDIO_SUFFIXES else 'video',
-    url=_url(path, page_folder), frames=_frame_strip(page_folder, figure, clip),
+  player = 'audio' if path.suffix.lower() in AUDIO_SUFFIXES else 'video'
+  return clip.duration, gallery_page.SIDE.format(
+    name=name, note=note, player=player, url=_url(path, page_folder),
+    poster=_poster(page_folder, figure, path) if player == 'video' else '',
+    frames=_frame_strip(page_folder, figure, clip),
     spectrogram=spectrogram, duration=f'{clip.duration:.6f}', ticks=_ticks(clip.duration))
 
 
@@ -121,13 +187,14 @@ def _low_side(folder, row, figure):
   """Low-resolution video: player and frames, as `_side` returns them."""
   path, name = _file_in(folder, row['files']['low']), 'Low resolution'
   if path is None:
-    return 0.0, BROKEN_SIDE.format(name=name, reason='file missing')
+    return 0.0, gallery_page.BROKEN_SIDE.format(name=name, reason='file missing')
   try:
     clip = decode(path, height=STRIP_HEIGHT, need_audio=False)
   except MediaError as error:
-    return 0.0, BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
-  return clip.duration, SIDE.format(
+    return 0.0, gallery_page.BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
+  return clip.duration, gallery_page.SIDE.format(
     name=name, note='before it was enlarged', player='video', url=_url(path, folder),
+    poster=_poster(folder, figure, path),
     frames=_frame_strip(folder, figure, clip), spectrogram='', duration=f'{clip.duration:.6f}',
     ticks=_ticks(clip.duration))
 
@@ -141,6 +208,18 @@ def _decode(path, with_frames):
     except MediaError:
       pass  # the audio may do without, or the reason is raised below
   return decode(path, sample_rate=onset.DETECTION_RATE, need_video=False, need_audio=False)
+
+
+def _poster(page_folder, figure, path):
+  """Writes the first frame of a video; returns the attribute that shows it, '' without one."""
+  try:
+    frames = decode(path, height=POSTER_HEIGHT, duration=POSTER_SECONDS, need_audio=False).frames
+  except MediaError:
+    return ''
+  image_path = page_folder / FIGURES / f'{figure}.poster.jpg'
+  Image.fromarray(frames[0]).save(file := io.BytesIO(), 'JPEG', quality=85)
+  write_bytes(image_path, file.getvalue())
+  return f' poster="{_url(image_path, page_folder)}"'
 
 
 def _frame_strip(page_folder, figure, clip):
@@ -163,8 +242,13 @@ def _spectrogram(page_folder, figure, clip, events):
   image_path = page_folder / FIGURES / f'{figure}.png'
   write_bytes(image_path, spectrogram_png(clip.audio, clip.sample_rate, onsets, events))
   note = f'{len(onsets)} onsets' + (f' · {len(events)} events' if len(events) else '')
-  url = _url(image_path, page_folder)
-  return f'<img loading="lazy" src="{url}" alt="Spectrogram, {note}">', note
+  wave_path = page_folder / FIGURES / f'{figure}.wave.png'
+  write_bytes(wave_path, waveform_png(clip.audio))
+  shown = ''.join(
+      f'<img{kind} loading="lazy" src="{_url(path, page_folder)}" alt="{name}, {note}">'
+      for kind, path, name in (('', image_path, 'Spectrogram'),
+                               (' class="wave"', wave_path, 'Waveform')))
+  return shown, note
 
 
 def _file_in(folder, name):
@@ -193,8 +277,9 @@ def _ticks(duration):
     f'<i style="left:{100 * mark / duration:.3f}%">{mark:g}</i>' for mark in marks)
 
 
-def _card(folder, row, sides, scores):
-  """Card of one clip: its manifest row, the two sides on one time scale, its scores."""
+def _card(folder, row, sides, scores, values):
+  """Card of one clip: its manifest row, its sides on one time scale, its scores; `values` are what
+  it can be sorted by."""
   longest = max(seconds for seconds, _ in sides) or 1.0
   body = ''.join(part.replace('{scale}', f'{100 * seconds / longest:.3f}')
                  for seconds, part in sides)
@@ -212,7 +297,11 @@ def _card(folder, row, sides, scores):
     chips += f'<a href="{_url(wave, folder)}">wav</a>'
   prompt = row.get('prompt')
   caption = f'<p class="prompt">{html.escape(str(prompt))}</p>' if prompt else ''
-  return CARD.format(id=html.escape(row['id']), caption=caption, chips=chips, body=body)
+  data = ' '.join(f'data-{re.sub("[^a-z0-9]+", "-", name.lower())}="{value}"'
+                  for name, value in values.items())
+  return gallery_page.CARD.format(
+    id=html.escape(str(row.get('clip') or row['id'])), caption=caption, chips=chips, body=body,
+    values=data, name=html.escape(f'{row["id"]} {prompt or ""}'.lower()))
 
 
 def _short(value):
@@ -253,101 +342,3 @@ def _score_table(scores, families, names):
   heads = ''.join(f'<td>{name.replace("_", " ")}</td>' for name in names)
   lines.insert(0, f'<tr><th>mean over {scores["clips"]} clips</th>{heads}</tr>')
   return f'<div class="scores"><table>{"".join(lines)}</table></div>'
-
-
-SIDE = '''<section class="side"><h3>{name} <small>{note}</small></h3>
-<{player} controls preload="none" src="{url}"></{player}>
-<div class="scale"><div class="track" data-duration="{duration}" style="width:{{scale}}%">
-{frames}{spectrogram}<div class="head"></div></div>
-<div class="axis" style="width:{{scale}}%">{ticks}</div></div></section>
-'''
-
-BROKEN_SIDE = '<section><h3>{name}</h3><p class="none">{reason}</p></section>'
-
-CARD = '''<article><h2>{id}</h2>{caption}<p class="chips">{chips}</p>
-<div class="sides">{body}</div></article>'''
-
-LEGEND = '''<p class="legend"><i class="onset"></i> onset found in the sound
-<i class="event"></i> exact time of an event
-<span>Press play or click on a spectrogram to go there.</span></p>'''
-
-PAGE = '''<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><header><h1>{title}</h1><p>{count} clips</p></header>
-{scores}{legend}{overview}<main>{cards}</main><script>{script}</script></body></html>
-'''
-
-STYLE = '''
-:root { color-scheme: light dark; --ink: light-dark(#1c1d21, #e6e6ea);
-  --soft: light-dark(#6a6d76, #9a9da8); --page: light-dark(#f5f5f3, #141518);
-  --card: light-dark(#fff, #1d1e23); --line: light-dark(#e2e2de, #303138); }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1240px; padding: 24px 20px 60px; color: var(--ink);
-  background: var(--page); font: 15px/1.45 system-ui, sans-serif; }
-header { display: flex; align-items: baseline; gap: 14px; }
-h1 { font-size: 22px; margin: 0; } h2 { font-size: 15px; margin: 0; overflow-wrap: anywhere; }
-h3 { font-size: 13px; margin: 0; } small, header p, .legend, .axis, .none { color: var(--soft); }
-small { font-weight: 400; margin-left: 4px; }
-.scores { overflow-x: auto; margin: 14px 0; } .control { color: var(--soft); }
-table { border-collapse: collapse; font-size: 14px; }
-tr:first-child { color: var(--soft); }
-th, td { padding: 3px 0 3px 18px; border-bottom: 1px solid var(--line); }
-th { min-width: 150px; padding-left: 0; font-weight: 400; text-align: left; }
-td { white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; }
-.legend { font-size: 13px; display: flex; flex-wrap: wrap; align-items: center; gap: 6px 8px; }
-.legend i { width: 18px; height: 14px; background: #451077; border-radius: 2px;
-  position: relative; }
-.legend i::after { content: ""; position: absolute; left: 8px; width: 2px; bottom: 0; }
-.legend .onset::after { top: 0; background: rgb(72,224,240); }
-.legend .event::after { height: 6px; background: #fff; } .legend span { margin-left: 12px; }
-article { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 14px 16px; margin: 16px 0; }
-.prompt { margin: 4px 0 0; max-height: 6em; overflow: auto; overflow-wrap: anywhere; }
-.chips { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 4px 0 10px; font-size: 13px;
-  color: var(--soft); } .chips b { font-weight: 400; } .chips span { color: var(--ink); }
-.chips b { color: var(--soft); } .chips a { color: inherit; }
-.side { display: grid; grid-template-columns: 264px 1fr; gap: 2px 14px; padding: 6px 0; }
-.side h3 { grid-column: 1 / -1; } .side .scale { min-width: 0; }
-video { width: 100%; height: 148px; background: #000; border-radius: 6px; object-fit: contain; }
-audio { width: 100%; align-self: center; }
-.track { position: relative; border-radius: 6px; overflow: hidden; cursor: pointer;
-  background: #000004; } .track img { width: 100%; height: 148px; display: block; }
-.track .strip { height: 54px; }
-.silent { color: #aaa; text-align: center; line-height: 148px; font-size: 13px; }
-.head { position: absolute; top: 0; bottom: 0; left: 0; width: 2px; background: #fff;
-  box-shadow: 0 0 3px #000; visibility: hidden; }
-.axis { position: relative; height: 18px; font-size: 11px; }
-.axis i { position: absolute; transform: translateX(-50%); font-style: normal; }
-.axis i:first-child { transform: none; } .axis i:last-child { transform: translateX(-80%); }
-@media (max-width: 720px) { .side { grid-template-columns: 1fr; }
-  video { height: auto; max-height: 240px; } .track img { height: 96px; }
-  .track .strip { height: 36px; } }
-'''
-
-SCRIPT = '''
-const players = [...document.querySelectorAll("video, audio")];
-const near = new IntersectionObserver(entries => entries.forEach(entry => {
-  if (entry.isIntersecting) entry.target.preload = "metadata";
-}), {rootMargin: "800px"});
-for (const player of players) {
-  const track = player.closest(".side").querySelector(".track");
-  const head = track.querySelector(".head");
-  near.observe(player);
-  const draw = () => {
-    head.style.visibility = "visible";
-    head.style.left = 100 * player.currentTime / track.dataset.duration + "%";
-    if (!player.paused) requestAnimationFrame(draw);
-  };
-  player.addEventListener("play", () => {
-    players.forEach(other => other === player || other.pause());
-    draw();
-  });
-  player.addEventListener("seeked", draw);
-  track.addEventListener("click", event => {
-    const box = track.getBoundingClientRect();
-    player.currentTime = (event.clientX - box.left) / box.width * track.dataset.duration;
-  });
-}
-'''

@@ -1,6 +1,7 @@
 """Log-mel spectrograms as images: arrays, PNG files and frames of a video."""
 
 import io
+import itertools
 import math
 
 import librosa
@@ -17,6 +18,7 @@ FLOOR = math.log(1e-5)  # where log-mels are clipped (`codecs/mel.py`)
 COLUMNS_PER_SECOND, MAX_COLUMNS = 100, 2000
 MEL_BINS = 96
 ENLARGED = 2  # pixels a bin
+WAVE = (180, 180, 190)  # colour of a waveform
 EVENT_HEIGHT = 0.14  # of the image, at its bottom
 FRAME_SIZE, FRAME_FPS = (256, 144), 6  # width, height and rate of `spectrogram_frames`
 
@@ -98,3 +100,17 @@ def _palette():
   anchors = np.linspace(0, LEVELS - 1, len(MAGMA))
   ramp = [np.interp(np.arange(LEVELS), anchors, channel) for channel in zip(*MAGMA, strict=True)]
   return np.vstack([np.stack(ramp, 1), ONSET_COLOUR, EVENT_COLOUR]).round().astype(np.uint8)
+
+
+def waveform_png(wave, width=800, height=40):
+  """PNG of a wave (S,): in each column the range of its samples, full scale being the height."""
+  wave = np.asarray(wave, np.float32)
+  edges = np.linspace(0, len(wave), width + 1).astype(int)
+  image = np.zeros((height, width, 3), np.uint8)
+  for column, (first, last) in enumerate(itertools.pairwise(edges)):
+    part = wave[first:max(last, first + 1)]
+    top, bottom = (round((1 - level) / 2 * (height - 1))
+                   for level in np.clip((part.max(initial=-1), part.min(initial=1)), -1, 1))
+    image[top:bottom + 1, column] = WAVE
+  Image.fromarray(image).save(file := io.BytesIO(), 'PNG')
+  return file.getvalue()

@@ -10,6 +10,7 @@ from avlink_jax.codecs import finite
 from avlink_jax.data import batch as batches
 from avlink_jax.data.media.original import check as check_original
 from avlink_jax.errors import UserError
+from avlink_jax.metrics import av_align
 from avlink_jax.samples.folder import complete, make_folder, write_sample
 from avlink_jax.samples.gallery import write_gallery
 from avlink_jax.samples.level import check as check_level
@@ -55,7 +56,7 @@ class Exporter:
     low-resolution frames are written as well. Existing samples that are complete and have the same
     fingerprint (resume.py) are kept. All processes sample; the first one writes.
     """
-    clips, generate = inputs.clips, self.task.generate
+    clips = inputs.clips
     folders = [output] if inputs.own else [output, output / 'reference']
     fingerprints = self._fingerprints(trained, inputs, seed) if self._first else {}
     missing = self._missing(clips, folders, fingerprints)
@@ -65,31 +66,41 @@ class Exporter:
     count = sum(self._sampler.windows(clip) for clip in missing)
     sampled = Progress('sampled', count, 'windows', write=self._first)
     upsampled = Progress('upsampled', len(missing), every=0.0, write=self._first)
+    sampled.begin('compiling')
     broken = []
-    for clip, prompts, sample in self.samples(
-        trained, missing, inputs, seed, sampled.add, upsampled.add):
-      if sample is None:
-        broken.append(clip.id)
-      if sample is None or not self._first:
-        continue
-      record = dict(source=clip.source, prompt=prompts[generate[0]], events=clip.events,
-                    made_of=fingerprints[clip.id])
-      record['prompts'] = {name: prompts[name] for name in self.task.modalities}
-      if inputs.given.negative is not None:
-        record['negative_prompt'] = inputs.given.negative
-      write_sample(output, clip.id, generated=generate, **self.media(clip, sample, inputs.own),
-                   record=dict(task=self.config.task, seed=seed, steps=self.config.sample.steps,
-                               guidance=self.config.sample.guidance, **record,
-                               **({'level': sample['level']} if 'level' in sample else {})))
-      if not inputs.own:
-        self._write_reference(output / 'reference', clip, record)
-    if self._first:
-      write_text(output / 'skipped.json', json.dumps(
-          [*inputs.skipped, *((name, 'the sample is not finite') for name in broken)]))
-      write_gallery(output, reference=None if inputs.own else output / 'reference')
+    try:
+      for clip, prompts, sample in self.samples(
+          trained, missing, inputs, seed, sampled.add, upsampled.add):
+        if sample is None:
+          broken.append(clip.id)
+        elif self._first:
+          self._write(output, clip, prompts, sample, inputs, seed, fingerprints[clip.id])
+    finally:  # an interrupted export has a page too
+      if self._first:
+        write_text(output / 'skipped.json', json.dumps(
+            [*inputs.skipped, *((name, 'the sample is not finite') for name in broken)]))
+        write_gallery(output, reference=None if inputs.own else output / 'reference')
     if broken:
       raise finite.Broken(broken, len(clips))
     return [clip.id for clip in clips]
+
+  def _write(self, output, clip, prompts, sample, inputs, seed, fingerprint):
+    """Writes a sample and, of a data source's clip, its reference."""
+    generate, sampling = self.task.generate, self.config.sample
+    record = dict(source=clip.source, prompt=prompts[generate[0]], events=clip.events,
+                  made_of=fingerprint,
+                  prompts={name: prompts[name] for name in self.task.modalities if name in prompts})
+    if inputs.given.negative is not None:
+      record['negative_prompt'] = inputs.given.negative
+    if inputs.takes > 1:
+      name, _, take = clip.id.rpartition('_')
+      record |= {'clip': name, 'take': int(take), 'av_align': self._av_align(clip, sample)}
+    level = {'level': sample['level']} if 'level' in sample else {}
+    write_sample(output, clip.id, generated=generate, **self.media(clip, sample, inputs.own),
+                 record=dict(task=self.config.task, seed=seed, steps=sampling.steps,
+                             guidance=sampling.guidance, **record, **level))
+    if not inputs.own:
+      self._write_reference(output / 'reference', clip, record)
 
   def _fingerprints(self, trained, inputs, seed):
     """Mapping {clip id: fingerprint of its sample}."""
@@ -168,6 +179,17 @@ class Exporter:
         if source == 'source_video':
           out['original_sound'] = self.config.sample.original_sound
     return out
+
+  def _av_align(self, clip, sample):
+    """AV-Align of a sample, with what is not generated from its clip, to compare takes by; None
+    without onsets and motion, or where one of the media is missing."""
+    layout = self.task.models.layout
+    wave, frames = sample.get('audio', clip.audio), sample.get('low', sample.get('video'))
+    frames = self._original(clip, 'video') if frames is None else frames
+    if frames is None or not len(wave):
+      return None
+    motion = av_align.motion(frames, np.arange(len(frames)) / layout.fps, clip.duration)
+    return av_align.score(av_align.audio_onsets(wave, layout.sample_rate), motion, clip.duration)
 
   def _original(self, clip, medium):
     """Medium of a clip at the model's rate, or None."""

@@ -39,11 +39,13 @@ class Inputs:
     skipped: (name, reason) of unusable clips.
     own: whether they are the user's own, whose media are kept unchanged in samples.
     given: the user's prompts.
+    takes: how many clips in a row are the same but for their names (`repeated`).
   """
   clips: list
   skipped: list = dataclasses.field(default_factory=list)
   own: bool = False
   given: Prompts = Prompts()
+  takes: int = 1
 
   def prompts(self, clip, generate):
     """Mapping {modality: prompt} of a clip, and with a negative prompt also
@@ -83,14 +85,14 @@ def find_clips(task, config, input_path=None, prompt=None, condition_prompt=None
     source = own_clips(input_path, config, task.condition_layout, task.conditions)
     pipeline.tell(source)
     clips, skipped = read_clips(source)
-    return Inputs(repeated(clips, takes), skipped, True, given)
+    return Inputs(repeated(clips, takes), skipped, True, given, takes)
   if prompts and not task.conditions:
     clips = [blank_clip(i, text, layout) for i, text in enumerate(prompts)]
-    return Inputs(repeated(clips, takes), own=True, given=given)
+    return Inputs(repeated(clips, takes), own=True, given=given, takes=takes)
   source = pipeline.open_source(config, layout, 'test', task.needed)
   pipeline.tell(source)
   clips, skipped = read_clips(source, config.sample.count, task.models)
-  return Inputs(repeated(clips, takes), skipped, False, given)
+  return Inputs(repeated(clips, takes), skipped, False, given, takes)
 
 
 def repeated(clips, takes):

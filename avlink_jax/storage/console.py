@@ -31,7 +31,12 @@ class Progress:
     self._verb, self._count, self._unit = verb, count, unit
     self._every, self._write = every, write
     self.done, self._started = 0, time.monotonic()
-    self._shown = self._started
+    self._shown, self._paced = self._started, None
+
+  def begin(self, note):
+    """Reports that nothing is finished yet, and why that takes a while."""
+    if self._count:
+      say(f'{self._verb} {self.done}/{self._count} {self._unit}, {note}', self._write)
 
   def add(self, count=1, note=''):
     """Reports `count` more finished items; `note` becomes part of the line."""
@@ -40,10 +45,13 @@ class Progress:
   def at(self, done, note='', last=False):
     """Reports `done` finished items in all. last: it is the final report, whatever the count."""
     before, self.done, now = self.done, done, time.monotonic()
+    if self._paced is None:  # what comes before is mostly compilation
+      self._paced = now, done
     due = now - self._shown >= self._every or last or done == self._count
     if not self._count or not due or before == done == self._count:
       return
-    self._shown, rate = now, done / max(now - self._started, 1e-9)
+    since, count = self._paced if done > self._paced[1] else (self._started, 0)
+    self._shown, rate = now, (done - count) / max(now - since, 1e-9)
     left = hms((self._count - done) / rate) if rate else 'unknown time'
     say(f'{self._verb} {done}/{self._count} {self._unit}, {note + ", " if note else ""}'
         f'{rate:.2f} a second, {left} left', self._write)

@@ -32,6 +32,7 @@ class Log:
     self._share_of_peak, self._also = share_of_peak, also
     self._write, self._total, self._start_step = write, total_steps, first_step
     self._started = self._last = time.monotonic()
+    self._paced = None
     self._last_step, self._seconds = first_step, seconds
     self._scored, self._validated = set(), set()
     if write:
@@ -71,7 +72,9 @@ class Log:
       row['mfu'] = speed * self._share_of_peak
       used = f'  MFU {row["mfu"]:.1%}'
     self._row(row, 'train/')
-    pace = (now - self._started) / max(step - self._start_step, 1)  # over the run: a steady guess
+    since, first = self._paced or (self._started, self._start_step)
+    pace = (now - since) / max(step - first, 1)  # over the run: a steady guess
+    self._paced = self._paced or (now, step)  # what comes before is mostly compilation
     left = (self._total - step) * pace
     say(f'step {step}/{self._total}  loss {row["loss"]:.4f}  {speed:.2f} steps/s'
         f'{used}  {hms(left)} left')

@@ -99,3 +99,17 @@ def test_a_run_tells_what_each_modality_was_told(tmp_path):
   protocol = evaluate(str(out), str(out / 'reference'))['protocol']
   assert (protocol['prompts'], protocol['condition_prompts']) == ('without', 'with')
   assert protocol['negative_prompts'] == [] and json.dumps(protocol)
+
+
+def test_takes_are_of_one_clip_and_compared(tmp_path):
+  with runs.quickly_compiled():
+    config = config_of('v2a', parts(tmp_path))
+    out = tmp_path / 'out'
+    ids = sample(config, finished(config, tmp_path / 'run'), output=out, takes=2)
+  assert [name.rpartition('_')[2] for name in ids] == ['1', '2', '1', '2']
+  rows = manifest(out)
+  assert [(row['clip'], row['take']) for row in rows.values()] == [
+      (name.rpartition('_')[0], int(name[-1])) for name in ids]
+  assert all(0 <= row['av_align'] <= 1 for row in rows.values() if row['av_align'] is not None)
+  assert rows.keys() == manifest(out / 'reference').keys()
+  assert (out / 'index.html').read_text().count('<article ') == 2
