@@ -9,6 +9,8 @@ with other clips.
     onset_NAME_published   the same by the published recipe (metrics/published_onset.py)
     av_align           the generated clip's own video against its own audio, for V2A and A2V alike
     motion_event_      the generated video's peaks of motion against exact times
+    event_f1_25ms, …   F1 within 25 and 50 ms, lateness and spread in seconds, the strengths'
+                       correlation (metrics/timing.py)
     reference_...      the same of the reference, against itself: an upper bound
     fad_, fd_, is_, kl_, clap_, ib_, fid_, fvd_    metrics of networks, where requested
                        (metrics/network_metrics.py)
@@ -27,9 +29,8 @@ import pathlib
 from avlink_jax.errors import UserError
 from avlink_jax.evaluation import journal as journals
 from avlink_jax.evaluation import pairs as clips_on_disk
-from avlink_jax.metrics import av_align, bootstrap, network_metrics, onset, published_onset
-from avlink_jax.metrics.networks import loading
-from avlink_jax.metrics.networks.embedding import EmbeddingStore
+from avlink_jax.metrics import av_align, bootstrap, onset, published_onset, timing
+from avlink_jax.metrics.families import FAMILIES
 from avlink_jax.storage.atomic import write_text
 
 CONTROL_SHIFTS = 5
@@ -80,7 +81,6 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   """
   if output:
     _require_writable(pathlib.Path(output))
-  networks = loading.folder_of(networks)
   if seconds is not None and not 0 < seconds < math.inf:
     raise UserError(f'--seconds={seconds}: must be above 0')
   ours = clips_on_disk.find(generated, '--generated')
@@ -92,7 +92,7 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
       f'({len(theirs)} clips): files are matched by name without suffix')
   events = clips_on_disk.exact_events(reference)
   settings = clips_on_disk.generation_settings(generated, reference)
-  journal, store = journals.Journal(output, seconds), EmbeddingStore(output)
+  journal = journals.Journal(output, seconds)
   try:
     pairs, unreadable = clips_on_disk.measure_pairs(
       [(stem, ours[stem], theirs[stem], events.get(stem)) for stem in matched], journal, seconds)
@@ -102,19 +102,22 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     first = unreadable[0]
     raise UserError(f'none of the {len(matched)} matched clips can be read; '
                     f'the first: {first["file"]}: {first["reason"]}')
-  rows = _rows(pairs)
-  measured = network_metrics.measure(
-    metrics, _clips(pairs, ours, theirs, settings), control_shifts(len(pairs)), networks, store)
-  for name, values in measured.per_clip.items():
-    for row, value in zip(rows, values, strict=True):
-      row[name] = value
+  rows = _rows(pairs, clips_on_disk.exact_strengths(reference))
+  measured, store = None, None
+  if metrics:  # which need JAX; nothing else here does
+    measured, store = _measure(metrics, pairs, (ours, theirs), settings, networks, output)
+    for name, values in measured.per_clip.items():
+      for row, value in zip(rows, values, strict=True):
+        row[name] = value
   means = _means(rows)
   intervals = _intervals(rows, means)
-  intervals['intervals'] |= measured.intervals
+  if measured is not None:
+    intervals['intervals'] |= measured.intervals
+  of_networks = {} if measured is None else {
+    **measured.figures, 'networks': measured.networks, 'missing_metrics': measured.missing,
+    'warnings': measured.warnings}
   result = {'clips': len(rows), 'protocol': _protocol(pairs, settings, seconds), **means,
-            **measured.figures, **intervals, **({
-    'networks': measured.networks, 'missing_metrics': measured.missing,
-    'warnings': measured.warnings} if metrics else {}), **{
+            **intervals, **of_networks, **{
     'clips_with_reference_onsets': sum(bool(row['reference_onsets']) for row in rows),
     'clips_with_events': sum(bool(row['events']) for row in rows),
     'clips_with_picture': sum(pair.motion['generated'] is not None for pair in pairs),
@@ -128,8 +131,21 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   if output:
     write_text(output, json.dumps(result, indent=1, allow_nan=False) + '\n')
   journal.close(done=True)
-  store.done()
+  if store is not None:
+    store.done()
   return result
+
+
+def _measure(metrics, pairs, files, settings, networks, output):
+  """Results of metrics of networks (network_metrics.measure), and the store of what was embedded;
+  `files`: {stem: Files} of the generated clips and of the references."""
+  from avlink_jax.metrics import network_metrics
+  from avlink_jax.metrics.networks import loading
+  from avlink_jax.metrics.networks.embedding import EmbeddingStore
+  store, folder = EmbeddingStore(output), loading.folder_of(networks)
+  clips = [network_metrics.Clip(**of_clip) for of_clip in _clips(pairs, *files, settings)]
+  return network_metrics.measure(
+    metrics, clips, control_shifts(len(pairs)), folder, store), store
 
 
 def summary(result: dict) -> str:
@@ -171,7 +187,7 @@ def _table_rows(result):
     chosen = {column: next((name for name in names if result.get(name) is not None), None)
               for column, names in columns.items()}
     if result.get('networks') and any(
-        name and name.startswith(network_metrics.FAMILIES) for name in chosen.values()):
+        name and name.startswith(FAMILIES) for name in chosen.values()):
       lines.append(f'{table}, {result["clips"]} clips | ' + ' | '.join(
           f'{name or column} {"–" if name is None else format(result[name], ".3f")}'
           for column, name in chosen.items()))
@@ -180,7 +196,7 @@ def _table_rows(result):
 
 def _score_names(scores):
   """Names of scores in a row or a result, except controls."""
-  families = ('onset_', 'event_', 'motion_event_', 'av_align', *network_metrics.FAMILIES)
+  families = ('onset_', 'event_', 'motion_event_', 'av_align', *FAMILIES)
   return [name for name in scores if name.removeprefix(REFERENCE).startswith(families)]
 
 
@@ -213,21 +229,22 @@ def _protocol(pairs, settings, seconds):
 
 
 def _clips(pairs, ours, theirs, settings):
-  """Converts the pairs for network_metrics."""
+  """Arguments of network_metrics.Clip for each pair."""
   clips = []
   for pair in pairs:
     generated, reference = ours[pair.id], theirs[pair.id]
     together = clips_on_disk.Files(
         reference.audio if 'generated' in pair.silent else generated.audio,
         generated.video or reference.video)
-    clips.append(network_metrics.Clip(
-        pair.id, generated, reference, together, pair.duration,
-        settings.get(pair.id, {}).get('prompts', {}).get('audio')))
+    clips.append(dict(
+        id=pair.id, generated=generated, reference=reference, together=together,
+        seconds=pair.duration, prompt=settings.get(pair.id, {}).get('prompts', {}).get('audio')))
   return clips
 
 
-def _rows(pairs):
-  """Rows, a dict a clip: its scores, and its controls averaged over the other references."""
+def _rows(pairs, strengths):
+  """Rows, a dict a clip: its scores, and its controls averaged over the other references;
+  `strengths`: {stem: (exact times, strengths)} of those that have them."""
   rows = []
   shifts = control_shifts(len(pairs))
   for k, pair in enumerate(pairs):
@@ -236,13 +253,25 @@ def _rows(pairs):
       'generated_onsets': len(pair.generated.times),
       'reference_onsets': None if pair.reference is None else len(pair.reference.times),
       'events': None if pair.events is None else len(pair.events),
-      **_scores(pair, pair)}
+      **_scores(pair, pair), **_timing(pair, *strengths.get(pair.id, (None, None)))}
     others = [_scores(pair, pairs[(k + shift) % len(pairs)]) for shift in shifts]
     for name in _score_names(row):
-      if not name.startswith(REFERENCE):
+      if not name.startswith(REFERENCE) and name.removeprefix('event_') not in timing.NAMES:
         row[CONTROL + name] = _mean(other[name] for other in others)
     rows.append(row)
   return rows
+
+
+def _timing(pair, times, strengths):
+  """Scores of timing.py of a pair with exact times; `times` and `strengths` of its manifest row,
+  None where it has no strengths."""
+  if strengths is not None:
+    inside = (times >= 0) & (times < pair.duration)
+    times, strengths = times[inside], strengths[inside]
+  else:
+    times = pair.events
+  found = None if times is None else timing.scores(pair.generated, times, strengths)
+  return {f'event_{name}': found and found[name] for name in timing.NAMES}
 
 
 def control_shifts(count: int) -> list:

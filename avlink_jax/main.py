@@ -105,11 +105,13 @@ def run():
     if DISTRIBUTED.value is not False and (place := cluster.detect()) and place.process:
       return  # the first process does it
     from avlink_jax.evaluate import evaluate, summary
-    from avlink_jax.metrics import network_metrics
+    metrics = ()
+    if METRICS.value:  # what follows brings JAX along, and nothing else here does
+      from avlink_jax.metrics import network_metrics
+      metrics = network_metrics.choose(METRICS.value)
     print(summary(evaluate(
         need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate'), need(OUTPUT, 'evaluate'),
-        metrics=network_metrics.choose(METRICS.value), networks=NETWORKS.value,
-        seconds=SECONDS.value)))
+        metrics=metrics, networks=NETWORKS.value, seconds=SECONDS.value)))
     return
   config = need(CONFIG, MODE.value)
   presets.apply(config, config_flags.get_override_values(flags.FLAGS['config']))

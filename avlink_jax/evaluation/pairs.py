@@ -94,6 +94,21 @@ def exact_events(folder: str | os.PathLike) -> dict[str, np.ndarray]:
   return events
 
 
+def exact_strengths(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Mapping {stem: (seconds (E,), strengths (E,))} from a folder's manifest, for rows that have as
+  many `strengths` as `events`."""
+  found = {}
+  for row in read_manifest(folder):
+    try:
+      times, strengths = (np.asarray(row[key], np.float64).reshape(-1)
+                          for key in ('events', 'strengths'))
+    except (KeyError, TypeError, ValueError):
+      continue
+    if len(times) == len(strengths):
+      found.update(dict.fromkeys(_stems(row), (times, strengths)))
+  return found
+
+
 def generation_settings(generated: str | os.PathLike,
                         reference: str | os.PathLike) -> dict[str, dict]:
   """Settings of generated clips: {stem: {"prompts": {kind: str}, "condition_prompts": {kind: str},

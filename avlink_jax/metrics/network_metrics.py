@@ -36,8 +36,6 @@ METRICS = {  # name: (kind of figure, network, another network)
     'fid_efficientnet_lite0': ('frechet', 'efficientnet_lite0'),
     'fvd_i3d': ('frechet', 'i3d'),
 }
-# Prefixes of their names.
-FAMILIES = ('fad_', 'fd_', 'clap_', 'is_', 'ib_', 'kl_', 'fid_', 'fvd_')
 INFINITY = '_infinity'
 
 

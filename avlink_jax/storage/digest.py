@@ -3,7 +3,6 @@
 import hashlib
 import json
 
-import jax
 import numpy as np
 
 
@@ -12,6 +11,7 @@ def add_tree(digest, tree, dtype=None):
 
   dtype: arrays are converted to it first, and their own type is not added.
   """
+  import jax  # here: who hashes no arrays, such as evaluate, needs none
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     array = np.asarray(leaf, dtype)
     kind = '' if dtype else f' {array.dtype}'

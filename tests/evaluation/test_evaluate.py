@@ -289,7 +289,8 @@ def test_every_mean_has_an_interval_and_every_control_a_difference(moving, tmp_p
   result = evaluate(str(write_moving(tmp_path / 'g', TIMES, late)), str(moving))
   means = [name for name in result if name in result['per_clip'][0] and name != 'events']
   assert result['intervals'].keys() == set(means)
-  assert len(means) == 4 * 6 + 2 * 3 + 6 + 3 * 4  # 2 * 3: by the published recipe
+  # 2 * 3: by the published recipe; 5: of exact times alone
+  assert len(means) == 4 * 6 + 2 * 3 + 5 + 6 + 3 * 4
   controlled = {name.removeprefix('control_') for name in means if name.startswith('control_')}
   assert result['difference_intervals'].keys() == controlled
   for name, (low, high) in result['intervals'].items():

@@ -18,6 +18,7 @@ from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
 from avlink_jax.evaluate import evaluate, summary
 from avlink_jax.metrics import network_metrics
+from avlink_jax.metrics.families import FAMILIES
 from avlink_jax.metrics.networks import embedding, registry
 
 RATE = 16000
@@ -248,4 +249,4 @@ def test_every_metric_names_a_network_that_there_is():
   for name, (_, *networks) in network_metrics.METRICS.items():
     assert set(networks) <= registry.NETWORKS.keys()
     assert name.endswith(networks[0]) or said[name] == networks[0]
-    assert name.startswith(network_metrics.FAMILIES)
+    assert name.startswith(FAMILIES)
