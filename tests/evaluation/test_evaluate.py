@@ -293,6 +293,7 @@ def test_every_mean_has_an_interval_and_every_control_a_difference(moving, tmp_p
   assert len(means) == 4 * 6 + 2 * 3 + 5 + 6 + 3 * 4
   controlled = {name.removeprefix('control_') for name in means if name.startswith('control_')}
   assert result['difference_intervals'].keys() == controlled
+  assert result['intervals'].pop('event_strength') is None  # the manifest has no strengths
   for name, (low, high) in result['intervals'].items():
     assert low <= result[name] <= high
   for name, (low, high) in result['difference_intervals'].items():
