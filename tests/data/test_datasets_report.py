@@ -16,7 +16,8 @@ from avlink_jax.data.build import build, main
 from avlink_jax.data.datasets import builder as builder_module
 from avlink_jax.data.datasets import check
 from avlink_jax.data.datasets.builder import Options
-from avlink_jax.data.datasets.check import Candidate, Examiner, Needs
+from avlink_jax.data.datasets.check import Candidate, Needs
+from avlink_jax.data.datasets.check import examiner as make_examiner
 from avlink_jax.data.media import mux
 from avlink_jax.data.sources.tfds import TfdsSource
 from avlink_jax.errors import UserError
@@ -104,7 +105,7 @@ def test_checking_in_other_processes_gives_the_same(tmp_path):
 @pytest.mark.slow
 def test_a_file_that_crashes_a_decoder_is_found_and_the_rest_goes_on(monkeypatch):
   monkeypatch.setattr(check, 'examine', crashing.examine)
-  examiner = Examiner(1)
+  examiner = make_examiner(1)
   jobs = [Candidate(path, True, 0.0, None, Needs()) for path in ('a', 'bad', 'c', 'd')]
   assert [v.reason for v in examiner(jobs)] == ['', 'a decoder crashes on it', '', '']
   assert [v.reason for v in examiner(jobs[2:])] == ['', '']

@@ -14,7 +14,7 @@ import pathlib
 import tensorflow_datasets as tfds
 
 from avlink_jax.data.datasets import schema
-from avlink_jax.data.datasets.check import Candidate, Examiner, Needs
+from avlink_jax.data.datasets.check import Candidate, Needs, examiner
 from avlink_jax.data.datasets.files import Files
 from avlink_jax.data.datasets.report import Report
 from avlink_jax.data.datasets.rows import Malformed
@@ -82,7 +82,7 @@ class MediaDataset(tfds.core.ShardBasedBuilder, skip_registration=True):
     folder = _manual_dir(dl_manager)
     files = Files(folder, self.NEEDS_VIDEO)
     self.report = Report(self.data_path)
-    self._examiner = Examiner(self.options.processes)
+    self._examiner = examiner(self.options.processes)
     plan = self._plan(folder, files)
     self._progress = Progress('checked', sum(map(len, itertools.chain(*plan.values()))), 'files')
     return {split: [lambda shard=shard: self._examples(shard) for shard in shards]

@@ -1,17 +1,15 @@
 """Checks of media files: whether a file can be used, and which seconds of it are the clip."""
 
 import dataclasses
-import multiprocessing
 import os
 import pathlib
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
 import av
 import numpy as np
 
 from avlink_jax.data.media.container import InMemory, main_stream, opened
 from avlink_jax.data.media.decode import decode
+from avlink_jax.data.sturdy_pool import CRASHES, SturdyPool
 from avlink_jax.errors import MediaError
 
 SILENCE = 1e-3  # peak in [-1, 1] below which audio counts as silent: -60 dB
@@ -115,48 +113,7 @@ def _long_enough(start, end, needs):
   return Verdict(start, end)
 
 
-class Examiner:
-  """Examines many files, in `processes` other processes (0: in this one), in order.
-
-  A file on which a decoder crashes ends its process, and with it the pool; the files of that pool
-  are then examined one by one, so that the culprit is known.
-  """
-
-  def __init__(self, processes: int):
-    self._processes, self._pool, self._single = processes, None, None
-
-  def __call__(self, candidates):
-    """Yields a Verdict for each candidate."""
-    if not self._processes:
-      yield from map(examine, candidates)
-      return
-    futures = [self._submit(candidate) for candidate in candidates]
-    for candidate, future in zip(candidates, futures, strict=True):
-      try:
-        yield future.result()
-      except BrokenProcessPool:
-        self._pool = None  # a new one for the next jobs
-        yield self._examine_alone(candidate)
-
-  def close(self):
-    """Ends the other processes."""
-    for pool in filter(None, (self._pool, self._single)):
-      pool.shutdown(cancel_futures=True)
-    self._pool = self._single = None
-
-  def _submit(self, candidate):
-    self._pool = self._pool or _pool(self._processes)
-    return self._pool.submit(examine, candidate)
-
-  def _examine_alone(self, candidate):
-    self._single = self._single or _pool(1)
-    try:
-      return self._single.submit(examine, candidate).result()
-    except BrokenProcessPool:
-      self._single = None
-      return Verdict(kind='broken', reason='a decoder crashes on it')
-
-
-def _pool(processes):
-  # Not forked: JAX may have started threads in this process.
-  return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn'))
+def examiner(processes: int) -> SturdyPool:
+  """Pool that gives a Verdict for each candidate."""
+  return SturdyPool(processes, examine,
+                    lambda candidate: Verdict(kind='broken', reason=CRASHES))

@@ -112,4 +112,6 @@ def main(argv=None) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  # What is spawned must not stand in `__main__`, which it does not import.
+  from avlink_jax.data.impacts import benchmark
+  sys.exit(benchmark.main())

@@ -1,0 +1,207 @@
+"""Examination of one media file: what it is, what is odd about it, and what is done with it.
+
+Everything is read as training reads it (data/media): a file that is unusable there is unusable
+here, for the same reason.
+"""
+
+import dataclasses
+import pathlib
+
+import av
+import numpy as np
+
+from avlink_jax.data.media.container import main_stream, opened, packets_of, shown_at
+from avlink_jax.data.media.decode import decode, decode_audio
+from avlink_jax.errors import MediaError
+
+UNUSABLE, HAND, NOTE = 'unusable', 'look', 'note'  # severities, the worst first
+SEVERITIES = (UNUSABLE, HAND, NOTE)
+RATE = 16_000  # Hz at which sound is looked at
+SILENCE = 10 ** (-60 / 20)  # of full scale
+BLOCK = 0.05  # seconds over which sound is silent or not
+COVERED = 0.1  # share of a clip below which its sound covers little of it
+CLIPPED = 1e-3  # share of samples at full scale from which sound is clipped
+OFFSET = 0.1  # seconds between the beginnings or ends of sound and picture that are worth a look
+HOLE = 0.1  # seconds without packets of sound
+CANCELLED = 0.1  # RMS of the mono mix over that of the channels, below which they cancel
+VARIABLE = 0.02  # standard deviation of the frames' durations, of their mean
+SHORTEST = 0.5  # seconds
+HDR = {16: 'PQ', 18: 'HLG'}  # FFmpeg's numbers of transfer functions
+THUMBNAIL = 72  # pixels, height
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One thing about a file: how severe, a name for scripts, what it is, what is done about it."""
+  severity: str
+  name: str
+  what: str
+  done: str = ''
+
+
+@dataclasses.dataclass
+class Examination:
+  """What was found out about a file.
+
+  Attributes:
+    path: the file.
+    facts: {name: value}, JSON-like.
+    findings: list of Finding.
+    thumbnail: uint8 (H, W, 3) of its middle, None without a picture.
+    wave: float32 (S,) at RATE, None without sound.
+  """
+  path: pathlib.Path
+  facts: dict
+  findings: list
+  thumbnail: np.ndarray | None = None
+  wave: np.ndarray | None = None
+
+  @property
+  def severity(self):
+    """The worst severity of its findings; '' without any."""
+    return next((each for each in SEVERITIES
+                 if any(found.severity == each for found in self.findings)), '')
+
+
+def examine(path) -> Examination:
+  """Examines a file; what is wrong with it becomes findings, whatever it is."""
+  result = Examination(pathlib.Path(path), {}, [])
+  try:
+    with opened(path) as container:
+      _streams(container, result)
+    _picture(path, result)
+    _sound(path, result)
+  except MediaError as error:
+    result.findings.append(Finding(UNUSABLE, 'unusable', error.reason, 'is left out'))
+  result.findings.sort(key=lambda found: SEVERITIES.index(found.severity))
+  return result
+
+
+def _streams(container, result):
+  """What headers and packets say: kinds of streams, and their times."""
+  facts, add = result.facts, result.findings.append
+  video, audio = (main_stream(of) for of in (container.streams.video, container.streams.audio))
+  facts |= {'container': container.format.name, 'tracks': len(container.streams)}
+  if video is None:
+    add(Finding(HAND, 'no_picture', 'no picture', 'is a clip for tasks of audio alone'))
+  else:
+    _video_facts(video, facts, add)
+  if audio is None:
+    add(Finding(HAND, 'no_sound', 'no sound', 'is left out of what trains on sound'))
+  else:
+    facts |= {'audio': audio.codec_context.name, 'sample_rate': audio.rate,
+              'channels': audio.codec_context.channels}
+  others = [stream.type for stream in container.streams if stream not in (video, audio)]
+  if others:
+    add(Finding(NOTE, 'more_tracks', f'further tracks: {", ".join(others)}', 'are not used'))
+  times = {'video': [], 'audio': []}
+  for packet in packets_of(container, *filter(None, (video, audio))):
+    if packet is None or not packet.size or (shown := shown_at(packet)) is None:
+      continue
+    kind, base = packet.stream.type, packet.stream.time_base
+    times[kind].append((float(shown * base), float((packet.duration or 0) * base)))
+  _timing({kind: sorted(rows) for kind, rows in times.items()}, result)
+
+
+def _video_facts(video, facts, add):
+  context = video.codec_context
+  facts |= {'video': context.name, 'width': context.width, 'height': context.height,
+            'fps': round(float(video.average_rate or 0), 3)}
+  if (transfer := HDR.get(int(context.color_trc or 0))) is not None:
+    add(Finding(NOTE, 'hdr', f'HDR ({transfer})', 'is read as if it were not: it looks flat'))
+  layout = context.format
+  if layout is not None and layout.name.startswith(('yuva', 'rgba', 'bgra', 'argb', 'abgr')):
+    add(Finding(NOTE, 'alpha', 'transparency', 'is dropped'))
+
+
+def _timing(times, result):
+  """Where sound and picture begin and end, holes and uneven frames."""
+  facts, add = result.facts, result.findings.append
+  video, audio = times['video'], times['audio']
+  if len(video) > 2:
+    steps = np.diff([time for time, _ in video])
+    if steps.std() > VARIABLE * steps.mean():
+      add(Finding(NOTE, 'variable_rate', f'frames of {1e3 * steps.min():.0f} to '
+                  f'{1e3 * steps.max():.0f} ms', 'keep their times'))
+  if video and audio:
+    start = audio[0][0] - video[0][0]
+    end = sum(audio[-1]) - sum(video[-1])
+    facts |= {'sound_starts': round(start, 3), 'sound_ends': round(end, 3)}
+    for value, name, verb in ((start, 'start_offset', 'begins'), (end, 'end_offset', 'ends')):
+      if abs(value) > OFFSET:
+        add(Finding(HAND if abs(value) > 10 * OFFSET else NOTE, name,
+                    f'sound {verb} {abs(value):.2f} s {"after" if value > 0 else "before"} the '
+                    'picture', 'stays in time; what is missing is silence'))
+  if len(audio) > 1:
+    gaps = [after - sum(row) for row, (after, _) in zip(audio, audio[1:], strict=False)]
+    if holes := [gap for gap in gaps if gap > HOLE]:
+      add(Finding(HAND, 'holes', f'{len(holes)} holes in the sound, {sum(holes):.2f} s in all',
+                  'become silence'))
+  if audio and audio[0][0] < 0:
+    facts['priming'] = round(-audio[0][0], 4)
+
+
+def _picture(path, result):
+  """What decoding the picture says."""
+  if 'video' not in result.facts:
+    return
+  facts, add = result.facts, result.findings.append
+  clip = decode(path, height=THUMBNAIL, max_fps=2.0, need_audio=False)
+  facts['seconds'] = round(clip.duration, 3)
+  result.thumbnail = clip.frames[len(clip.frames) // 2]
+  if clip.duration < SHORTEST:
+    add(Finding(HAND, 'short', f'{clip.duration:.2f} s long',
+                'is left out below data.min_seconds'))
+  with opened(path) as container:
+    stream = main_stream(container.streams.video)
+    frame = next((frame for frame in _frames(container, stream)), None)
+  if frame is not None and frame.interlaced_frame:
+    add(Finding(NOTE, 'interlaced', 'interlaced', 'both fields stay in a frame'))
+  if frame is not None and frame.rotation:
+    facts['rotation'] = frame.rotation
+    add(Finding(NOTE, 'rotated', f'rotated by {frame.rotation}°', 'is turned upright'))
+  if len(clip.frames) > 1 and np.abs(np.diff(clip.frames.astype(np.int16), axis=0)).mean() < 0.2:
+    add(Finding(HAND, 'still', 'the picture does not move', 'tells nothing about times'))
+
+
+def _frames(container, stream):
+  try:
+    yield from container.decode(stream)
+  except av.error.FFmpegError:
+    return
+
+
+def _sound(path, result):
+  """What decoding the sound says: level, silence, clipping, channels that cancel."""
+  if 'audio' not in result.facts:
+    return
+  facts, add = result.facts, result.findings.append
+  own = decode_audio(path, sample_rate=RATE)
+  mono = own.mean(axis=1)
+  result.wave = mono
+  facts.setdefault('seconds', round(len(mono) / RATE, 3))
+  peak = float(np.abs(own).max(initial=0))
+  rms = float(np.sqrt(np.mean(np.square(own, dtype=np.float64)))) if own.size else 0.0
+  facts |= {'peak_dbfs': _decibels(peak), 'rms_dbfs': _decibels(rms)}
+  if peak < SILENCE:
+    add(Finding(HAND, 'silent', 'silence (peak below −60 dBFS)',
+                'is trained on as silence: move it away if that is not wanted'))
+    return
+  if own.shape[1] > 1:
+    mixed = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64))))
+    if mixed < CANCELLED * rms:
+      add(Finding(HAND, 'counter_phase', 'the channels cancel each other in a mono mix',
+                  'is heard as near silence: flip one of its channels'))
+  size = round(BLOCK * RATE)
+  blocks = np.abs(own[:len(own) // size * size]).reshape(-1, size * own.shape[1]).max(axis=1)
+  covered = float(np.mean(blocks >= SILENCE)) if len(blocks) else 1.0
+  facts['sound_covers'] = round(covered, 3)
+  if covered < COVERED:
+    add(Finding(HAND, 'little_sound', f'sound in {covered:.0%} of it', 'the rest is silence'))
+  if (share := float(np.mean(np.abs(own) > 0.999))) > CLIPPED:
+    add(Finding(NOTE, 'clipped', f'{share:.1%} of its samples at full scale', 'stays as it is'))
+
+
+def _decibels(value):
+  """dB of full scale, None of nothing."""
+  return round(float(20 * np.log10(value)), 1) if value > 0 else None
