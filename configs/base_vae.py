@@ -12,6 +12,6 @@ def get_config(scale='paper'):
   c.data.seconds, c.data.clip_seconds = by_scale(17 / 6, 17 / 6, 2 / 6), 5.16
   c.video_codec = base.video_codec
   c.train.steps, c.train.decay_steps, c.train.batch_size = by_scale(
-      (100_000, 20_000, 128), (20_000, 5_000, 16), (6_000, 3_000, 16))
+      (100_000, 20_000, 128), (20_000, 5_000, 16), (4_000, 2_000, 16))
   c.sample.count = by_scale(16, 16, 8)
   return c

@@ -109,12 +109,11 @@ def base(task, scale):
         rope_base=by_scale(10_000.0, 1_000.0, 100.0),  # base of the rotary frequencies (Eq. 4)
         patch=patch,  # latents of a token: in time, of video also rows and columns
         features=0,  # above 0: no tower, but so long vectors from files (model/features.py)
-        # what the network predicts: velocity; data; residual, of a tower with a guide
+        # what the network predicts: velocity; data; preconditioned, data from noise and noise from
+        # data; residual, of a tower with a guide
         prediction='data' if wide else 'velocity',
         hidden=192 if wide else 0,  # width of the network around a wide patch; 0: none
         detail=0.04 if wide else 0.0,  # deviation of the detail that bypasses the tower
-        # whether that deviation is learned, of each flow time and channel, from `detail` on
-        detail_by_time=False,
         guide=0,  # channels of the low-resolution input video (upsampler); 0: none
         local=0))  # width of the head that uses neighbouring pixels (upsampler); 0: none
 
@@ -264,7 +263,7 @@ def add_video_codec(c):
       blocks=by_scale(2, 2, 0),  # residual blocks a level, in the encoder
       decoder_blocks=by_scale(2, 2, 1),  # residual blocks a level, in the decoder
       middle=by_scale(2, 1, 0),  # residual blocks besides at the coarsest level
-      latent_channels=8,  # numbers of a latent
+      latent_channels=by_scale(8, 8, 4),  # numbers of a latent
       # frames, rows, columns of pixels that form a cell, so that no convolution runs over single
       # pixels
       patch=by_scale((1, 1, 1), (1, 1, 1), (1, 2, 2)),
@@ -273,7 +272,7 @@ def add_video_codec(c):
       up_kernel=(1, 3, 3),  # of convolutions that go up a level
       linear=by_scale(False, False, True),  # whether a matrix runs parallel to the convolutions
       quantise='none',  # none; lfq: latents of -1 and 1, tokens (codecs/lfq.py)
-      kl_weight=by_scale(1e-6, 1e-6, 3e-4),  # weight of the KL divergence in the loss
+      kl_weight=by_scale(1e-6, 1e-6, 1e-3),  # weight of the KL divergence in the loss
       std_decay=0.99,  # decay of the moving average of the latents' deviation
       entropy_weight=0.1,  # of lfq: weight of its entropy loss, instead of the KL's
       commitment_weight=0.25))  # of lfq: weight of its commitment loss

@@ -5,26 +5,25 @@ from avlink_jax.model import attention
 from avlink_jax.model.dit import DiT
 from avlink_jax.model.guided import Guided
 from avlink_jax.model.local import LocalHead
-from avlink_jax.model.prediction import DataPrediction, LearnedDetail, ResidualPrediction
+from avlink_jax.model.prediction import DataPrediction, Preconditioned, ResidualPrediction
 from avlink_jax.model.wide import Wide
+
+PREDICTIONS = ('velocity', 'data', 'preconditioned', 'residual')
 
 
 def build(config, context):
   """(config.towers.NAME, tower.Context) -> tower.Tower. Raises UserError."""
   pictured, local = config.guide, config.local
   residual = config.prediction == 'residual'
-  if config.prediction not in ('velocity', 'data', 'residual') or residual and not pictured:
-    raise UserError(f'towers.{context.name}.prediction={config.prediction!r}: use velocity or '
-                    'data, or residual of a tower with a guide')
+  if config.prediction not in PREDICTIONS or residual and not pictured:
+    raise UserError(f'towers.{context.name}.prediction={config.prediction!r}: use velocity, data '
+                    'or preconditioned, or residual of a tower with a guide')
   if local and not residual:
     raise UserError(f'towers.{context.name}.local makes a residual of what a guide shows, and this '
                     'tower predicts none: set it to 0')
-  if config.detail and config.prediction == 'velocity':
+  if config.detail and config.prediction in ('velocity', 'preconditioned'):
     raise UserError(f'towers.{context.name}.detail is for towers that predict data or a residual, '
-                    'and this one predicts velocity: set it to 0')
-  if config.detail_by_time and (config.hidden or config.prediction != 'data' or not config.detail):
-    raise UserError(f'towers.{context.name}.detail_by_time is for towers that predict data, with a '
-                    'detail above 0 and hidden=0: set it to False')
+                    'and this one predicts none: set it to 0')
   attention.check(context.attention.implementation, config.width // config.heads, context.dtype)
   guide = pictured + context.channels * residual  # and a first guess of the data itself
   dit = DiT(channels=context.channels, patch=tuple(config.patch), seconds=context.seconds,
@@ -38,7 +37,9 @@ def build(config, context):
   if local:
     tower = LocalHead(tower, dit, local, pictured)
   if config.prediction == 'data':
-    tower = (LearnedDetail if config.detail_by_time else DataPrediction)(tower, config.detail)
+    tower = DataPrediction(tower, config.detail)
+  elif config.prediction == 'preconditioned':
+    tower = Preconditioned(tower)
   elif residual:
     tower = ResidualPrediction(tower, config.detail)
   return tower

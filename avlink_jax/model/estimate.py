@@ -37,3 +37,16 @@ def shown_beyond(x_t, x1, t, deviation):
   t = broadcast(t, x_t)
   gain = t * deviation**2 / ((t * deviation) ** 2 + (1 - t) ** 2 + 1e-12)
   return gain * (x_t - t * x1)
+
+
+def precondition(x_t, f, t):
+  """Velocity of a network's output `f` of variance 1: what is left of it beside the linear estimate
+  that X_t gives, of data and noise of variance 1,
+
+      v = (2t − 1) / s · X_t + f / √s,   s = t² + (1 − t)²   (the variance of X_t)
+
+  so that f = ((1 − t)·X_1 − t·X_0) / √s where v = X_1 − X_0.
+  """
+  t = broadcast(t, x_t)
+  s = t**2 + (1 - t) ** 2
+  return (2 * t - 1) / s * x_t + f / jnp.sqrt(s)

@@ -2,11 +2,12 @@
 
 import dataclasses
 
-import flax.linen as nn
-import jax.numpy as jnp
-
-from avlink_jax.model.dit import DiT
-from avlink_jax.model.estimate import add_detail, shown_beyond, velocity_from_data
+from avlink_jax.model.estimate import (
+  add_detail,
+  precondition,
+  shown_beyond,
+  velocity_from_data,
+)
 from avlink_jax.model.guided import Guided
 from avlink_jax.model.tower import Wrapper
 
@@ -29,32 +30,16 @@ class DataPrediction(Wrapper):
 
 
 @dataclasses.dataclass(frozen=True)
-class LearnedDetail(Wrapper):
-  """DataPrediction whose deviation is learned, of each flow time and channel: how much of the data
-  the tower carries differs between them, and what it carries should not be taken with its noise.
+class Preconditioned(Wrapper):
+  """A tower whose head says ((1−t)·X_1 − t·X_0) / √(t² + (1−t)²): the data from noise, the noise
+  from data (v of Salimans & Ho 2022; the preconditioning of Karras et al. 2022).
 
-  Attributes:
-    detail: deviation that all of them begin with.
+  The velocity X_1 − X_0 is noise at every t, which a narrow tower has to pass on. What X_t itself
+  shows of it, of data and noise of variance 1, comes from X_t here (estimate.precondition).
   """
-  tower: DiT
-  detail: float
-
-  @property
-  def _log_deviation(self):
-    return nn.Dense(self.channels, kernel_init=nn.initializers.zeros)
-
-  def init(self, key):
-    _, time, _ = self.tower.example()
-    return self.tower.init(key) | {'detail': self._log_deviation.init(key, time)['params']}
 
   def head(self, params, stream):
-    x, t = stream.input.x, stream.input.t
-    x1 = self.tower.head(params, stream)
-    log_deviation = self._log_deviation.apply(
-        {'params': params['detail']}, nn.silu(stream.time.astype(jnp.float32)))
-    deviation = self.detail * jnp.exp(log_deviation)
-    deviation = jnp.expand_dims(deviation, range(1, x.ndim - 1))
-    return velocity_from_data(x, add_detail(x, x1, t, deviation), t)
+    return precondition(stream.input.x, self.tower.head(params, stream), stream.input.t)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,8 +45,7 @@ def tower_config(config, name, channels, text_width):
                     f'the text encoder makes {text_width}: use the one that it was trained with')
   tower = tower.copy_and_resolve_references()
   tower.update(width=sizes.width, depth=sizes.depth, heads=sizes.heads, mlp=sizes.mlp,
-               patch=sizes.patch, rope_base=10_000.0, prediction='velocity', hidden=0, detail=0.0,
-               detail_by_time=False)
+               patch=sizes.patch, rope_base=10_000.0, prediction='velocity', hidden=0, detail=0.0)
   return tower
 
 

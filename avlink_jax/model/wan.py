@@ -225,8 +225,6 @@ def build(config, context):
       raise UserError(f'{where}.{key}={config[key]} is for {where}.kind=dit: set it to 0')
   if config.prediction not in ('velocity', 'data'):
     raise UserError(f'{where}.prediction={config.prediction!r}: use velocity or data')
-  if config.detail_by_time:
-    raise UserError(f'{where}.detail_by_time is for {where}.kind=dit: set it to False')
   if config.detail and config.prediction == 'velocity':
     raise UserError(f'{where}.detail is for towers that predict data, and this one predicts '
                     'velocity: set it to 0')

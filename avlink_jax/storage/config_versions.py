@@ -46,8 +46,7 @@ ADDED = {
         'validation': {'every': 0, 'count': 64, 'levels': 8}, 'log': {'wandb': ''},
         'train.transfer_guard': 'disallow',
         'data.crop_height': 0, 'data.crop_width': 0, 'data.clip_seconds': 0.0,
-        'towers.*.kind': 'dit', 'towers.*.detail_by_time': False, 'towers.*.guide': 0,
-        'towers.*.local': 0,
+        'towers.*.kind': 'dit', 'towers.*.guide': 0, 'towers.*.local': 0,
         'towers.audio.codec': 'mel_vae',
         'towers.video.codec':
             lambda config: 'video_vae' if 'video_codec' in config else 'pixels',

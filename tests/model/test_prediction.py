@@ -1,65 +1,55 @@
-"""A tower that predicts the data, with detail past it whose deviation is learned."""
-
-import dataclasses
+"""A tower that predicts the data from noise, and the noise from data."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from micro import build, micro_config, plain_jit, random_like
+from hypothesis import given
+from hypothesis import strategies as st
+from micro import build, micro_config, plain_jit, random_params
 
 from avlink_jax.errors import UserError
-from avlink_jax.model.estimate import velocity_from_data
-from avlink_jax.model.prediction import DataPrediction, LearnedDetail
+from avlink_jax.model.estimate import precondition
+from avlink_jax.model.prediction import Preconditioned
 from avlink_jax.model.tower import Input
 
-CHANGES = {'towers.video.hidden': 0, 'towers.video.detail': 0.25,
-           'towers.video.detail_by_time': True}
+CHANGES = {'towers.video.hidden': 0, 'towers.video.detail': 0.0,
+           'towers.video.prediction': 'preconditioned'}
 
 
-@pytest.fixture(scope='module')
-def learned():
-  """(tower, its first parameters, an input)."""
+@given(t=st.floats(0, 1), x0=st.floats(-3, 3), x1=st.floats(-3, 3))
+def test_the_rotated_target_gives_the_velocity(t, x0, x1):
+  s = t**2 + (1 - t) ** 2
+  f = ((1 - t) * x1 - t * x0) / s**0.5
+  v = precondition(jnp.full((1, 1), t * x1 + (1 - t) * x0), jnp.full((1, 1), f), jnp.full(1, t))
+  np.testing.assert_allclose(v, x1 - x0, atol=1e-5)
+
+
+@pytest.mark.parametrize('t', [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_a_network_that_says_nothing_gives_the_linear_estimate(t):
+  """Of data and noise of variance 1: the residual of v given X_t has variance 1 / s."""
+  x0, x1 = np.random.default_rng(0).standard_normal((2, 1, 100_000)).astype(np.float32)
+  x = t * x1 + (1 - t) * x0
+  v = precondition(x, np.zeros_like(x), np.full(1, t, np.float32))
+  residual = np.asarray(x1 - x0 - v)
+  assert abs(np.mean(residual * x)) < 0.02
+  assert np.mean(residual**2) == pytest.approx(1 / (t**2 + (1 - t) ** 2), rel=0.02)
+
+
+def test_a_tower_is_wrapped():
   tower = build(micro_config('t2v', **CHANGES))[0].towers['video']
-  params = random_like(jax.eval_shape(tower.init, jax.random.key(0)), 0)
-  params['detail'] = jax.tree.map(np.zeros_like, params['detail'])
-  rng = np.random.default_rng(0)
-  given = Input(x=rng.standard_normal((3, 6, 8, 16, 3), np.float32),
-                t=np.array([0.1, 0.5, 0.9], np.float32),
-                text=rng.standard_normal((3, 4, 16), np.float32), text_mask=np.ones((3, 4), bool),
-                mask=np.ones((3, 6), bool))
-  return tower, params, given
-
-
-def test_it_begins_with_the_same_deviation_everywhere(learned):
-  tower, params, given = learned
-  assert isinstance(tower, LearnedDetail) and tower.detail == 0.25
-  plain = DataPrediction(tower.tower, tower.detail)
+  assert isinstance(tower, Preconditioned)
+  params, rng = random_params(tower), np.random.default_rng(0)
+  given = Input(x=rng.standard_normal((2, 6, 8, 16, 3), np.float32),
+                t=np.array([0.1, 0.9], np.float32),
+                text=rng.standard_normal((2, 4, 16), np.float32), text_mask=np.ones((2, 4), bool),
+                mask=np.ones((2, 6), bool))
+  f = plain_jit(tower.tower.velocity)(params, given)
   np.testing.assert_allclose(plain_jit(tower.velocity)(params, given),
-                             plain_jit(plain.velocity)(params, given), atol=1e-4)
+                             precondition(given.x, f, given.t), atol=1e-5)
+  assert jax.tree.structure(params) == jax.tree.structure(random_params(tower.tower))
 
 
-def test_a_channel_without_deviation_takes_nothing_of_its_input(learned):
-  """Then its velocity is that of the network's data alone; and one with much takes X_t as it is."""
-  tower, params, given = learned
-  bias = np.array([-20.0, 0.0, 20.0], np.float32)
-  params = params | {'detail': params['detail'] | {'bias': bias}}
-  v = plain_jit(tower.velocity)(params, given)
-  alone = plain_jit(dataclasses.replace(tower, detail=1e-9).velocity)(params, given)
-  np.testing.assert_allclose(v[..., 0], alone[..., 0], atol=1e-4)
-  as_it_is = velocity_from_data(given.x, given.x / given.t[:, None, None, None, None], given.t)
-  np.testing.assert_allclose(v[..., 2], as_it_is[..., 2], rtol=1e-3, atol=1e-3)
-
-
-def test_deviations_are_learned(learned):
-  tower, params, given = learned
-  slopes = plain_jit(jax.grad(lambda p: jnp.mean(tower.velocity(p, given)**2)))(params)
-  assert all(np.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes['detail']))
-
-
-@pytest.mark.parametrize('changes', [
-    {'towers.video.detail': 0.0}, {'towers.video.hidden': 8},
-    {'towers.video.prediction': 'velocity', 'towers.video.detail': 0.0}])
-def test_what_has_no_such_detail_is_told(changes):
-  with pytest.raises(UserError, match='video.detail_by_time is for towers that predict data'):
-    build(micro_config('t2v', **(CHANGES | changes)))
+def test_detail_is_told():
+  with pytest.raises(UserError, match='towers.video.detail is for towers that predict data'):
+    build(micro_config('t2v', **(CHANGES | {'towers.video.detail': 0.1})))
