@@ -228,8 +228,9 @@ class Model:
     if isinstance(value, (str, os.PathLike)):
       source = sampling_inputs.own_clips(value, task.config, layout, task.conditions)
       return [source.load(i) for i in range(len(source))]
-    return [frames_clip(np.asarray(value), fps, layout) if name == 'video'
-            else wave_clip(np.asarray(value), sample_rate, layout)]
+    of_array = {'video': (frames_clip, fps), 'audio': (wave_clip, sample_rate)}
+    make, rate = of_array[name]
+    return [make(np.asarray(value), rate, layout)]
 
   def _sample(self, exporter, clip, prompts, sample, seed):
     """Sample of what the sampler made of a clip."""

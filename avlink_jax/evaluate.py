@@ -81,6 +81,8 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   """
   if output:
     _require_writable(pathlib.Path(output))
+  if networks or metrics:
+    networks = _folder_of(networks)
   if seconds is not None and not 0 < seconds < math.inf:
     raise UserError(f'--seconds={seconds}: must be above 0')
   ours = clips_on_disk.find(generated, '--generated')
@@ -140,12 +142,17 @@ def _measure(metrics, pairs, files, settings, networks, output):
   """Results of metrics of networks (network_metrics.measure), and the store of what was embedded;
   `files`: {stem: Files} of the generated clips and of the references."""
   from avlink_jax.metrics import network_metrics
-  from avlink_jax.metrics.networks import loading
   from avlink_jax.metrics.networks.embedding import EmbeddingStore
-  store, folder = EmbeddingStore(output), loading.folder_of(networks)
+  store = EmbeddingStore(output)
   clips = [network_metrics.Clip(**of_clip) for of_clip in _clips(pairs, *files, settings)]
   return network_metrics.measure(
-    metrics, clips, control_shifts(len(pairs)), folder, store), store
+    metrics, clips, control_shifts(len(pairs)), networks, store), store
+
+
+def _folder_of(networks):
+  """Folder with networks' weights, or None. Raises UserError: there is no such folder."""
+  from avlink_jax.metrics.networks import loading
+  return loading.folder_of(networks)
 
 
 def summary(result: dict) -> str:
@@ -156,10 +163,10 @@ def summary(result: dict) -> str:
   def span(bounds, sign=''):
     return f'[{show(bounds[0], sign)}, {show(bounds[1], sign)}]' if bounds else ''
   protocol = result['protocol']
+  of_condition = protocol['condition_prompts']
   lines = [f'made with prompts: {protocol["clips_with_prompt"]} of {result["clips"]} clips; '
-           f'prompts of what conditions: {protocol["condition_prompts"]}; seeds: '
-           f'{protocol["seeds"]}; '
-           f'guidance: {protocol["guidances"]}'
+           + (f'{of_condition} prompts of what conditions; ' if of_condition != 'unknown' else '')
+           + f'seeds: {protocol["seeds"]}; guidance: {protocol["guidances"]}'
            ] if protocol['prompts'] != 'unknown' else []
   lines += [f'{str(result["clips"]) + " clips":32}  score  {"95 %":14}  control  score - control']
   for name in _score_names(result):

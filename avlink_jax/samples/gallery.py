@@ -178,7 +178,7 @@ def _side(page_folder, folder, row, figure, name, reference, with_frames):
   player = 'audio' if path.suffix.lower() in AUDIO_SUFFIXES else 'video'
   return clip.duration, gallery_page.SIDE.format(
     name=name, note=note, player=player, url=_url(path, page_folder),
-    poster=_poster(page_folder, figure, path) if player == 'video' else '',
+    poster=_poster(page_folder, figure, path),
     frames=_frame_strip(page_folder, figure, clip),
     spectrogram=spectrogram, duration=f'{clip.duration:.6f}', ticks=_ticks(clip.duration))
 
@@ -212,6 +212,8 @@ def _decode(path, with_frames):
 
 def _poster(page_folder, figure, path):
   """Writes the first frame of a video; returns the attribute that shows it, '' without one."""
+  if path.suffix.lower() in AUDIO_SUFFIXES:
+    return ''
   try:
     frames = decode(path, height=POSTER_HEIGHT, duration=POSTER_SECONDS, need_audio=False).frames
   except MediaError:

@@ -149,7 +149,7 @@ def test_data_that_does_not_divide_has_its_shape():
 
 @pytest.mark.parametrize('changes, said', [
     ({'towers.video.prediction': 'residual'}, 'with a guide'),
-    ({'towers.video.prediction': 'noise'}, 'velocity or data'),
+    ({'towers.video.prediction': 'noise'}, 'velocity, data or preconditioned'),
     ({'towers.video.local': 8}, 'local makes a residual')])
 def test_what_needs_a_guide_is_refused_where_there_is_none(changes, said):
   config = micro_config('t2v')

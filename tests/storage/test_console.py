@@ -35,11 +35,12 @@ def test_seconds_are_read_as_hours_minutes_seconds(seconds, text):
 
 
 def test_a_line_tells_count_speed_and_time_left(seconds, capsys):
+  """The speed since the first line: what comes before is mostly compilation."""
   progress = Progress('sampled', 4, every=0.0)
   progress.add()
   progress.add(2, note='1 unreadable')
   assert lines(capsys) == ['sampled 1/4 clips, 1.00 a second, 0:03 left',
-                           'sampled 3/4 clips, 1 unreadable, 1.50 a second, 0:00 left']
+                           'sampled 3/4 clips, 1 unreadable, 2.00 a second, 0:00 left']
 
 
 def test_lines_come_seldom_and_the_last_one_always(seconds, capsys):

@@ -10,6 +10,7 @@ from recorded import Recorded
 
 from avlink_jax import build as model_builder
 from avlink_jax import compile, main
+from avlink_jax.cli import presets
 from avlink_jax.cli.config_files import TASKS
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
@@ -94,6 +95,7 @@ def met(reads):
 def sampled(reads):
   """Reads what only sampling asks for."""
   config = Recorded(micro_config('av', **{'frozen.upsampler': ''}), reads)
+  presets.apply(config)
   models, task = build(config)
   task.check()
   assert upsampling.load(task) is None
