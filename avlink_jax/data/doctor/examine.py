@@ -131,7 +131,7 @@ def _timing(times, result):
       if abs(value) > OFFSET:
         add(Finding(HAND if abs(value) > 10 * OFFSET else NOTE, name,
                     f'sound {verb} {abs(value):.2f} s {"after" if value > 0 else "before"} the '
-                    'picture', 'stays in time; what is missing is silence'))
+                    'picture', 'stays in time: cut, or filled up with silence'))
   if len(audio) > 1:
     gaps = [after - sum(row) for row, (after, _) in zip(audio, audio[1:], strict=False)]
     if holes := [gap for gap in gaps if gap > HOLE]:
