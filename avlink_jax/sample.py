@@ -32,7 +32,7 @@ def sample(config: ConfigDict, workdir: str | os.PathLike, *, input_path: str | 
       samples.pull('')
     model = Model(config, workdir, run.here, explicit)
     clips = inputs.find_clips(model.task, config, input_path, prompt, condition_prompt,
-                              negative_prompt, takes)
+                              negative_prompt, takes, samples.here)
     weights, exporter = model.trained, model.exporter()
     print(f'{len(jax.devices())} {jax.default_backend()} device(s), mesh '
           f'{dict(model.mesh.shape)}, attention {attention.choose(config.attention)}; weights: '

@@ -73,7 +73,7 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
     rendered from the audio. `left_out` names tracks of `source_video` that are in no new file.
 
   Raises:
-    UserError: the folder cannot be written, or a source would be overwritten.
+    UserError: the folder cannot be written, or a source or a foreign file would be overwritten.
     MediaError: `source_video` or `source_audio` cannot be read.
   """
   folder = make_folder(folder)
@@ -90,7 +90,7 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
   for source in (source_video, source_audio):
     if source and pathlib.Path(source).resolve() in own:
       raise UserError(f'{source} is the input itself: give another folder for the output')
-  _remove_old(folder, id)
+  _claim(folder, id)
   if audio is not None:
     duration = len(audio) / sample_rate
   if audio is not None and source_audio is None and (generated is None or 'audio' in generated):
@@ -207,13 +207,23 @@ def _names(id):
   return {f'{file_stem(id)}{suffix}' for suffix in SUFFIXES}
 
 
-def _remove_old(folder, id):
-  """Removes an older sample's files; its row keeps its place, without files."""
-  old = next((row for row in read_manifest(folder) if row['id'] == id and row['files']), None)
-  if old is not None:
-    for name in _names(id) & set(map(str, old['files'].values())):
+def _claim(folder, id):
+  """Removes an older sample's files and leaves a row without files, so that what is written from
+  now on is known to be the sample's. Raises UserError: such a file is there and no sample's."""
+  old = next((row for row in read_manifest(folder) if row['id'] == id), None)
+  names = _names(id)
+  if old is None:
+    for name in sorted(names):
+      if (folder / name).exists():
+        raise UserError(f'{folder / name} is no sample of ours and would be overwritten: move it, '
+                        'or give another folder')
+    old = {'id': id}
+  elif old['files']:
+    for name in names & set(map(str, old['files'].values())):
       (folder / name).unlink(missing_ok=True)
-    _put_row(folder, {**old, 'files': {}})
+  elif old == {'id': id, 'files': {}}:
+    return
+  _put_row(folder, {**old, 'files': {}})
 
 
 def _put_row(folder, row):

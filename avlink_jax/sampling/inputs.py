@@ -60,11 +60,12 @@ class Inputs:
 
 
 def find_clips(task, config, input_path=None, prompt=None, condition_prompt=None,
-               negative_prompt=None, takes=1):
+               negative_prompt=None, takes=1, output=None):
   """Inputs from the flags: the user's clips or prompts, or by default the data source's test split.
 
   Without a prompt ('') means without any: then the conditioning modality has none either, unless
   `condition_prompt` says what it has. Of several `takes` each clip comes as often, as ID_1, ID_2, …
+  What lies in the folder `output` is no input.
   Raises UserError: the flags do not fit the task, or no clip is usable."""
   if not task.prompted and takes != 1:
     raise UserError(f'{config.task} makes the same of a clip each time: leave --takes out')
@@ -82,7 +83,7 @@ def find_clips(task, config, input_path=None, prompt=None, condition_prompt=None
   given = given_prompts(task, prompts[0] if prompts and task.conditions else None,
                         condition_prompt, negative_prompt)
   if input_path is not None:
-    source = own_clips(input_path, config, task.condition_layout, task.conditions)
+    source = own_clips(input_path, config, task.condition_layout, task.conditions, output)
     pipeline.tell(source)
     clips, skipped = read_clips(source)
     return Inputs(repeated(clips, takes), skipped, True, given, takes)
@@ -155,12 +156,13 @@ def read_prompt(flag, text, task):
   return text
 
 
-def own_clips(path, config, layout, required):
-  """Source of the user's files, which must have the media in `required`."""
+def own_clips(path, config, layout, required, without=None):
+  """Source of the user's files, which must have the media in `required` and do not lie in the
+  folder `without`."""
   return Folder(path, height=layout.height, width=layout.width, sample_rate=layout.sample_rate,
                 max_fps=layout.fps, **{f'need_{medium}': medium in required for medium in MEDIA},
                 features=config.towers.video.features, features_rate=layout.fps,
-                decode_seconds=config.data.decode_seconds)
+                decode_seconds=config.data.decode_seconds, without=without)
 
 
 def blank_clip(i, prompt, layout):

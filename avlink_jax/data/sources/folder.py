@@ -49,7 +49,7 @@ class Folder:
 
   def __init__(self, path, *, height: int, width: int, sample_rate: int, max_fps=None,
                split=None, captions=None, template=None, need_video=True, need_audio=True,
-               features=0, features_rate=0.0, decode_seconds=DECODE_SECONDS):
+               features=0, features_rate=0.0, decode_seconds=DECODE_SECONDS, without=None):
     """Lists the clips; nothing is decoded yet.
 
     Args:
@@ -59,6 +59,7 @@ class Folder:
       split: 'train', 'validation', 'test', or None for all files.
       captions: path of the table; by default one in the folder, if it is there; '' for none.
       template: format of captions, see above.
+      without: folder whose files are no clips, such as an output within this one.
       features: width of the vectors to be read from the .npz beside each clip, 0 for none;
         features_rate: vectors a second where the .npz does not say (data/sources/features.py).
 
@@ -78,6 +79,8 @@ class Folder:
       every = file_list.read(root, extensions, self.notes)
     else:
       every = _list_files(root, extensions)
+    if without is not None:
+      every = self._others(every, root, Path(without))
     names = _names(root, every)
     self._captions = caption_files.read(root, every, captions, template)
     self.notes += self._captions.notes
@@ -133,6 +136,20 @@ class Folder:
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
     """Decodes [start, start + seconds) of clip i alone, and crops its frames to the window."""
     return part(self.load(i, start, seconds), 0.0, seconds, window)
+
+  def _others(self, every: list, root: Path, without: Path) -> list:
+    """Files that do not lie in `without`, where that is a folder within `root`; the others are
+    noted. Raises UserError: none is left."""
+    inside = without.resolve()
+    if not root.is_dir() or inside == root.resolve() or not inside.is_relative_to(root.resolve()):
+      return every
+    kept = [file for file in every if not file.resolve().is_relative_to(inside)]
+    if len(kept) < len(every):
+      self.notes.append(f'{root}: {len(every) - len(kept)} files in {without}, the output, are no '
+                        'input')
+    if not kept:
+      raise UserError(f'{root}: no media files in it but those of {without}, the output')
+    return kept
 
   def _files_of(self, root: Path, every: list, split: str) -> list:
     in_folders = [file for file in every if file.relative_to(root).parts[0] in SPLITS
