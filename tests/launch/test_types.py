@@ -7,7 +7,7 @@ import typing
 
 import pytest
 
-from avlink_jax import build, compile, evaluate, flow, sample, train
+from avlink_jax import api, build, compile, evaluate, flow, sample, train
 from avlink_jax.data import clip
 from avlink_jax.data.media import decode
 from avlink_jax.evaluation import journal, pairs
@@ -23,7 +23,8 @@ def public(place):
 
 
 SURFACE = [
-    train.train, sample.sample, evaluate.evaluate, evaluate.summary, compile.compile_ahead,
+    api.load, api.Model.__call__, api.Sample.save, train.train, sample.sample, evaluate.evaluate,
+    evaluate.summary, compile.compile_ahead,
     build.build, build.example_shapes, weights.read, weights.save, decode.decode,
     decode.decode_audio, *public(flow), *public(clip), *public(folder), *public(pairs),
     *public(journal.Journal)]
@@ -36,7 +37,8 @@ def test_every_argument_and_result_has_a_type(function):
   assert {*inspect.signature(function).parameters, 'return'} - {'self'} == typed.keys()
 
 
-@pytest.mark.parametrize('record', [clip.Clip, build.Modality, build.Models, pairs.Pair])
+@pytest.mark.parametrize(
+    'record', [api.Sample, clip.Clip, build.Modality, build.Models, pairs.Pair])
 def test_every_field_has_a_type(record):
   names = getattr(record, '_fields', None) or [field.name for field in dataclasses.fields(record)]
   assert typing.get_type_hints(record).keys() == set(names)
