@@ -16,6 +16,10 @@ class UserError(Exception):
   """
 
 
+class NoSplit(UserError):
+  """Data source without clips of a split."""
+
+
 class MediaError(Exception):
   """File that cannot be used as a clip. `reason` is short enough for a report's column.
 

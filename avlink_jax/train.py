@@ -152,6 +152,7 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
             wandb_run.start(config, mirror.here) if first else None)
   validation = Validation(task, jitted, mesh, frozen)
   samples = TrainingSamples(task, frozen, mirror.here, mesh)
+  pipeline.tell_instead(samples.source, first)
   bad_numbers = BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
   mirror.push()
   batches = pipeline.train_batches(

@@ -16,26 +16,44 @@ from avlink_jax.data.sources import mixture
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.data.sources.records import LATENTS, Records, is_records
 from avlink_jax.data.sources.tfds import TfdsSource
-from avlink_jax.errors import MediaError, UserError
+from avlink_jax.errors import MediaError, NoSplit, UserError
 from avlink_jax.storage.console import say
 
 TFDS = 'tfds:'
+INSTEAD = {'validation': ('test', 'train')}  # splits that serve where one is missing
 
 
 def open_source(config, layout, split, reads=('audio', 'video')):
   """The source that `config.data` names: impacts, a folder of clips or a list of them, prepared
   records, tfds:NAME, or a mixture of such; of which `reads` is needed (names as in data/batch.py).
 
-  Raises UserError for a source that is not there or of which nothing can be read.
+  Without a split for validation another one serves, which `tell_instead` names. Raises UserError for
+  a source that is not there or of which nothing can be read, NoSplit where it lacks the split.
   """
   given = mixture.parse(config.data.source)
-  parts = [_open_one(source, config, layout, split, reads) for source, _ in given]
+  parts = [_open_split(source, config, layout, split, reads) for source, _ in given]
   if len(parts) == 1:
     return parts[0]
   _check_alike(parts, given)
   mixed = mixture.Mixture(parts, mixture.labels([source for source, _ in given]),
                           [weight for _, weight in given])
   return mixed if split == 'train' else mixture.Interleaved(mixed)
+
+
+def _open_split(source, config, layout, split, reads):
+  """One source's split, or that which serves instead; then its `instead` says so."""
+  missing = None
+  for other in (split, *INSTEAD.get(split, ())):
+    try:
+      opened = _open_one(source, config, layout, other, reads)
+    except NoSplit as error:
+      missing = missing or error
+      continue
+    if missing is not None:
+      trained = ', on which is trained,' if other == 'train' else ''
+      opened.instead = f'{missing}: clips of {other}{trained} serve for {split}'
+    return opened
+  raise missing
 
 
 def _open_one(source, config, layout, split, reads):
@@ -77,6 +95,13 @@ def tell(source, write=True):
       say(note, write)
     if hasattr(part, 'coverage'):
       say(part.coverage, write)
+
+
+def tell_instead(source, write=True):
+  """Prints which split serves for one that is missing; `write` as in `tell`."""
+  for part in getattr(source, 'sources', [source]):
+    if hasattr(part, 'instead'):
+      say(part.instead, write)
 
 
 def _check_alike(parts, given):

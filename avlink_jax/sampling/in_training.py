@@ -25,12 +25,17 @@ class TrainingSamples:
   """Exports samples repeatedly during a run; clips are read and samplers built once.
 
   Args: the run's task, frozen tree, workdir on this machine, and mesh.
+
+  Attributes:
+    source: of the clips, opened at once: what is wrong with it is a mistake before the first step.
   """
 
   def __init__(self, task, frozen, workdir, mesh=None):
     self.task, self.config = task, task.config
     self._frozen, self._workdir, self._mesh = frozen, workdir, mesh
     self._inputs, self._exporters = None, {}
+    self.source = pipeline.open_source(
+        self.config, task.models.layout, 'validation', task.modalities)
 
   def export(self, params, stats, step, log):
     """Exports samples with the weights of `step` to `samples/step_N/`, scored if there is audio.
@@ -74,9 +79,7 @@ class TrainingSamples:
   def _validation(self):
     """Inputs from the validation split, read once."""
     if self._inputs is None:
-      source = pipeline.open_source(
-          self.config, self.task.models.layout, 'validation', self.task.modalities)
-      self._inputs = Inputs(*read_clips(source, self.config.sample.count, self.task.models))
+      self._inputs = Inputs(*read_clips(self.source, self.config.sample.count, self.task.models))
     return self._inputs
 
 

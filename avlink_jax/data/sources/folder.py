@@ -11,7 +11,7 @@ from avlink_jax.data.media.limits import DECODE_SECONDS
 from avlink_jax.data.sources import captions as caption_files
 from avlink_jax.data.sources import features as features_beside
 from avlink_jax.data.sources import file_list
-from avlink_jax.errors import UserError
+from avlink_jax.errors import NoSplit, UserError
 from avlink_jax.samples.folder import low_files, read_manifest
 
 EXTENSIONS = frozenset(
@@ -64,7 +64,8 @@ class Folder:
         features_rate: vectors a second where the .npz does not say (data/sources/features.py).
 
     Raises:
-      UserError: no such folder, nothing in it, an unknown split, an unreadable table.
+      UserError: no such folder, nothing in it, an unknown split, an unreadable table. NoSplit: there
+        are folders of splits, and none of this one.
     """
     root = Path(path)
     if split is not None and split not in SPLITS:
@@ -163,7 +164,7 @@ class Folder:
                         f'{"/, ".join(SPLITS)}/ and belong to no split')
     files = [file for file in in_folders if file.relative_to(root).parts[0] == split]
     if not files:
-      raise UserError(f'{root}: has split folders but no clips in {split}/')
+      raise NoSplit(f'{root}: has split folders but no clips in {split}/')
     return files
 
 

@@ -34,7 +34,7 @@ from array_record.python import array_record_module
 from PIL import Image
 
 from avlink_jax.data.clip import Clip, frames_of, part, pixels_of
-from avlink_jax.errors import MediaError, UserError
+from avlink_jax.errors import MediaError, NoSplit, UserError
 
 VERSION = 1
 ABOUT = 'records.json'
@@ -183,7 +183,7 @@ class Records:
       reads: what the task needs of an example, names as in data/batch.py.
 
     Raises UserError: no records, unfinished, a shard is missing or cut short, or prepared for
-    another layout or without what is needed.
+    another layout or without what is needed. NoSplit: none of its records are of the split.
     """
     self.folder, self.split = Path(folder), split
     self.about = read_about(folder)
@@ -195,7 +195,7 @@ class Records:
     self._shards = [(self.folder / f'{name}.array_record', size) for name, size, _ in counts]
     self._firsts = np.cumsum([0] + [count for *_, count in counts])
     if not len(self):
-      raise UserError(f'{folder}: there are no records of the split {split}')
+      raise NoSplit(f'{folder}: there are no records of the split {split}')
     for path, size in self._shards:
       if not path.is_file() or path.stat().st_size != size:
         state = 'is cut short' if path.is_file() else 'is missing'

@@ -13,7 +13,7 @@ from avlink_jax.data.media.decode import decode
 from avlink_jax.data.media.limits import DECODE_SECONDS
 from avlink_jax.data.sources.captions import LONGEST_CAPTION, clean_caption
 from avlink_jax.data.sources.folder import SPLITS
-from avlink_jax.errors import MediaError, UserError
+from avlink_jax.errors import MediaError, NoSplit, UserError
 
 BLOCK = 1 << 16  # bytes; an ArrayRecord file is a whole number of blocks, its index in the last
 INFO = 'dataset_info.json'  # tfds writes it last, so where it is the data are whole
@@ -140,7 +140,7 @@ class TfdsSource:
     if split in sizes and split != 'train':
       return split, range(sizes[split])
     if 'train' not in sizes:
-      raise UserError(f'{self._name} has no {split} split, only {", ".join(sizes) or "empty ones"}')
+      raise NoSplit(f'{self._name} has no {split} split, only {", ".join(sizes) or "empty ones"}')
     count = sizes['train']
     missing = {key: place for key, place in HOLD_OUT.items() if key not in sizes}
     if split == 'train' and missing:
