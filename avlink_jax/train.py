@@ -145,8 +145,10 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
     state = init_from.start(state, config.train.init_from, task)
   start, steps = start or 0, config.train.steps
 
+  # Unusable clips (name, reason), and how many times one was come upon: also in place of another.
   skipped = collections.Counter({(name, reason): count
                                  for name, reason, count in saved.get('skipped', ())})
+  replaced = saved.get('replaced', skipped.total())
   log = Log(mirror.here, steps, start, first, saved.get('seconds', 0.0), skipped,
             mfu.share_of_peak(config, jitted, mesh.devices.flat),
             wandb_run.start(config, mirror.here) if first else None)
@@ -214,10 +216,11 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
         state, metrics = jitted.update(state, frozen, batch)
       log.skipped(mirror.here, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
       skipped.update(meta.skipped)
+      replaced += meta.replaced
       if pending:
         report(*pending)
     pending = (step, {**metrics, 'skipped_clips': len(skipped),
-                      'replaced_examples': skipped.total()}, meta.ids)
+                      'replaced_examples': replaced}, meta.ids)
     leave = preemption.reached(step)
     save = step % config.checkpoint.every == 0 or step == steps or leave
     # A resumed run will not report steps before its checkpoint.
@@ -229,6 +232,7 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
       mirror.push()
       checkpoints.save(step, state, {
           'config': config.to_dict(), 'seconds': log.seconds, 'data': data,
+          'replaced': replaced,
           'skipped': [[*clip, count] for clip, count in skipped.items()]})
     if leave:
       break

@@ -93,10 +93,12 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-  """What the host knows of a batch: ids, exact event times (or None), and what was replaced."""
+  """What the host knows of a batch: ids, exact event times (or None), skipped clips and why, and
+  how many examples are of another clip than their own because of that."""
   ids: list[str]
   events: list[np.ndarray | None]
   skipped: list[tuple[str, str]]
+  replaced: int = 0
 
 
 def audio(clip: Clip, start: float, layout: Layout):

@@ -27,8 +27,8 @@ def open_source(config, layout, split, reads=('audio', 'video')):
   """The source that `config.data` names: impacts, a folder of clips or a list of them, prepared
   records, tfds:NAME, or a mixture of such; of which `reads` is needed (names as in data/batch.py).
 
-  Without a split for validation another one serves, which `tell_instead` names. Raises UserError for
-  a source that is not there or of which nothing can be read, NoSplit where it lacks the split.
+  Without a split for validation another one serves, which `tell_instead` names. Raises UserError
+  for a source that is not there or of which nothing can be read, NoSplit where it lacks the split.
   """
   given = mixture.parse(config.data.source)
   parts = [_open_split(source, config, layout, split, reads) for source, _ in given]
@@ -185,15 +185,19 @@ class MixedExamples:
   def __init__(self, source, parts):
     self.source, self._parts = source, parts
 
-  def __call__(self, index, rng=None):
+  def __call__(self, index, seed=None):
     part, local = self.source.locate(index)
-    made, id, events, skipped = self._parts[part](local, rng)
+    made, id, events, skipped = self._parts[part](local, seed)
     label = self.source.labels[part]
     return made, id, events, [(f'{label}/{name}', reason) for name, reason in skipped]
 
 
 class Examples:
   """Source index -> example, through the cache, with broken clips replaced and reported.
+
+  What an example shows is a function of (source, index, seed), whatever was read before, so that
+  hosts and resumed runs agree: also which clip serves for a broken one. That is drawn anew for each
+  example; the broken clip's neighbour would be seen as often as both together.
 
   Where more than `max_broken` of the clips tried so far are broken (of ENOUGH, or all there are),
   something else is wrong, and going on with the rest would hide it: that is a UserError.
@@ -223,10 +227,12 @@ class Examples:
                        f'shorter than {self.min_seconds:g} s ({seconds:.2f} s)')
     return seconds
 
-  def _read(self, index, rng):
+  def _read(self, index, seed):
     """(example, id, events) of one clip; MediaError where it cannot be used."""
-    if self.layout.crop and rng is not None:
-      return self._read_part(index, rng)
+    if self._shows_part(seed):
+      return self._read_part(index, np.random.default_rng(seed))
+    if index in self._broken:
+      raise self._broken[index]
     kept = self._cache.get(index)
     if isinstance(kept, tuple):
       return kept
@@ -239,13 +245,18 @@ class Examples:
       return made
     if kept is None:
       self._cache.put(index, clip, clip.frames.nbytes + clip.audio.nbytes)
-    return self._example(clip, rng.uniform(0.0, slack) if rng is not None else 0.0)
+    return self._example(
+        clip, 0.0 if seed is None else np.random.default_rng(seed).uniform(0.0, slack))
+
+  def _shows_part(self, seed):
+    """Whether no more than what an example shows is read: then other parts may still be whole."""
+    return self.layout.crop and seed is not None
 
   def _read_part(self, index, rng):
     """The same of a crop in time and space."""
-    seconds = self._seconds.get(index)
-    if seconds is None:
-      seconds = self._seconds[index] = self._long_enough(index, self.source.seconds(index))
+    if index not in self._seconds:
+      self._seconds[index] = self.source.seconds(index)
+    seconds = self._long_enough(index, self._seconds[index])
     layout = self.layout
     slack = seconds - layout.seconds
     start = rng.uniform(0.0, slack) if slack > 1 / layout.fps else 0.0
@@ -258,19 +269,17 @@ class Examples:
     events = None if clip.events is None else clip.events - start
     return (batches.example(clip, start, self.layout, self.readers), clip.id, events)
 
-  def __call__(self, index, rng=None):
-    """The example at `index`, or the next usable one: (example, id, events, skipped).
+  def __call__(self, index, seed=None):
+    """The example at `index`, or where that is unusable at another: (example, id, events, skipped).
 
-    `rng` places the crop; None takes the clip's beginning, and all of the picture. `skipped`
-    lists (name, reason). Raises UserError where too many clips of the source are unusable.
+    `seed` (one number or several) places the crop and draws replacements; None takes the clip's
+    beginning, and all of the picture. `skipped` lists (name, reason). Raises UserError where too
+    many clips of the source are unusable.
     """
     skipped = []
-    for attempt in range(len(self.source)):
-      i = (index + attempt) % len(self.source)
+    for i in attempts(index, len(self.source), seed):
       try:
-        if i in self._broken:
-          raise self._broken[i]
-        made = self._read(i, rng)
+        made = self._read(i, seed)
         self._note(i)
         return (*made, skipped)
       except MediaError as error:
@@ -297,6 +306,19 @@ class Examples:
                       + ('; …' if broken > len(first) else ''))
 
 
+def attempts(index, size, seed=None):
+  """Yields `index`, then the other indices below `size` in an order drawn from the seed, or without
+  one from `index`."""
+  yield index
+  rng = np.random.default_rng(
+      np.random.SeedSequence(index if seed is None else seed, spawn_key=(0,)))
+  tried = {index}
+  while len(tried) < size:
+    if (other := int(rng.integers(size))) not in tried:
+      tried.add(other)
+      yield other
+
+
 def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step, rows=None,
                   threads=2):
   """Iterates over (batch, Meta) of steps first_step … last_step − 1: of each batch the `rows` that
@@ -309,8 +331,7 @@ def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step,
 
   def load(step):
     drawn = [order(int(slot)) for slot in step * batch_size + rows]
-    return collate([examples(index, np.random.default_rng(crop)) for index, crop in drawn],
-                   prepare)
+    return collate([examples(index, crop) for index, crop in drawn], prepare)
 
   dataset = grain.MapDataset.range(first_step, last_step).map(load)
   return iter(dataset.to_iter_dataset(
@@ -352,7 +373,8 @@ def collate(loaded, prepare):
   """[(example, id, events, skipped)] -> (batch, Meta)."""
   made, ids, events, skipped = zip(*loaded, strict=True)
   return (batches.stack(made, prepare),
-          batches.Meta(list(ids), list(events), [s for rows in skipped for s in rows]))
+          batches.Meta(list(ids), list(events), [s for rows in skipped for s in rows],
+                       sum(map(bool, skipped))))
 
 
 def first_batch(examples, prepare, count):

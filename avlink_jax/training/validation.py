@@ -79,5 +79,5 @@ class Validation:
     for first in range(0, max(self._count // size, 1) * size, size):
       rows = first + sharding.local_rows(self._mesh, size)
       yield pipeline.collate(
-          [examples(int(row) % len(self._source), np.random.default_rng((config.data.seed, row)))
-           for row in rows], self._task.prepare)[0]
+          [examples(int(row) % len(self._source), (config.data.seed, int(row))) for row in rows],
+          self._task.prepare)[0]

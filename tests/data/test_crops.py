@@ -168,8 +168,8 @@ def test_a_file_that_is_too_short_is_replaced_and_told(folder):
   source = Folder(folder, height=36, width=64, sample_rate=16000)
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   for visit in range(2):
-    made, id, _, skipped = examples(3, np.random.default_rng(visit))
-    assert made['video'].shape == (9, 12, 24, 3) and id == '0'
+    made, id, _, skipped = examples(3, visit)
+    assert made['video'].shape == (9, 12, 24, 3) and id in ('0', '1', '2')
     (name, reason), = skipped
     assert name == 'short' and reason.startswith('shorter than 0.5 s')
 
@@ -178,7 +178,7 @@ def test_a_file_shorter_than_an_example_is_padded_and_masked(folder):
   layout = Layout(0.5, 24.0, 36, 64, crop=(12, 24), clip_seconds=3.0)
   source = Folder(folder, height=36, width=64, sample_rate=16000)
   made, *_ = pipeline.Examples(source, layout, READERS, 1 << 20, 0.1, 0.5)(
-      3, np.random.default_rng(0))
+      3, 0)
   np.testing.assert_array_equal(made['video_mask'], np.arange(12) / 24 < 0.25)
   np.testing.assert_array_equal(made['video'][6:], np.repeat(made['video'][5:6], 6, 0))
 
@@ -205,7 +205,7 @@ def test_the_large_pictures_of_records_serve_where_the_config_asks_for_them(larg
   expected = clips.part(whole, 1.3, 0.5, (top, left, 32, 48))
   for name in ('frames', 'frame_times', 'audio', 'events'):
     np.testing.assert_array_equal(getattr(cut, name), getattr(expected, name))
-  made, *_ = examples_of(source, layout)(0, np.random.default_rng(0))
+  made, *_ = examples_of(source, layout)(0, 0)
   assert made['video'].shape == (12, 32, 48, 3)
 
 

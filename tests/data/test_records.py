@@ -192,7 +192,8 @@ def test_a_damaged_record_is_replaced_and_counted(folder, tmp_path):
     source.load(0)
   examples = pipeline.make_examples(source, layout, (Pixels('video', 6.0),), config_of().data)
   _, id, _, skipped = examples(0)
-  assert id == source.load(1).id and len(skipped) == 1 and 'damaged' in skipped[0][1]
+  assert id in [source.name(i) for i in range(1, len(source))]
+  assert len(skipped) == 1 and 'damaged' in skipped[0][1]
 
 
 def test_unfinished_foreign_or_newer_folders_are_told(folder, tmp_path):

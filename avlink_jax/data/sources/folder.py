@@ -64,8 +64,8 @@ class Folder:
         features_rate: vectors a second where the .npz does not say (data/sources/features.py).
 
     Raises:
-      UserError: no such folder, nothing in it, an unknown split, an unreadable table. NoSplit: there
-        are folders of splits, and none of this one.
+      UserError: no such folder, nothing in it, an unknown split, an unreadable table. NoSplit:
+        there are folders of splits, and none of this one.
     """
     root = Path(path)
     if split is not None and split not in SPLITS:
