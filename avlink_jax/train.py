@@ -149,6 +149,7 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
   skipped = collections.Counter({(name, reason): count
                                  for name, reason, count in saved.get('skipped', ())})
   replaced = saved.get('replaced', skipped.total())
+  silent = set(saved.get('silent', ()))  # names of clips that lack sound
   log = Log(mirror.here, steps, start, first, saved.get('seconds', 0.0), skipped,
             mfu.share_of_peak(config, jitted, mesh.devices.flat),
             wandb_run.start(config, mirror.here) if first else None)
@@ -217,10 +218,15 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
       log.skipped(mirror.here, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
       skipped.update(meta.skipped)
       replaced += meta.replaced
+      if meta.silent and not silent and not config.data.drop_silent:
+        name, lack = meta.silent[0]
+        say(f'{name}: {lack}, and is trained on: silent_clips in metrics.jsonl counts such clips, '
+            'data.drop_silent leaves them out', first)
+      silent.update(name for name, _ in meta.silent)
       if pending:
         report(*pending)
     pending = (step, {**metrics, 'skipped_clips': len(skipped),
-                      'replaced_examples': replaced}, meta.ids)
+                      'replaced_examples': replaced, 'silent_clips': len(silent)}, meta.ids)
     leave = preemption.reached(step)
     save = step % config.checkpoint.every == 0 or step == steps or leave
     # A resumed run will not report steps before its checkpoint.
@@ -232,7 +238,7 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
       mirror.push()
       checkpoints.save(step, state, {
           'config': config.to_dict(), 'seconds': log.seconds, 'data': data,
-          'replaced': replaced,
+          'replaced': replaced, 'silent': sorted(silent),
           'skipped': [[*clip, count] for clip, count in skipped.items()]})
     if leave:
       break

@@ -69,6 +69,9 @@ def base(task, scale):
       min_seconds=0.5,  # of a clip; shorter ones are left out
       decode_seconds=120.0,  # time limit for decoding a clip
       max_broken=0.5,  # fraction of broken clips above which a run stops
+      # whether clips of silence (peak below -60 dBFS), or with sound in less than a tenth of them,
+      # are left out; else they are counted
+      drop_silent=False,
       cache_bytes=2 << 30,  # memory for decoded clips
       threads=by_scale(16, 8, 2)))  # threads that read and decode clips
 

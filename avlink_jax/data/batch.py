@@ -94,11 +94,13 @@ class Layout:
 @dataclasses.dataclass(frozen=True)
 class Meta:
   """What the host knows of a batch: ids, exact event times (or None), skipped clips and why, and
-  how many examples are of another clip than their own because of that."""
+  how many examples are of another clip than their own because of that. `silent` lists clips that
+  lack sound, (name, what), skipped or not."""
   ids: list[str]
   events: list[np.ndarray | None]
   skipped: list[tuple[str, str]]
   replaced: int = 0
+  silent: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 def audio(clip: Clip, start: float, layout: Layout):

@@ -4,19 +4,19 @@ Batch k is a pure function of (source, seed, k): a run that starts at step k rea
 left alone would have read, and so does each host, which loads only its own rows.
 """
 
-import collections
-import threading
+import dataclasses
 
 import grain
 import numpy as np
 
 from avlink_jax.data import batch as batches
+from avlink_jax.data.examples import Examples, MixedExamples
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.sources import mixture
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.data.sources.records import LATENTS, Records, is_records
 from avlink_jax.data.sources.tfds import TfdsSource
-from avlink_jax.errors import MediaError, NoSplit, UserError
+from avlink_jax.errors import NoSplit, UserError
 from avlink_jax.storage.console import say
 
 TFDS = 'tfds:'
@@ -142,181 +142,15 @@ def check_codec(source, codec, frozen):
           f'{stored.codec} to that one, or prepare anew')
 
 
-class Cache:
-  """The most recently used values, up to a number of bytes; safe among threads."""
-
-  def __init__(self, max_bytes):
-    self._max_bytes, self._bytes = max_bytes, 0
-    self._lock, self._entries = threading.Lock(), collections.OrderedDict()
-
-  def get(self, key):
-    with self._lock:
-      if key in self._entries:
-        self._entries.move_to_end(key)
-        return self._entries[key][0]
-    return None
-
-  def put(self, key, value, size):
-    with self._lock:
-      if key in self._entries:
-        return
-      self._entries[key] = (value, size)
-      self._bytes += size
-      while self._bytes > self._max_bytes and self._entries:
-        self._bytes -= self._entries.popitem(last=False)[1][1]
-
-
-ENOUGH = 20  # clips that are tried before their broken ones are a share of anything
-
-
 def make_examples(source, layout, readers, data):
   """`Examples` of a source, or of each part of a mixture; `data` is config.data."""
   if not isinstance(source, mixture.Mixture):
     return Examples(source, layout, readers, data.cache_bytes, data.min_seconds,
-                    data.max_broken)
+                    data.max_broken, data.drop_silent)
   parts = [Examples(part, layout, readers, data.cache_bytes // len(source.sources),
-                    data.min_seconds, data.max_broken) for part in source.sources]
+                    data.min_seconds, data.max_broken, data.drop_silent)
+           for part in source.sources]
   return MixedExamples(source, parts)
-
-
-class MixedExamples:
-  """The examples of a mixture; a broken clip is replaced by one of its own source."""
-
-  def __init__(self, source, parts):
-    self.source, self._parts = source, parts
-
-  def __call__(self, index, seed=None):
-    part, local = self.source.locate(index)
-    made, id, events, skipped = self._parts[part](local, seed)
-    label = self.source.labels[part]
-    return made, id, events, [(f'{label}/{name}', reason) for name, reason in skipped]
-
-
-class Examples:
-  """Source index -> example, through the cache, with broken clips replaced and reported.
-
-  What an example shows is a function of (source, index, seed), whatever was read before, so that
-  hosts and resumed runs agree: also which clip serves for a broken one. That is drawn anew for each
-  example; the broken clip's neighbour would be seen as often as both together.
-
-  Where more than `max_broken` of the clips tried so far are broken (of ENOUGH, or all there are),
-  something else is wrong, and going on with the rest would hide it: that is a UserError.
-
-  A clip shorter than the model's length has one example, which is kept ready; a longer one
-  is kept decoded, and each visit crops it anew. Where an example shows a part of a large picture
-  (layout.crop), its place in time and in the picture is drawn first, from the clip's length, and
-  that part alone is loaded; the lengths are kept, and no pictures.
-  """
-
-  def __init__(self, source, layout, readers, cache_bytes, min_seconds, max_broken):
-    self.source, self.layout, self.readers = source, layout, readers
-    self.min_seconds, self.max_broken = min_seconds, max_broken
-    self._cache, self._seconds = Cache(cache_bytes), {}
-    self._broken, self._lock = {}, threading.Lock()
-    self._seen, self._tried = bytearray(len(source)), 0  # which clips, and how many of them
-
-  def _clip(self, index):
-    clip = self.source.load(index)
-    self._long_enough(index, clip.duration)
-    return clip
-
-  def _long_enough(self, index, seconds):
-    """The length; MediaError where it is too little."""
-    if seconds < self.min_seconds:
-      raise MediaError(self.source.name(index),
-                       f'shorter than {self.min_seconds:g} s ({seconds:.2f} s)')
-    return seconds
-
-  def _read(self, index, seed):
-    """(example, id, events) of one clip; MediaError where it cannot be used."""
-    if self._shows_part(seed):
-      return self._read_part(index, np.random.default_rng(seed))
-    if index in self._broken:
-      raise self._broken[index]
-    kept = self._cache.get(index)
-    if isinstance(kept, tuple):
-      return kept
-    clip = kept or self._clip(index)
-    slack = clip.duration - self.layout.seconds
-    if slack <= 1 / self.layout.fps:
-      made = self._example(clip, 0.0)
-      self._cache.put(index, made, sum(
-          a.nbytes for a in made[0].values() if isinstance(a, np.ndarray)))
-      return made
-    if kept is None:
-      self._cache.put(index, clip, clip.frames.nbytes + clip.audio.nbytes)
-    return self._example(
-        clip, 0.0 if seed is None else np.random.default_rng(seed).uniform(0.0, slack))
-
-  def _shows_part(self, seed):
-    """Whether no more than what an example shows is read: then other parts may still be whole."""
-    return self.layout.crop and seed is not None
-
-  def _read_part(self, index, rng):
-    """The same of a crop in time and space."""
-    if index not in self._seconds:
-      self._seconds[index] = self.source.seconds(index)
-    seconds = self._long_enough(index, self._seconds[index])
-    layout = self.layout
-    slack = seconds - layout.seconds
-    start = rng.uniform(0.0, slack) if slack > 1 / layout.fps else 0.0
-    height, width = layout.crop
-    window = (int(rng.integers(layout.height - height + 1)),
-              int(rng.integers(layout.width - width + 1)), height, width)
-    return self._example(self.source.load_part(index, start, layout.seconds, window), 0.0)
-
-  def _example(self, clip, start):
-    events = None if clip.events is None else clip.events - start
-    return (batches.example(clip, start, self.layout, self.readers), clip.id, events)
-
-  def __call__(self, index, seed=None):
-    """The example at `index`, or where that is unusable at another: (example, id, events, skipped).
-
-    `seed` (one number or several) places the crop and draws replacements; None takes the clip's
-    beginning, and all of the picture. `skipped` lists (name, reason). Raises UserError where too
-    many clips of the source are unusable.
-    """
-    skipped = []
-    for i in attempts(index, len(self.source), seed):
-      try:
-        made = self._read(i, seed)
-        self._note(i)
-        return (*made, skipped)
-      except MediaError as error:
-        self._note(i, error)
-        skipped.append((self.source.name(i), error.reason))
-    raise UserError(f'none of the {len(self.source)} clips can be used; the first: '
-                    f'{skipped[0][0]}: {skipped[0][1]}')
-
-  def _note(self, index, error=None):
-    """Remembers how a clip turned out. Raises UserError once too many turned out badly."""
-    with self._lock:
-      if self._seen[index]:
-        return
-      self._seen[index] = 1
-      self._tried += 1
-      if error is not None:
-        self._broken[index] = error
-      tried, broken = self._tried, len(self._broken)
-      first = list(self._broken.items())[:3] if broken > self.max_broken * tried else None
-    if first and tried >= min(ENOUGH, len(self._seen)):
-      told = '; '.join(f'{self.source.name(i)}: {e.reason}' for i, e in first)
-      raise UserError(f'{broken} of the first {tried} clips cannot be used, more than '
-                      f'data.max_broken={self.max_broken:g} allows: {told}'
-                      + ('; …' if broken > len(first) else ''))
-
-
-def attempts(index, size, seed=None):
-  """Yields `index`, then the other indices below `size` in an order drawn from the seed, or without
-  one from `index`."""
-  yield index
-  rng = np.random.default_rng(
-      np.random.SeedSequence(index if seed is None else seed, spawn_key=(0,)))
-  tried = {index}
-  while len(tried) < size:
-    if (other := int(rng.integers(size))) not in tried:
-      tried.add(other)
-      yield other
 
 
 def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step, rows=None,
@@ -331,7 +165,10 @@ def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step,
 
   def load(step):
     drawn = [order(int(slot)) for slot in step * batch_size + rows]
-    return collate([examples(index, crop) for index, crop in drawn], prepare)
+    batch, meta = collate([examples(index, crop) for index, crop in drawn], prepare)
+    names = dict.fromkeys([*meta.ids, *(name for name, _ in meta.skipped)])
+    return batch, dataclasses.replace(meta, silent=[
+        (name, lack) for name in names if (lack := examples.lack(name))])
 
   dataset = grain.MapDataset.range(first_step, last_step).map(load)
   return iter(dataset.to_iter_dataset(

@@ -45,6 +45,7 @@ ADDED = {
         'name': lambda config: config['task'],
         'validation': {'every': 0, 'count': 64, 'levels': 8}, 'log': {'wandb': ''},
         'train.transfer_guard': 'disallow',
+        'data.drop_silent': False,
         'data.crop_height': 0, 'data.crop_width': 0, 'data.clip_seconds': 0.0,
         'towers.*.kind': 'dit', 'towers.*.guide': 0, 'towers.*.local': 0,
         'towers.audio.codec': 'mel_vae',

@@ -85,7 +85,7 @@ def readers(reads):
 
 def batches(folder, layout, reads, size, last, prepare, threads=1):
   """Batches of a folder with no example kept in memory."""
-  data = ConfigDict(dict(cache_bytes=0, min_seconds=0.5, max_broken=0.5))
+  data = ConfigDict(dict(cache_bytes=0, min_seconds=0.5, max_broken=0.5, drop_silent=False))
   source = pipeline.Records(folder, 'train', layout, reads)
   return pipeline.train_batches(
       pipeline.make_examples(source, layout, readers(reads), data),

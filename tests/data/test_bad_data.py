@@ -24,6 +24,7 @@ from avlink_jax.codecs.pixels import Pixels
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
+from avlink_jax.data.examples import ENOUGH, Examples, attempts
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import limits, mux
 from avlink_jax.data.sources.captions import LONGEST_CAPTION
@@ -219,8 +220,7 @@ class Source:
 
 
 def examples_of(source, max_broken=0.5):
-  return pipeline.Examples(source, Layout(0.5, 6.0, 4, 8), (Pixels('video', 6.0),), 1 << 20,
-                           0.1, max_broken)
+  return Examples(source, Layout(0.5, 6.0, 4, 8), (Pixels('video', 6.0),), 1 << 20, 0.1, max_broken)
 
 
 def drawn(examples, steps, batch_size=2):
@@ -235,7 +235,7 @@ def test_above_the_share_of_broken_clips_the_run_stops_and_says_which():
   line = str(caught.value)
   assert 'clips cannot be used, more than data.max_broken=0.1 allows: clip' in line
   assert line.count('corrupt stream') == 3 and '\n' not in line
-  assert pipeline.ENOUGH <= int(line.split()[4]) < 60  # not after all of them
+  assert ENOUGH <= int(line.split()[4]) < 60  # not after all of them
 
 
 def test_below_the_share_of_broken_clips_they_are_replaced():
@@ -298,8 +298,8 @@ def test_an_example_does_not_depend_on_what_was_read_before():
 
 @pytest.mark.parametrize('seed', [None, 7, (3, 5)])
 def test_every_clip_is_tried_before_none_is_left(seed):
-  assert sorted(pipeline.attempts(2, 9, seed)) == list(range(9))
-  assert next(pipeline.attempts(2, 9, seed)) == 2
+  assert sorted(attempts(2, 9, seed)) == list(range(9))
+  assert next(attempts(2, 9, seed)) == 2
 
 
 # -- captions

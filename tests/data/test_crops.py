@@ -13,6 +13,7 @@ from avlink_jax.data import clip as clips
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
+from avlink_jax.data.examples import Examples
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.prepare.command import prepare as prepare_records
 from avlink_jax.data.sources.folder import Folder
@@ -37,7 +38,7 @@ def config_of(source='impacts', **changes):
 
 
 def examples_of(source, layout=LAYOUT, cache=1 << 24):
-  return pipeline.Examples(source, layout, READERS, cache, 0.3, 0.5)
+  return Examples(source, layout, READERS, cache, 0.3, 0.5)
 
 
 def drawn(source, steps=4, first=0, rows=None, layout=LAYOUT, cache=1 << 24):
@@ -177,7 +178,7 @@ def test_a_file_that_is_too_short_is_replaced_and_told(folder):
 def test_a_file_shorter_than_an_example_is_padded_and_masked(folder):
   layout = Layout(0.5, 24.0, 36, 64, crop=(12, 24), clip_seconds=3.0)
   source = Folder(folder, height=36, width=64, sample_rate=16000)
-  made, *_ = pipeline.Examples(source, layout, READERS, 1 << 20, 0.1, 0.5)(
+  made, *_ = Examples(source, layout, READERS, 1 << 20, 0.1, 0.5)(
       3, 0)
   np.testing.assert_array_equal(made['video_mask'], np.arange(12) / 24 < 0.25)
   np.testing.assert_array_equal(made['video'][6:], np.repeat(made['video'][5:6], 6, 0))

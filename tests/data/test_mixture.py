@@ -43,7 +43,8 @@ def mixed(sizes=(30, 7), weights=(0.7, 0.3), broken=()):
 
 def drawn(source, steps, seed=0, batch_size=4, first=0, rows=None):
   """[[id, …] of each step], as one host gets them."""
-  data = type('Data', (), dict(cache_bytes=1 << 20, min_seconds=0.1, max_broken=0.5))
+  data = type('Data', (), dict(cache_bytes=1 << 20, min_seconds=0.1, max_broken=0.5,
+                              drop_silent=False))
   examples = pipeline.make_examples(source, Layout(0.5, 6.0, 4, 8), (Pixels('video', 6.0),), data)
   batches = pipeline.train_batches(
       examples, {}, seed=seed, batch_size=batch_size, first_step=first, last_step=steps, rows=rows)

@@ -12,6 +12,7 @@ from micro import build, frozen_of, micro_config, quick_jit, state_of
 from avlink_jax.data import batch as batches
 from avlink_jax.data import pipeline
 from avlink_jax.data.clip import Clip
+from avlink_jax.data.examples import Examples
 from avlink_jax.data.sources import features
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError, UserError
@@ -153,7 +154,7 @@ def micro_on(folder, **changes):
 def open_examples(folder, split='train'):
   config, models, task = micro_on(folder)
   source = pipeline.open_source(config, models.layout, split, task.reads)
-  examples = pipeline.Examples(source, models.layout, task.readers, 1 << 28, 0.5, 0.5)
+  examples = Examples(source, models.layout, task.readers, 1 << 28, 0.5, 0.5)
   return config, models, task, examples
 
 

@@ -12,14 +12,12 @@ import numpy as np
 
 from avlink_jax.data.media.container import main_stream, opened, packets_of, shown_at
 from avlink_jax.data.media.decode import decode, decode_audio
+from avlink_jax.data.media.silence import SILENCE, covered, lacking
 from avlink_jax.errors import MediaError
 
 UNUSABLE, HAND, NOTE = 'unusable', 'look', 'note'  # severities, the worst first
 SEVERITIES = (UNUSABLE, HAND, NOTE)
 RATE = 16_000  # Hz at which sound is looked at
-SILENCE = 10 ** (-60 / 20)  # of full scale
-BLOCK = 0.05  # seconds over which sound is silent or not
-COVERED = 0.1  # share of a clip below which its sound covers little of it
 CLIPPED = 1e-3  # share of samples at full scale from which sound is clipped
 OFFSET = 0.1  # seconds between the beginnings or ends of sound and picture that are worth a look
 HOLE = 0.1  # seconds without packets of sound
@@ -28,6 +26,7 @@ VARIABLE = 0.02  # standard deviation of the frames' durations, of their mean
 SHORTEST = 0.5  # seconds
 HDR = {16: 'PQ', 18: 'HLG'}  # FFmpeg's numbers of transfer functions
 THUMBNAIL = 72  # pixels, height
+UNLESS = 'unless with data.drop_silent'  # what of little sound is left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,21 +182,18 @@ def _sound(path, result):
   peak = float(np.abs(own).max(initial=0))
   rms = float(np.sqrt(np.mean(np.square(own, dtype=np.float64)))) if own.size else 0.0
   facts |= {'peak_dbfs': _decibels(peak), 'rms_dbfs': _decibels(rms)}
+  lack = lacking(own, RATE)
   if peak < SILENCE:
-    add(Finding(HAND, 'silent', 'silence (peak below −60 dBFS)',
-                'is trained on as silence: move it away if that is not wanted'))
+    add(Finding(HAND, 'silent', lack, f'is trained on as silence, {UNLESS}'))
     return
   if own.shape[1] > 1:
     mixed = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64))))
     if mixed < CANCELLED * rms:
       add(Finding(HAND, 'counter_phase', 'the channels cancel each other in a mono mix',
                   'is heard as near silence: flip one of its channels'))
-  size = round(BLOCK * RATE)
-  blocks = np.abs(own[:len(own) // size * size]).reshape(-1, size * own.shape[1]).max(axis=1)
-  covered = float(np.mean(blocks >= SILENCE)) if len(blocks) else 1.0
-  facts['sound_covers'] = round(covered, 3)
-  if covered < COVERED:
-    add(Finding(HAND, 'little_sound', f'sound in {covered:.0%} of it', 'the rest is silence'))
+  facts['sound_covers'] = round(covered(own, RATE), 3)
+  if lack:
+    add(Finding(HAND, 'little_sound', lack, f'is trained on, {UNLESS}'))
   if (share := float(np.mean(np.abs(own) > 0.999))) > CLIPPED:
     add(Finding(NOTE, 'clipped', f'{share:.1%} of its samples at full scale', 'stays as it is'))
 

@@ -63,6 +63,8 @@ def parser():
   of.add_argument('--shots', type=float, default=shots.THRESHOLD,
                   help='threshold of the shot detector, 0 to 1; 0: cut nowhere')
   of.add_argument('--shortest', type=float, default=1.0, help='seconds of the shortest window')
+  p.add_argument('--drop_silent', action='store_true', help='leave out windows of silence, or with '
+                 'sound in less than a tenth of them, which are only counted otherwise')
   of = p.add_argument_group('work')
   of.add_argument('--processes', type=int, default=os.cpu_count() or 1)
   of.add_argument('--host', type=int, default=int(os.environ.get('JAX_PROCESS_ID', 0)))

@@ -13,6 +13,7 @@ from avlink_jax.codecs import dac_codec, mel_codec, published_vae, video_latents
 from avlink_jax.data import batch as batches
 from avlink_jax.data.boxes import shrink
 from avlink_jax.data.clip import EPSILON, Clip, resample_frames, samples_of
+from avlink_jax.data.media import silence
 from avlink_jax.data.prepare import shots
 from avlink_jax.data.sources import records
 from avlink_jax.data.sources.captions import LONGEST_CAPTION, clean_caption
@@ -86,6 +87,7 @@ class Converter:
     high: None, or the size of the high-resolution frames.
     threshold: of the shot detector, 0 to cut nowhere.
     shortest: seconds of the shortest window that is kept.
+    drop_silent: leave out windows that lack sound (media/silence.py).
   """
   layout: batches.Layout
   reads: tuple[str, ...] = ('audio', 'video')
@@ -94,16 +96,25 @@ class Converter:
   high: High | None = None
   threshold: float = shots.THRESHOLD
   shortest: float = 1.0
+  drop_silent: bool = False
 
   def __call__(self, source, i):
     """([record], outcome) of clip i. The outcome has its records' `ids` and `captions`, `seconds`
-    in records and `left` in none, and [(id, reason)] of what was `skipped`."""
-    blobs, outcome = [], {'ids': [], 'captions': [], 'seconds': 0.0, 'left': 0.0, 'skipped': []}
+    in records and `left` in none, [(id, reason)] of what was `skipped`, and how many of its records
+    are `silent` (media/silence.py)."""
+    blobs, outcome = [], {'ids': [], 'captions': [], 'seconds': 0.0, 'left': 0.0, 'skipped': [],
+                          'silent': 0}
     try:
       for piece, windows, unused in self.pieces(source, i):
         outcome['left'] += unused
         for start, length in windows:
           window = self.window(piece, start, length)
+          lack = silence.lacking(window.audio, window.sample_rate) if len(window.audio) else ''
+          if lack and self.drop_silent:
+            outcome['skipped'].append((window.id, lack))
+            outcome['left'] += length
+            continue
+          outcome['silent'] += bool(lack)
           blobs.append(self.record(piece, window, start))
           outcome['ids'].append(window.id)
           outcome['captions'] += [window.audio_caption, window.video_caption]

@@ -110,7 +110,7 @@ class Job:
     where samples are compared with them."""
     g = self.flags
     return convert.Converter(self.layout, self.reads, self.codecs, split != 'train', self.high,
-                             g.shots, g.shortest)
+                             g.shots, g.shortest, g.drop_silent)
 
   @property
   def text_sources(self):
@@ -143,6 +143,7 @@ def describe(job, sources) -> dict:
          for flag, codec in codecs.items()},
       'text': describe_texts(job),
       'shots': g.shots, 'shortest': g.shortest, 'clips': clips,
+      'drop_silent': g.drop_silent or None,  # earlier versions say nothing
       'listing': {split: listing_hash(source) for split, source in sources.items()},
       'shards': {split: shard_count(count, g.shard_clips) for split, count in clips.items()}}
 

@@ -30,6 +30,9 @@ def summary(reports) -> str:
         f'{split}: {total["records"]} records ({hms(total["seconds"])}, '
         f'{total["bytes"] / 2**20:.1f} MiB) of {total["clips"]} clips; '
         f'{total["left"]:.0f} s in no window')
+    if silent := sum(report.get('silent', 0) for report in of):
+      lines.append(f'{split}: {silent} records of silence, or with little sound: --drop_silent '
+                   'leaves them out')
   for row in skipped(reports):
     reasons[row['reason']] = reasons.get(row['reason'], 0) + 1
   lines += [f'{"" if reason == TWICE else "skipped: "}{count} × {reason}'

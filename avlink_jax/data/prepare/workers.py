@@ -32,7 +32,7 @@ def make_shard(job, split, shard, count, done) -> str:
         journal.put(i, *converter(source, i))
       else:
         journal.put(i, [], {'ids': [], 'captions': [], 'seconds': 0.0, 'left': 0.0,
-                            'skipped': [(source.name(i), shards.DEADLY)]})
+                            'skipped': [(source.name(i), shards.DEADLY)], 'silent': 0})
       done()
     journal.finish()
   finally:

@@ -117,6 +117,7 @@ class Journal:
              'records': sum(len(clip['sizes']) for clip in self.done.values()),
              'seconds': round(sum(clip['seconds'] for clip in self.done.values()), 3),
              'left': round(sum(clip['left'] for clip in self.done.values()), 3),
+             'silent': sum(clip.get('silent', 0) for clip in self.done.values()),
              'skipped': [row for clip in self.done.values() for row in clip['skipped']],
              'ids': [id for clip in self.done.values() for id in clip['ids']],
              'captions': sorted({text for clip in self.done.values() for text in clip['captions']})}

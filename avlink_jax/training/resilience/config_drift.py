@@ -19,7 +19,8 @@ MAY_CHANGE = (
 # Keys that `--allow_drift` may let change as well: how the same model is trained.
 ALLOWED = (
     'seed', 'train.*', 'flow.*', 'data.source', 'data.tfds_dir', 'data.seed', 'data.impacts_clips',
-    'data.max_fps', 'data.min_seconds', 'data.decode_seconds', 'data.max_broken')
+    'data.max_fps', 'data.min_seconds', 'data.decode_seconds', 'data.max_broken',
+    'data.drop_silent')
 # Keys that say where something lies; another value is no change where the same lies there.
 PLACES = ('data.source', 'data.tfds_dir', 'frozen.*')
 CODEC = 'towers.video.codec'
