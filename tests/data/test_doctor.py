@@ -55,7 +55,7 @@ def burst(seconds):
     ('short', HAND, lambda path: film(path, noise(0.34), seconds=0.34)),
     ('clipped', NOTE, lambda path: film(path, noise(level=2))),
     ('little_sound', HAND, lambda path: film(path, burst(4), seconds=4)),
-    ('counter_phase', HAND, lambda path: film(path, np.stack([noise(), -noise()], 1))),
+    ('counter_phase', NOTE, lambda path: film(path, np.stack([noise(), -noise()], 1))),
     ('start_offset', NOTE, lambda path: make_clip(path, steady(25), sound_starts=0.5)),
     ('variable_rate', NOTE, lambda path: make_clip(path, variable())),
     ('unusable', UNUSABLE, lambda path: path.write_bytes(b'not media'))])

@@ -12,6 +12,7 @@ import numpy as np
 
 from avlink_jax.data.media.container import main_stream, opened, packets_of, shown_at
 from avlink_jax.data.media.decode import decode, decode_audio
+from avlink_jax.data.media.downmix import mono
 from avlink_jax.data.media.silence import SILENCE, covered, lacking
 from avlink_jax.errors import MediaError
 
@@ -21,7 +22,6 @@ RATE = 16_000  # Hz at which sound is looked at
 CLIPPED = 1e-3  # share of samples at full scale from which sound is clipped
 OFFSET = 0.1  # seconds between the beginnings or ends of sound and picture that are worth a look
 HOLE = 0.1  # seconds without packets of sound
-CANCELLED = 0.1  # RMS of the mono mix over that of the channels, below which they cancel
 VARIABLE = 0.02  # standard deviation of the frames' durations, of their mean
 SHORTEST = 0.5  # seconds
 HDR = {16: 'PQ', 18: 'HLG'}  # FFmpeg's numbers of transfer functions
@@ -176,9 +176,8 @@ def _sound(path, result):
     return
   facts, add = result.facts, result.findings.append
   own = decode_audio(path, sample_rate=RATE)
-  mono = own.mean(axis=1)
-  result.wave = mono
-  facts.setdefault('seconds', round(len(mono) / RATE, 3))
+  result.wave = mono(own)
+  facts.setdefault('seconds', round(len(own) / RATE, 3))
   peak = float(np.abs(own).max(initial=0))
   rms = float(np.sqrt(np.mean(np.square(own, dtype=np.float64)))) if own.size else 0.0
   facts |= {'peak_dbfs': _decibels(peak), 'rms_dbfs': _decibels(rms)}
@@ -186,11 +185,9 @@ def _sound(path, result):
   if peak < SILENCE:
     add(Finding(HAND, 'silent', lack, f'is trained on as silence, {UNLESS}'))
     return
-  if own.shape[1] > 1:
-    mixed = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64))))
-    if mixed < CANCELLED * rms:
-      add(Finding(HAND, 'counter_phase', 'the channels cancel each other in a mono mix',
-                  'is heard as near silence: flip one of its channels'))
+  if own.shape[1] > 1 and not np.array_equal(result.wave, own.mean(axis=1, dtype=np.float32)):
+    add(Finding(NOTE, 'counter_phase', 'the channels cancel each other in a mono mix',
+                'the louder one is heard alone'))
   facts['sound_covers'] = round(covered(own, RATE), 3)
   if lack:
     add(Finding(HAND, 'little_sound', lack, f'is trained on, {UNLESS}'))

@@ -2,7 +2,6 @@
 
 import math
 
-import av
 import numpy as np
 import scipy.ndimage
 import soxr
@@ -25,7 +24,7 @@ class AudioTrack:
   def __init__(self, stream, mix, allowance):
     self.stream, self.zero, self.end = stream, None, None
     self.pieces, self._times, self._rate, self._mix = [], [], None, mix
-    self._allowance, self._seek_target = allowance, None
+    self._allowance, self._seek_target, self._channels = allowance, None, 1
 
   @property
   def rate(self) -> int:
@@ -39,7 +38,7 @@ class AudioTrack:
   def add(self, frame):
     check_rate(frame.sample_rate)
     self._rate = self._rate or frame.sample_rate
-    piece = self._mix(frame)
+    piece, self._channels = self._mix(frame), frame.layout.nb_channels
     self._allowance.take(math.ceil(piece.nbytes * self._rate / frame.sample_rate))
     if frame.sample_rate != self._rate:
       piece = soxr.resample(piece, frame.sample_rate, self._rate)
@@ -81,6 +80,8 @@ class AudioTrack:
     audio = np.concatenate([audio, rest])
     if not np.isfinite(audio).all():
       raise Unusable('its sound holds values that are not finite')
+    if self._channels > 2:  # where surround channels add up to more than full scale
+      return audio / max(1.0, np.abs(audio).max(initial=0))
     return np.clip(audio, -1, 1)
 
 
@@ -89,31 +90,3 @@ def _paste(target: np.ndarray, at: int, piece: np.ndarray):
   piece = piece[max(0, -at):]
   at = max(0, at)
   target[at:at + len(piece)] = piece[:max(0, len(target) - at)]
-
-
-def mono(frame) -> np.ndarray:
-  """AudioFrame -> float32 (samples,) in [-1, 1], the mean of its channels."""
-  return _channels(frame).mean(axis=0, dtype=np.float32)
-
-
-def mono_or_stereo(frame) -> np.ndarray:
-  """AudioFrame -> float32 (samples, 1 or 2) in [-1, 1]: more channels become their mean."""
-  data = _channels(frame)
-  return np.ascontiguousarray((data if len(data) <= 2 else data.mean(axis=0)[None]).T, np.float32)
-
-
-def _channels(frame) -> np.ndarray:
-  """AudioFrame -> float (channels, samples) in [-1, 1]."""
-  if frame.format.is_planar and frame.layout.nb_channels >= 8:
-    # PyAV 18 finds a frame's planes by reading on to a null pointer, which there is none of
-    # from 8 channels on: it crashes. Interleaved sound is a single plane.
-    frame, = av.AudioResampler(format='flt', layout=frame.layout,
-                               rate=frame.sample_rate).resample(frame)
-  data = frame.to_ndarray()
-  if not frame.format.is_planar:
-    data = data.reshape(-1, frame.layout.nb_channels).T
-  if data.dtype == np.uint8:
-    data = (data.astype(np.float32) - 128) / 128
-  elif data.dtype.kind == 'i':
-    data = data / np.float32(-float(np.iinfo(data.dtype).min))
-  return data

@@ -17,6 +17,7 @@ With `duration`, what follows the span is not checked. Flipped bits that leave a
 """
 
 import contextlib
+import dataclasses
 import math
 import os
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from avlink_jax.data.clip import EPSILON, Clip
-from avlink_jax.data.media.audio import AudioTrack, mono, mono_or_stereo
+from avlink_jax.data.media.audio import AudioTrack
 from avlink_jax.data.media.container import (
   DAMAGE,
   DECLARING,
@@ -43,6 +44,7 @@ from avlink_jax.data.media.container import (
   untagged_colours,
   video_end,
 )
+from avlink_jax.data.media.downmix import Downmix, mono_or_stereo
 from avlink_jax.data.media.limits import (
   ASPECTS,
   DECODE_SECONDS,
@@ -76,7 +78,7 @@ def decode(
     height, width: pixels of the frames, scaled to cover and centre-cropped; without `width` it
       follows the frame's aspect, without both they are as the file is displayed (rotated,
       square pixels).
-    sample_rate: Hz of the audio, a mono mix (mean of the channels).
+    sample_rate: Hz of the audio, a mono mix (downmix.py).
     start, duration: seconds; without `duration` up to the end of the video. A file that
       ends earlier gives a shorter clip.
     max_fps: keep only the frames that show at k / max_fps seconds of the clip. On that grid
@@ -95,8 +97,14 @@ def decode(
     MediaError: the file is missing, not media, an image, truncated, corrupt, lacks a stream
       that is needed, ends before `start`, takes too long or holds too much (`limits.py`).
   """
-  return _decode(path, mono, height, width, sample_rate, start, duration, max_fps, need_video,
+  mix = Downmix()
+  clip = _decode(path, mix, height, width, sample_rate, start, duration, max_fps, need_video,
                  need_audio, decode_seconds)
+  if mix.lost is None:
+    return clip
+  loudest = _decode(path, Downmix(mix.lost), None, None, sample_rate, start, duration, None, False,
+                    True, decode_seconds).audio[:len(clip.audio)]
+  return dataclasses.replace(clip, audio=np.pad(loudest, (0, len(clip.audio) - len(loudest))))
 
 
 def decode_audio(path: str | os.PathLike | InMemory, *, sample_rate: int,
@@ -108,7 +116,7 @@ def decode_audio(path: str | os.PathLike | InMemory, *, sample_rate: int,
     sample_rate: Hz.
 
   Returns:
-    float32 (S, C) in [-1, 1], C = 1 or 2; of more than two channels their mean.
+    float32 (S, C) in [-1, 1], C = 1 or 2; of more than two channels their mix (downmix.py).
 
   Raises:
     MediaError: as in `decode`; there is no audio in it.
