@@ -10,6 +10,7 @@ Mode `sample` (sample.py) is made of the same calls. Nothing is written but by `
 import collections
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -28,7 +29,7 @@ from avlink_jax import tasks
 from avlink_jax.cli import config_files, presets
 from avlink_jax.codecs import finite
 from avlink_jax.data.clip import Clip
-from avlink_jax.data.media import mux, original
+from avlink_jax.data.media import downmix, mux, original
 from avlink_jax.errors import UserError
 from avlink_jax.hardware import compile_cache, precision
 from avlink_jax.sampling import inputs as sampling_inputs
@@ -214,9 +215,9 @@ class Model:
       clips = [clip for (name, value), in [media.items()] for clip in self._clips(
           task, name, value, fps, sample_rate)]
     else:
-      clips = [sampling_inputs.blank_clip(
-          i, sampling_inputs.read_prompt('prompt', text, task), task.models.layout)
-          for i, text in enumerate(texts)]
+      clips = sampling_inputs.blank_clips(
+          [sampling_inputs.read_prompt('prompt', text, task) for text in texts],
+          task.models.layout)
     return sampling_inputs.Inputs(
         sampling_inputs.repeated(distinct(clips), takes), own=True, given=given)
 
@@ -285,7 +286,7 @@ def frames_clip(frames, fps, layout):
   return Clip(id='clip', duration=len(frames) / fps, frames=np.stack(
       [covering(frame, layout.height, layout.width) for frame in frames]),
       frame_times=np.arange(len(frames)) / fps, audio=np.zeros(0, np.float32),
-      sample_rate=layout.sample_rate, source='')
+      sample_rate=layout.sample_rate, source='', noise=noise_of_array(frames))
 
 
 def covering(frame, height, width):
@@ -309,12 +310,20 @@ def wave_clip(wave, sample_rate, layout):
     raise UserError('audio= with a wave needs sample_rate=, in Hz')
   if not np.isfinite(wave).all():
     raise UserError('audio=: the wave has numbers that are not finite')
-  mono = wave.astype(np.float32) if wave.ndim == 1 else wave.mean(1, dtype=np.float32)
+  mono = wave.astype(np.float32) if wave.ndim == 1 else downmix.mono(wave)
   if sample_rate != layout.sample_rate:
     mono = librosa.resample(mono, orig_sr=sample_rate, target_sr=layout.sample_rate)
   return Clip(id='clip', duration=len(mono) / layout.sample_rate,
               frames=np.zeros((0, layout.height, layout.width, 3), np.uint8),
-              frame_times=np.zeros(0), audio=mono, sample_rate=layout.sample_rate, source='')
+              frame_times=np.zeros(0), audio=mono, sample_rate=layout.sample_rate, source='',
+              noise=noise_of_array(wave))
+
+
+def noise_of_array(array):
+  """What the noise of a given array is drawn from (Clip.noise): its content."""
+  content = hashlib.sha256(f'{array.dtype} {array.shape}'.encode())
+  content.update(np.ascontiguousarray(array).data)
+  return content.hexdigest()
 
 
 def distinct(clips):

@@ -46,6 +46,7 @@ class Clip:
     start: seconds of its source at which the clip begins.
     source_fps, source_rate: frames a second and Hz of the source itself; 0 where unknown.
     licence: by the source's list; '' where it names none.
+    noise: what its noise in sampling is drawn from, beside the seed; '': its id.
   """
   id: str
   duration: float
@@ -64,6 +65,7 @@ class Clip:
   source_fps: float = 0.0
   source_rate: int = 0
   licence: str = ''
+  noise: str = ''
 
   @property
   def media(self) -> tuple[str, ...]:

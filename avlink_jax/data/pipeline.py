@@ -83,7 +83,8 @@ def _open_one(source, config, layout, split, reads):
                       'clips with an .npz beside each')
     opened = TfdsSource(source.removeprefix(TFDS), split, config.data.tfds_dir or None, **needs)
   else:
-    opened = Folder(source, split=split, features=features, features_rate=layout.fps, **needs)
+    opened = Folder(source, split=split, features=features, features_rate=layout.fps,
+                    for_sampling=split != 'train', **needs)
   return opened
 
 

@@ -1,5 +1,6 @@
 """Inputs of sampling: the user's prompts and files, or clips of a data source."""
 
+import collections
 import dataclasses
 import pathlib
 import re
@@ -88,7 +89,7 @@ def find_clips(task, config, input_path=None, prompt=None, condition_prompt=None
     clips, skipped = read_clips(source)
     return Inputs(repeated(clips, takes), skipped, True, given, takes)
   if prompts and not task.conditions:
-    clips = [blank_clip(i, text, layout) for i, text in enumerate(prompts)]
+    clips = blank_clips(prompts, layout)
     return Inputs(repeated(clips, takes), own=True, given=given, takes=takes)
   source = pipeline.open_source(config, layout, 'test', task.needed)
   pipeline.tell(source)
@@ -104,8 +105,9 @@ def repeated(clips, takes):
     raise UserError(f'takes={takes}: give at least 1')
   if takes == 1:
     return clips
-  return [dataclasses.replace(clip, id=f'{clip.id}_{take}') for clip in clips
-          for take in range(1, takes + 1)]
+  return [dataclasses.replace(clip, id=f'{clip.id}_{take}',
+                              noise=clip.noise and f'{clip.noise} {take}')
+          for clip in clips for take in range(1, takes + 1)]
 
 
 def given_prompts(task, prompt, condition, negative):
@@ -162,7 +164,18 @@ def own_clips(path, config, layout, required, without=None):
   return Folder(path, height=layout.height, width=layout.width, sample_rate=layout.sample_rate,
                 max_fps=layout.fps, **{f'need_{medium}': medium in required for medium in MEDIA},
                 features=config.towers.video.features, features_rate=layout.fps,
-                decode_seconds=config.data.decode_seconds, without=without)
+                decode_seconds=config.data.decode_seconds, without=without, for_sampling=True)
+
+
+def blank_clips(prompts, layout):
+  """Clips without media, for prompts alone. Their names are numbered; their noise is drawn from the
+  prompt and from how many equal ones come before it."""
+  before: collections.Counter = collections.Counter()
+  clips = []
+  for i, text in enumerate(prompts):
+    before[text] += 1
+    clips.append(dataclasses.replace(blank_clip(i, text, layout), noise=f'{text} {before[text]}'))
+  return clips
 
 
 def blank_clip(i, prompt, layout):

@@ -9,7 +9,7 @@ import json
 
 from avlink_jax.storage.digest import add_tree
 
-FORMAT = 3  # increase it when the same settings give different samples
+FORMAT = 4  # increase it when the same settings give different samples
 PARTS = ('task', 'codec', 'video_codec', 'codec_loss', 'text', 'texts', 'towers', 'fusion', 'flow',
          'sample', 'data')
 # Keys of these parts that do not affect samples; of `data`, only the keys in DATA do.
@@ -47,8 +47,8 @@ def of_sample(run, task, clip, prompts, own):
   """Fingerprint of a sample, 16 hexadecimal digits. `run` is from `of_run`; `own`: whether the
   user's own media are kept in the sample; the others are the sampler's arguments."""
   digest = run.copy()
-  about = [clip.id, clip.duration, clip.sample_rate, clip.features_rate, str(clip.source), prompts,
-           own]
+  about = [clip.id, clip.noise, clip.duration, clip.sample_rate, clip.features_rate,
+           str(clip.source), prompts, own]
   digest.update(json.dumps(about, sort_keys=True).encode())
   # Prompts as prepared for the model, which depend on the text encoder's weights too.
   words = [text.prepare(sorted(prompts.values())) for text in task.texts.values()

@@ -94,11 +94,11 @@ def abstract_arguments(task, mesh, frozen, count):
           dict.fromkeys(task.generate, number))
 
 
-def noise_of(clip_id, seed, name, shape):
+def noise_of(identity, seed, name, shape):
   """Function count -> the next rows (count, *shape) of one clip's X_0, float32, drawn from (seed,
-  clip id, name) alone: a clip's sample does not depend on its batch, and a longer clip begins with
-  the same noise."""
-  key = [seed, zlib.crc32(clip_id.encode()), zlib.crc32(name.encode())]
+  the clip's identity, name) alone: a clip's sample does not depend on its batch, and a longer clip
+  begins with the same noise."""
+  key = [seed, zlib.crc32(identity.encode(errors='surrogateescape')), zlib.crc32(name.encode())]
   rng = np.random.default_rng(key)
   return lambda count: rng.standard_normal((int(count), *shape), np.float32)
 
@@ -276,7 +276,7 @@ class Sampler:
     """Function count -> the next rows of a clip's X_0 of `name`."""
     task = self.task
     stream = task.codec(name).noise if name in task.noised else name
-    return noise_of(clip.id, seed, stream, noise_shapes(task)[name][1:])
+    return noise_of(clip.noise or clip.id, seed, stream, noise_shapes(task)[name][1:])
 
 
 def padded_size(count, batch_size, shards=1):

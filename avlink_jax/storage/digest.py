@@ -19,6 +19,12 @@ def add_tree(digest, tree, dtype=None):
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
+def of_file(path) -> str:
+  """Hash of a file's bytes: 32 hexadecimal digits. Raises OSError."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()[:32]
+
+
 def key(content) -> str:
   """Hash of JSON-like content: 32 hexadecimal digits."""
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

@@ -1,5 +1,7 @@
 """A folder of clips as a source: names, splits, captions, mistakes."""
 
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -33,7 +35,7 @@ def write_clip(path, level=100):
 def test_media_files_are_listed_in_order_and_the_rest_is_left_out(tmp_path):
   touch(tmp_path, 'b.MP4', 'a.mkv', 'deep/er/c.webm', '.hidden.mp4', '.cache/d.mp4', 'notes.txt',
         'captions.txt', 'e.mp4.part', 'poster.jpg')
-  assert names_of(Folder(tmp_path, **OPTIONS)) == ['a', 'b', 'c']
+  assert names_of(Folder(tmp_path, **OPTIONS)) == ['a', 'b', 'deep__er__c']
 
 
 def test_of_a_samples_folder_each_clip_stands_once(tmp_path):
@@ -46,17 +48,44 @@ def test_of_a_samples_folder_each_clip_stands_once(tmp_path):
   assert len(Folder(tmp_path, **OPTIONS)) == 3
 
 
-def test_files_with_the_same_stem_get_names_of_their_own(tmp_path):
-  touch(tmp_path, 'a/dog.mp4', 'b/dog.mp4', 'b/dog.mov', 'b/cat.mp4')
-  names = names_of(Folder(tmp_path, **OPTIONS))
-  assert names == ['a__dog-mp4', 'cat', 'b__dog-mov', 'b__dog-mp4']
-  assert len(set(names)) == 4
+def test_a_clip_is_called_the_same_whatever_else_there_is(tmp_path):
+  touch(tmp_path, 'dog.mp4', 'b/dog.mp4')
+  assert names_of(Folder(tmp_path, **OPTIONS)) == ['b__dog', 'dog']
+  touch(tmp_path, 'a/dog.mp4', 'b/dog.mov', 'b/cat.mp4', 'dog.MP4', 'dog.avi')
+  assert names_of(Folder(tmp_path, **OPTIONS)) == [
+      'a__dog', 'b__cat', 'b__dog-mov', 'b__dog', 'dog-MP4', 'dog-avi', 'dog']
+  assert names_of(Folder(tmp_path / 'b' / 'dog.mov', **OPTIONS)) == ['dog']
+
+
+def test_sound_beside_a_video_of_that_name_has_its_ending(tmp_path):
+  touch(tmp_path, 'a.aac', 'a.webm', 'b.wav')
+  assert names_of(Folder(tmp_path, **OPTIONS, need_video=False)) == ['a-aac', 'a', 'b']
+
+
+def test_in_a_list_names_depend_on_earlier_lines_alone(tmp_path):
+  (tmp_path / 'list.txt').write_text('/x/dog.mp4\n/y/dog.mp4\n')
+  before = names_of(Folder(tmp_path / 'list.txt', **OPTIONS))
+  (tmp_path / 'list.txt').write_text('/x/dog.mp4\n/y/dog.mp4\n/w/dog.mov\n/y/cat.mp4\n')
+  assert before == ['dog', 'y__dog-mp4']
+  assert names_of(Folder(tmp_path / 'list.txt', **OPTIONS)) == [*before, 'w__dog-mov', 'cat']
 
 
 def test_two_clips_that_would_be_called_the_same_are_an_error(tmp_path):
-  touch(tmp_path, 'a/dog.mp4', 'b/dog.mp4', 'c/a__dog-mp4.mp4')
-  with pytest.raises(UserError, match='a__dog-mp4'):
+  touch(tmp_path, 'a/dog.mp4', 'a__dog.mp4')
+  with pytest.raises(UserError, match='called a__dog; rename'):
     Folder(tmp_path, **OPTIONS)
+
+
+def test_noise_is_drawn_from_what_a_clip_is_and_not_from_where_it_lies(tmp_path):
+  write_clip(tmp_path / 'dog.mp4')
+  (tmp_path / 'sub').mkdir()
+  shutil.copy(tmp_path / 'dog.mp4', tmp_path / 'sub' / 'dog.mp4')
+  write_clip(tmp_path / 'sub' / 'cat.mp4', level=30)
+  noise = {name: Folder(tmp_path, **OPTIONS, for_sampling=True).load(i).noise
+           for i, name in enumerate(['dog', 'sub__cat', 'sub__dog'])}
+  alone = Folder(tmp_path / 'sub' / 'dog.mp4', **OPTIONS, for_sampling=True).load(0)
+  assert noise['dog'] == noise['sub__dog'] == alone.noise != noise['sub__cat']
+  assert not Folder(tmp_path, **OPTIONS).load(0).noise  # training has no use for it
 
 
 def test_a_loaded_clip_has_its_name_caption_and_size(tmp_path):
@@ -167,7 +196,7 @@ def test_split_folders_are_the_splits(tmp_path):
   assert names_of(Folder(tmp_path, split='train', **OPTIONS)) == ['a', 'b']
   folder = Folder(tmp_path, split='test', **OPTIONS)
   assert names_of(folder) == ['c'] and '1 clips lie outside' in folder.notes[0]
-  assert names_of(Folder(tmp_path, **OPTIONS)) == ['stray', 'c', 'a', 'b']
+  assert names_of(Folder(tmp_path, **OPTIONS)) == ['stray', 'test__c', 'train__a', 'train__b']
   with pytest.raises(UserError, match='no clips in validation/'):
     Folder(tmp_path, split='validation', **OPTIONS)
 

@@ -28,12 +28,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def broken_rain(monkeypatch):
-  """Noise of the clip 001_rain is not finite."""
+  """Noise of the prompt 'rain' is not finite."""
   draw = sampler.noise_of
 
-  def noise_of(clip_id, *args):
-    rows = draw(clip_id, *args)
-    return (lambda count: np.full_like(rows(count), np.nan)) if clip_id == '001_rain' else rows
+  def noise_of(identity, *args):
+    rows = draw(identity, *args)
+    return (lambda count: np.full_like(rows(count), np.nan)) if identity == 'rain 1' else rows
 
   monkeypatch.setattr(sampler, 'noise_of', noise_of)
 

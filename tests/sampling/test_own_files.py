@@ -9,11 +9,17 @@ from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
 from avlink_jax.sample import sample
 from avlink_jax.samples.folder import write_sample
+from avlink_jax.sampling import sampler
+from avlink_jax.storage import digest
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (12, 36, 64, 3), np.uint8)
 
 
-def test_an_output_within_the_input_is_no_input_the_second_time(tmp_path, capsys):
+def test_an_output_within_the_input_is_no_input_the_second_time(tmp_path, capsys, monkeypatch):
+  drawn = []  # what noise is drawn from: the file itself, both times
+  noise_of = sampler.noise_of
+  monkeypatch.setattr(sampler, 'noise_of', lambda identity, *args: (
+      drawn.append(identity) or noise_of(identity, *args)))
   films = tmp_path / 'films'
   mux.write_mp4(films / 'a.mp4', frames=FRAMES, fps=6)
   with runs.quickly_compiled():
@@ -22,6 +28,7 @@ def test_an_output_within_the_input_is_no_input_the_second_time(tmp_path, capsys
     for seed in (0, 1):
       ids = sample(config, workdir, input_path=str(films), output=films / 'out', seed=seed)
       assert ids == ['a'] and list(manifest(films / 'out')) == ['a']
+  assert set(drawn) == {f'a {digest.of_file(films / "a.mp4")}'}
   assert '1 files in ' in capsys.readouterr().err
   with pytest.raises(UserError, match='no media files in it but those of .*, the output'):
     (films / 'a.mp4').unlink()

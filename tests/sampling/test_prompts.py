@@ -8,11 +8,12 @@ import runs
 from micro import batch_of, build, frozen_of, micro_config, random_like, sampling
 from runs import config_of, finished, manifest, parts
 
+from avlink_jax.data.batch import Layout
 from avlink_jax.data.clip import Clip
 from avlink_jax.errors import UserError
 from avlink_jax.evaluate import evaluate
 from avlink_jax.sample import sample
-from avlink_jax.sampling.inputs import Inputs, Prompts, find_clips
+from avlink_jax.sampling.inputs import Inputs, Prompts, blank_clips, find_clips, repeated
 
 CLIP = Clip(id='a', duration=1.0, frames=np.zeros((0, 8, 16, 3), np.uint8), frame_times=np.zeros(0),
             audio=np.zeros(0, np.float32), sample_rate=16_000, audio_caption='clang',
@@ -33,6 +34,17 @@ def test_a_negative_prompt_is_of_what_is_generated():
   assert inputs.prompts(CLIP, ('audio',)).get('audio_negative') == 'hiss'
   assert 'video_negative' not in inputs.prompts(CLIP, ('audio',))
   assert inputs.prompts(CLIP, ('audio', 'video')).get('video_negative') == 'hiss'
+
+
+def test_noise_is_drawn_from_the_prompt_not_from_its_line():
+  layout = Layout(1.0, 6.0, 8, 16)
+  clips = blank_clips(['rain', 'a ball', 'rain'], layout)
+  assert [clip.id for clip in clips] == ['000_rain', '001_a_ball', '002_rain']
+  assert clips[1].noise == blank_clips(['a ball'], layout)[0].noise
+  assert len({clip.noise for clip in clips}) == 3
+  takes = repeated(clips[:1], 2) + repeated([CLIP], 2)
+  assert [(take.id, take.noise) for take in takes] == [
+      ('000_rain_1', 'rain 1 1'), ('000_rain_2', 'rain 1 2'), ('a_1', ''), ('a_2', '')]
 
 
 @pytest.fixture(scope='module')

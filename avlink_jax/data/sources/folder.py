@@ -13,6 +13,7 @@ from avlink_jax.data.sources import features as features_beside
 from avlink_jax.data.sources import file_list
 from avlink_jax.errors import NoSplit, UserError
 from avlink_jax.samples.folder import low_files, read_manifest
+from avlink_jax.storage import digest
 
 EXTENSIONS = frozenset(
   '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv'.split())
@@ -35,8 +36,11 @@ class Folder:
   more files no split is empty (the bounds move by as few files as that takes); with fewer,
   every split holds all of them.
 
-  Names. A clip's name is its file's stem; where two files share one, it is their path with
-  `/` as `__` and `.` as `-` (`day1/dog.mp4` -> `day1__dog-mp4`).
+  Names. A clip is called by its file's path without the ending, `/` as `__` (`day1/dog.mp4` ->
+  `day1__dog`), below the folder or its split's: so what else there is does not matter. Of files in
+  one folder that differ in the ending alone the first keeps that name (mp4, other videos, sound),
+  and others have theirs (`dog-mov`). In a list, whose paths may be long, it is the stem, or the
+  path where an earlier line has that.
 
   Captions. A table in the folder (or beside a list), `captions.csv` or another of captions.TABLES,
   or `captions`, a path; '' for none. A clip without a row has the text of `dog.txt` beside
@@ -49,7 +53,8 @@ class Folder:
 
   def __init__(self, path, *, height: int, width: int, sample_rate: int, max_fps=None,
                split=None, captions=None, template=None, need_video=True, need_audio=True,
-               features=0, features_rate=0.0, decode_seconds=DECODE_SECONDS, without=None):
+               features=0, features_rate=0.0, decode_seconds=DECODE_SECONDS, without=None,
+               for_sampling=False):
     """Lists the clips; nothing is decoded yet.
 
     Args:
@@ -62,6 +67,8 @@ class Folder:
       without: folder whose files are no clips, such as an output within this one.
       features: width of the vectors to be read from the .npz beside each clip, 0 for none;
         features_rate: vectors a second where the .npz does not say (data/sources/features.py).
+      for_sampling: whether clips have noise of what they are, their file's stem and bytes, wherever
+        it lies and whatever else does.
 
     Raises:
       UserError: no such folder, nothing in it, an unknown split, an unreadable table. NoSplit:
@@ -72,6 +79,7 @@ class Folder:
       raise UserError(f'unknown split {split!r}: one of {", ".join(SPLITS)}')
     self.notes = []
     self._features = features, features_rate
+    self._for_sampling = for_sampling
     self._decode_options = dict(height=height, width=width, sample_rate=sample_rate,
                                 max_fps=max_fps, need_video=need_video, need_audio=need_audio,
                                 decode_seconds=decode_seconds)
@@ -82,11 +90,13 @@ class Folder:
       every = _list_files(root, extensions)
     if without is not None:
       every = self._others(every, root, Path(without))
-    names = _names(root, every)
+    names = _names(root, every, split) if root.is_dir() else _names_in_list(every)
     self._captions = caption_files.read(root, every, captions, template)
     self.notes += self._captions.notes
     self._files = every if split is None else self._files_of(root, every, split)
     self._names = [names[file] for file in self._files]
+    if twice := [name for name, count in Counter(self._names).items() if count > 1]:
+      raise UserError(f'{root}: several clips would be called {twice[0]}; rename one of them')
 
   def __len__(self) -> int:
     return len(self._files)
@@ -123,10 +133,11 @@ class Folder:
       clip = decode(path, start=start, duration=duration, **self._decode_options)
       width, rate = self._features
       vectors, rate = features_beside.read(path, width, rate) if width else (None, 0.0)
+      noise = f'{file.stem} {digest.of_file(path)}' if self._for_sampling else ''
     return dataclasses.replace(
         clip, id=self._names[i], source=str(file), audio_caption=caption.audio,
         video_caption=caption.video, features=vectors, features_rate=rate,
-        licence=caption.licence)
+        licence=caption.licence, noise=noise)
 
   def seconds(self, i: int) -> float:
     """Length of clip i in seconds, without decoding its video. Raises MediaError."""
@@ -153,8 +164,7 @@ class Folder:
     return kept
 
   def _files_of(self, root: Path, every: list, split: str) -> list:
-    in_folders = [file for file in every if file.relative_to(root).parts[0] in SPLITS
-              and file.parent != root] if root.is_dir() else []
+    in_folders = [file for file in every if _split_of(root, file)] if root.is_dir() else []
     if not in_folders:
       if len(every) < 3:
         self.notes.append(f'{root}: fewer than three clips, so every split holds all of them')
@@ -162,7 +172,7 @@ class Folder:
     if len(in_folders) < len(every):
       self.notes.append(f'{root}: {len(every) - len(in_folders)} clips lie outside '
                         f'{"/, ".join(SPLITS)}/ and belong to no split')
-    files = [file for file in in_folders if file.relative_to(root).parts[0] == split]
+    files = [file for file in in_folders if _split_of(root, file) == split]
     if not files:
       raise NoSplit(f'{root}: has split folders but no clips in {split}/')
     return files
@@ -219,15 +229,35 @@ def _low_resolution(root: Path) -> set:
     return set()
 
 
-def _names(root: Path, files: list) -> dict:
-  """Mapping {file: clip name}, without repetition."""
-  stems = Counter(file.stem for file in files)
-  names = {}
+def _split_of(root: Path, file) -> str:
+  """Split by whose folder in `root` a file lies; '' in none."""
+  first, *others = file.relative_to(root).parts
+  return first if others and first in SPLITS else ''
+
+
+def _names(root: Path, files: list, split) -> dict:
+  """Mapping {file: name} of files in a folder, by the rule in `Folder`; with a split, its folder is
+  no part of the names."""
+  names: dict = {}
+  for file in sorted(files, key=_rank):
+    place = file.relative_to(root / split if split and _split_of(root, file) == split else root)
+    name = place.with_suffix('').as_posix().replace('/', '__')
+    others = names.setdefault((file.parent, file.stem), {})
+    others[file] = f'{name}-{file.suffix[1:]}' if others else name
+  return {file: name for of_stem in names.values() for file, name in of_stem.items()}
+
+
+def _rank(file) -> tuple:
+  """Order of files that differ in the ending alone."""
+  ending = file.suffix.lower()
+  return ending in AUDIO_EXTENSIONS, ending != '.mp4', ending, str(file)
+
+
+def _names_in_list(files: list) -> dict:
+  """Mapping {file: name} of the files of a list, or of one file."""
+  names, taken = {}, set()
   for file in files:
-    path = (file.relative_to(root) if root.is_dir() else file).as_posix().strip('/')
-    names[file] = (file.stem if stems[file.stem] == 1
-                   else path.replace('/', '__').replace('.', '-'))
-  twice = [name for name, count in Counter(names.values()).items() if count > 1]
-  if twice:
-    raise UserError(f'{root}: several clips would be called {twice[0]}; rename one of them')
+    path = file.as_posix().strip('/').replace('/', '__').replace('.', '-')
+    names[file] = path if file.stem in taken else file.stem
+    taken.add(names[file])
   return names
