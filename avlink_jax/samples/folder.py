@@ -70,7 +70,8 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
   Returns:
     the row of the manifest. `files` maps `video`, `audio` and `low` to names in the folder; fields
     of the contract without a value are None. `picture` is 'spectrogram' where the video was
-    rendered from the audio. `left_out` names tracks of `source_video` that are in no new file.
+    rendered from the audio. `left_out` names tracks of `source_video` that are in no new file;
+    `video_codec` is 'hevc' where its video was kept as that, which not every browser plays.
 
   Raises:
     UserError: the folder cannot be written, or a source or a foreign file would be overwritten.
@@ -97,7 +98,9 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
     files['audio'] = wav.name
     mux.write_wav(wav, audio, sample_rate)
   if source_video is not None:
-    mux.replace_audio(source_video, video, audio, sample_rate, original_sound)
+    codec = mux.replace_audio(source_video, video, audio, sample_rate, original_sound)
+    if codec == 'hevc':
+      extra['video_codec'] = codec
     if tracks := left_out(source_video, with_sound=original_sound != 'drop'):
       extra['left_out'] = tracks
   elif frames is not None:

@@ -292,6 +292,8 @@ def _card(folder, row, sides, scores, values):
   shown = ('onset_accuracy', 'onset_f1', 'event_f1') if _audio_generated(row) else ()
   details += [(name.removeprefix('onset_').replace('_', ' '), _short(scores[name]))
               for name in shown + ('av_align', 'motion_event_f1') if scores.get(name) is not None]
+  if row.get('video_codec') == 'hevc':
+    details.append(('video', 'HEVC, which not every browser plays'))
   chips = ''.join(f'<span><b>{html.escape(name)}</b> {html.escape(value)}</span>'
                   for name, value in details)
   wave = _file_in(folder, row['files'].get('audio'))

@@ -37,7 +37,10 @@ from avlink_jax.storage.atomic import replacing, write_bytes
 # end, which readers that ignore edit lists decode too, is 21 ms instead of 64 at 16 kHz.
 AAC_RATE = 48000
 AAC_FRAME = 1024  # samples
-COPYABLE = frozenset(('h264', 'hevc', 'mpeg4', 'av1', 'libdav1d', 'vp9'))  # decoders' names
+# Names of the decoders of what browsers play in mp4. HEVC some do not; it is kept all the same, for
+# its colours and depth, and whoever shows the file can say so.
+COPYABLE = frozenset(('h264', 'hevc', 'av1', 'libdav1d', 'vp9'))
+H264_PIXELS = ('yuv420p', 'yuvj420p')  # no browser plays H.264 of more bits, or finer colour
 BT709 = 1  # FFmpeg's number for it as matrix, as primaries and as transfer alike
 
 
@@ -85,10 +88,12 @@ def replace_audio(source, path, audio, sample_rate, original='drop'):
   `original` says what becomes of its own audio, if it has any: 'drop', 'mix' (both in one track),
   or 'second_track' (another track beside the new one, which players take by default).
 
-  The video is copied packet by packet where mp4 carries its codec, and encoded anew as
-  H.264 where it does not, or where the file begins with frames that are not shown. Frames
+  The video is copied packet by packet where browsers play its codec in mp4, and encoded anew as
+  H.264 where they do not, or where the file begins with frames that are not shown. Frames
   keep their times, counted from the first one; the audio starts with it and is cut, or padded
   with zeros, to the video's length.
+
+  Returns the codec of the video that was written, such as 'h264' or 'hevc'.
 
   Raises:
     MediaError: `source` has no usable video.
@@ -109,6 +114,7 @@ def replace_audio(source, path, audio, sample_rate, original='drop'):
       _interleave(output, tracks)
   except av.error.FFmpegError:  # disk errors are UserErrors by now
     raise MediaError(source, 'corrupt stream') from None
+  return 'h264' if survey.dts is None else survey.codec
 
 
 def write_wav(path, audio, sample_rate):
@@ -237,11 +243,13 @@ class _Survey(NamedTuple):
   length: seconds from the first frame to the end.
   dts: decoding time of each packet, in the file's order; None where the packets cannot go into
     an mp4 as they are and keep their timing.
+  codec: name of the video's decoder.
   """
   zero: int
   shows: list
   length: Fraction
   dts: list | None
+  codec: str
 
   def lasting(self, shown: int) -> int:
     """Duration of the frame that shows at `shown`; mp4's length is the sum of these."""
@@ -253,7 +261,9 @@ def _survey(container, source) -> _Survey:
   stream = _video_stream(container, source)
   period = FrameClock(stream).period
   shows, decoded, last = [], [], None
-  copyable = stream.codec_context.name in COPYABLE
+  context = stream.codec_context
+  copyable = context.name in COPYABLE and (
+    context.name != 'h264' or context.pix_fmt in H264_PIXELS)
   for packet in _demux(container, stream, source):
     if not packet.size:
       continue
@@ -275,7 +285,7 @@ def _survey(container, source) -> _Survey:
   copyable &= len(set(shows)) == len(shows)
   dts = [ticks - zero for ticks in _decoding_times(shows, decoded)] if copyable else None
   return _Survey(zero, [ticks - zero for ticks in [*sorted(shows), end]],
-                 (end - zero) * stream.time_base, dts)
+                 (end - zero) * stream.time_base, dts, context.name)
 
 
 def _decoding_times(pts: list, dts: list) -> list:
