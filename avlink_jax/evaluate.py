@@ -27,6 +27,7 @@ import os
 import pathlib
 
 from avlink_jax.errors import UserError
+from avlink_jax.evaluation import common
 from avlink_jax.evaluation import journal as journals
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.metrics import av_align, bootstrap, onset, published_onset, timing
@@ -63,7 +64,9 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     seconds: only the first so many of each clip are compared; None: all that both have.
 
   Returns:
-    Content of the JSON: `clips` (number compared), `protocol` (seconds compared, prompts, seeds),
+    Content of the JSON: `clips` (number compared), `protocol` (seconds compared, `pictures`: sizes
+    and frame rates of both sides and at which they are compared, `sample_rates`, prompts, seeds),
+    `warnings`,
     the mean over clips of every `onset_NAME` (and `event_NAME`, against exact times;
     `reference_event_NAME`, the same of the reference's own audio) for `onset.NAMES`,
     `onset_NAME_published` for `published_onset.NAMES`; where
@@ -72,8 +75,7 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     bootstrap over clips) and `difference_intervals` (of score - control, paired by clip),
     {name: [low, high]}; the number of clips behind them, what was left out and why, and
     `per_clip`. With `metrics` also their figures, `networks` (what each was computed from),
-    `missing_metrics` (whose weights are missing, and how to get them; the others are computed)
-    and `warnings`.
+    and `missing_metrics` (whose weights are missing, and how to get them; the others are computed).
     A figure that no clip defines is None, and so is an interval over fewer than two clips.
 
   Raises:
@@ -116,10 +118,10 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   if measured is not None:
     intervals['intervals'] |= measured.intervals
   of_networks = {} if measured is None else {
-    **measured.figures, 'networks': measured.networks, 'missing_metrics': measured.missing,
-    'warnings': measured.warnings}
+    **measured.figures, 'networks': measured.networks, 'missing_metrics': measured.missing}
+  warnings = common.warnings(pairs) + ([] if measured is None else measured.warnings)
   result = {'clips': len(rows), 'protocol': _protocol(pairs, settings, seconds), **means,
-            **intervals, **of_networks, **{
+            **intervals, **of_networks, 'warnings': warnings, **{
     'clips_with_reference_onsets': sum(bool(row['reference_onsets']) for row in rows),
     'clips_with_events': sum(bool(row['events']) for row in rows),
     'clips_with_picture': sum(pair.motion['generated'] is not None for pair in pairs),
@@ -179,7 +181,7 @@ def summary(result: dict) -> str:
     if result[name]:
       lines.append(f'{name}: {len(result[name])}')
   lines += [f'unreadable: {clip["file"]}: {clip["reason"]}' for clip in result['unreadable']]
-  lines += [f'warning: {line}' for line in result.get('warnings', ())]
+  lines += [f'warning: {line}' for line in result['warnings']]
   missing = result.get('missing_metrics', {})
   lines += [f'not computed: {", ".join(name for name in missing if missing[name] == why)}: {why}'
             for why in dict.fromkeys(missing.values())]
@@ -229,7 +231,8 @@ def _protocol(pairs, settings, seconds):
 
   count, prompts = told('prompts')
   negative = sorted({row['negative_prompt'] for row in rows if row.get('negative_prompt')})
-  return {'seconds': seconds, 'prompts': prompts, 'clips_with_prompt': count,
+  return {'seconds': seconds, 'pictures': common.compared(pairs),
+          'sample_rates': common.sample_rates(pairs), 'prompts': prompts, 'clips_with_prompt': count,
           'condition_prompts': told('condition_prompts')[1], 'negative_prompts': negative, **{
       f'{name}s': sorted({row[name] for row in rows if isinstance(row.get(name), int | float)})
       for name in ('seed', 'guidance')}}
@@ -240,12 +243,11 @@ def _clips(pairs, ours, theirs, settings):
   clips = []
   for pair in pairs:
     generated, reference = ours[pair.id], theirs[pair.id]
-    together = clips_on_disk.Files(
-        reference.audio if 'generated' in pair.silent else generated.audio,
-        generated.video or reference.video)
+    together = (reference if generated.video is None else generated)._replace(
+        audio=(reference if 'generated' in pair.silent else generated).audio)
     clips.append(dict(
         id=pair.id, generated=generated, reference=reference, together=together,
-        seconds=pair.duration, prompt=settings.get(pair.id, {}).get('prompts', {}).get('audio')))
+        seconds=pair.duration, view=pair.view, prompt=settings.get(pair.id, {}).get('prompts', {}).get('audio')))
   return clips
 
 

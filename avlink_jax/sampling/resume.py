@@ -9,7 +9,7 @@ import json
 
 from avlink_jax.storage.digest import add_tree
 
-FORMAT = 3  # increase it when the same settings give different samples
+FORMAT = 4  # increase it when the same settings give different samples
 PARTS = ('task', 'codec', 'video_codec', 'codec_loss', 'text', 'texts', 'towers', 'fusion', 'flow',
          'sample', 'data')
 # Keys of these parts that do not affect samples; of `data`, only the keys in DATA do.
