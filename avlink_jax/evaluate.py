@@ -1,6 +1,6 @@
 """Mode `evaluate`: scores a folder of clips against a folder of references, whoever made them.
 
-Clips are matched by file stem and compared over their common length. Every score comes with its
+Clips are matched by file stem, in sub-folders too, and compared over their common length. Every score comes with its
 control, the same generated clips against other clips' references: the score of a model that
 generates the right kind of event at arbitrary times. And with an interval: where its mean might lie
 with other clips.
@@ -87,13 +87,11 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     networks = _folder_of(networks)
   if seconds is not None and not 0 < seconds < math.inf:
     raise UserError(f'--seconds={seconds}: must be above 0')
-  ours = clips_on_disk.find(generated, '--generated')
-  theirs = clips_on_disk.find(reference, '--reference')
+  ours = clips_on_disk.find(generated, '--generated', reference)
+  theirs = clips_on_disk.find(reference, '--reference', generated)
   matched = sorted(ours.keys() & theirs.keys())
   if not matched:
-    raise UserError(
-      f'no clip in {generated} ({len(ours)} clips) has the name of one in {reference} '
-      f'({len(theirs)} clips): files are matched by name without suffix')
+    raise UserError(clips_on_disk.none_match(ours, theirs, generated, reference))
   events = clips_on_disk.exact_events(reference)
   settings = clips_on_disk.generation_settings(generated, reference)
   journal = journals.Journal(output, seconds)
@@ -119,7 +117,11 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     intervals['intervals'] |= measured.intervals
   of_networks = {} if measured is None else {
     **measured.figures, 'networks': measured.networks, 'missing_metrics': measured.missing}
-  warnings = common.warnings(pairs) + ([] if measured is None else measured.warnings)
+  same = clips_on_disk.identical(pairs)
+  warnings = [
+    f'{sum(map(len, groups))} {side} clips are {len(groups)}, over and over (the first: '
+    f'{", ".join(groups[0][:3])}): intervals are narrower than they should be'
+    for side, groups in same.items() if groups] + common.warnings(pairs) + ([] if measured is None else measured.warnings)
   result = {'clips': len(rows), 'protocol': _protocol(pairs, settings, seconds), **means,
             **intervals, **of_networks, 'warnings': warnings, **{
     'clips_with_reference_onsets': sum(bool(row['reference_onsets']) for row in rows),
@@ -128,6 +130,7 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     'unmatched_generated': sorted(ours.keys() - theirs.keys()),
     'unmatched_reference': sorted(theirs.keys() - ours.keys()),
     'unreadable': unreadable,
+    'identical': same,
     'without_sound': [{'id': pair.id, 'side': side} for pair in pairs for side in pair.silent],
     'without_picture': [row for pair in pairs for row in pair.video_errors],
     'per_clip': rows,
@@ -232,7 +235,8 @@ def _protocol(pairs, settings, seconds):
   count, prompts = told('prompts')
   negative = sorted({row['negative_prompt'] for row in rows if row.get('negative_prompt')})
   return {'seconds': seconds, 'pictures': common.compared(pairs),
-          'sample_rates': common.sample_rates(pairs), 'prompts': prompts, 'clips_with_prompt': count,
+          'sample_rates': common.sample_rates(pairs),
+          'prompts': prompts, 'clips_with_prompt': count,
           'condition_prompts': told('condition_prompts')[1], 'negative_prompts': negative, **{
       f'{name}s': sorted({row[name] for row in rows if isinstance(row.get(name), int | float)})
       for name in ('seed', 'guidance')}}
@@ -247,7 +251,8 @@ def _clips(pairs, ours, theirs, settings):
         audio=(reference if 'generated' in pair.silent else generated).audio)
     clips.append(dict(
         id=pair.id, generated=generated, reference=reference, together=together,
-        seconds=pair.duration, view=pair.view, prompt=settings.get(pair.id, {}).get('prompts', {}).get('audio')))
+        seconds=pair.duration, view=pair.view,
+        prompt=settings.get(pair.id, {}).get('prompts', {}).get('audio')))
   return clips
 
 

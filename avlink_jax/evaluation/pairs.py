@@ -3,7 +3,9 @@
 `evaluate.py` computes the scores of the pairs.
 """
 
+import collections
 import concurrent.futures
+import difflib
 import hashlib
 import os
 import pathlib
@@ -17,7 +19,7 @@ from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.evaluation import common
 from avlink_jax.metrics import av_align, onset
-from avlink_jax.samples.folder import event_times, low_files, read_manifest
+from avlink_jax.samples.folder import MANIFEST, event_times, low_files, read_manifest
 from avlink_jax.storage.console import Progress, say
 
 # Where several files share a stem, audio comes from the first of these: a samples folder holds
@@ -68,8 +70,13 @@ class Pair(typing.NamedTuple):
   prints: dict
 
 
-def find(folder: str | os.PathLike, flag: str) -> dict[str, Files]:
-  """Mapping {stem: Files} of the media files directly in `folder`.
+def find(folder: str | os.PathLike, flag: str,
+         other: str | os.PathLike | None = None) -> dict[str, Files]:
+  """Mapping {name: Files} of the media files in `folder` and its sub-folders.
+
+  A clip's name is its files' stem; in a sub-folder, where the stem is not the only one, that with
+  its path, `day1__dog` (as a data source names it). Hidden sub-folders, those with a manifest of
+  their own, such as a samples folder's references, and the folder `other` are not looked into.
 
   A spectrogram rendered for a clip without video (`picture` in its manifest row) does not count as
   video, nor does what a manifest row calls `low` (low-resolution video) as a clip.
@@ -86,17 +93,56 @@ def find(folder: str | os.PathLike, flag: str) -> dict[str, Files]:
   enlarged = {stem: row['enlarged'] for row in rows for stem in _stems(row)
               if isinstance(row.get('enlarged'), int) and row['enlarged'] > 0}
   low = low_files(rows)
-  by_stem: dict[str, list[pathlib.Path]] = {}
-  for path in sorted(folder.iterdir(), key=lambda path: path.name):
+  by_place: dict[pathlib.Path, list[pathlib.Path]] = {}  # of files of one clip, without a suffix
+  for path in _walk(folder, None if other is None else pathlib.Path(other).resolve()):
     if path.suffix.lower() in order and path.is_file() and path.name not in low:
-      by_stem.setdefault(path.stem, []).append(path)
+      by_place.setdefault(path.relative_to(folder).with_suffix(''), []).append(path)
+  stems = collections.Counter(place.name for place in by_place)
   result = {}
-  for stem, paths in by_stem.items():
+  for place, paths in by_place.items():
     paths.sort(key=lambda path: order.index(path.suffix.lower()))
     videos = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
-    result[stem] = Files(paths[0], videos[0] if videos and stem not in rendered else None,
+    stem = place.name
+    name = stem if stems[stem] == 1 else place.as_posix().replace('/', '__')
+    result[name] = Files(paths[0], videos[0] if videos and stem not in rendered else None,
                          enlarged.get(stem, 1))
   return result
+
+
+def _walk(folder, other):
+  """Yields the files of a folder and of its sub-folders, in order of name; see `find`."""
+  below = []
+  for path in sorted(folder.iterdir(), key=lambda path: path.name):
+    if not path.is_dir():
+      yield path
+    elif not (path.name.startswith('.') or (path / MANIFEST).exists() or path.resolve() == other):
+      below.append(path)
+  for path in below:
+    yield from _walk(path, other)
+
+
+def none_match(ours: dict, theirs: dict, generated, reference) -> str:
+  """Message that no name is in both folders, with a name of each, as like as they come."""
+  sides = [(folder, found) for folder, found in ((generated, ours), (reference, theirs))]
+  for folder, found in sides:
+    if not found:
+      return f'{folder}: no media files in it, nor in sub-folders without a manifest of their own'
+  name = min(ours)
+  like = difflib.get_close_matches(name, sorted(theirs), 1, 0.0) or sorted(theirs)
+  return (f'no clip in {generated} ({len(ours)} clips, such as {name}) has the name of one in '
+          f'{reference} ({len(theirs)} clips, such as {like[0]}): files are matched by name '
+          'without suffix')
+
+
+def identical(pairs: list[Pair]) -> dict[str, list[list[str]]]:
+  """Mapping {side: lists of the ids of clips that are the same}, of two or more each."""
+  found: dict[str, list[list[str]]] = {}
+  for side in ('generated', 'reference'):
+    groups: dict[str, list[str]] = {}
+    for pair in pairs:
+      groups.setdefault(pair.prints[side], []).append(pair.id)
+    found[side] = [ids for ids in groups.values() if len(ids) > 1]
+  return found
 
 
 def exact_events(folder: str | os.PathLike) -> dict[str, np.ndarray]:
