@@ -1,9 +1,9 @@
 """Mode `evaluate`: scores a folder of clips against a folder of references, whoever made them.
 
-Clips are matched by file stem, in sub-folders too, and compared over their common length. Every score comes with its
-control, the same generated clips against other clips' references: the score of a model that
-generates the right kind of event at arbitrary times. And with an interval: where its mean might lie
-with other clips.
+Clips are matched by file stem, in sub-folders too, and compared over their common length. Every
+score comes with its control, the same generated clips against other clips' references: the score of
+a model that generates the right kind of event at arbitrary times. And with an interval: where its
+mean might lie with other clips.
 
     onset_, event_     the generated audio's onsets against the reference's, and exact times
     onset_NAME_published   the same by the published recipe (metrics/published_onset.py)
@@ -118,10 +118,8 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   of_networks = {} if measured is None else {
     **measured.figures, 'networks': measured.networks, 'missing_metrics': measured.missing}
   same = clips_on_disk.identical(pairs)
-  warnings = [
-    f'{sum(map(len, groups))} {side} clips are {len(groups)}, over and over (the first: '
-    f'{", ".join(groups[0][:3])}): intervals are narrower than they should be'
-    for side, groups in same.items() if groups] + common.warnings(pairs) + ([] if measured is None else measured.warnings)
+  warnings = common.copies(same) + common.warnings(pairs)
+  warnings += [] if measured is None else measured.warnings
   result = {'clips': len(rows), 'protocol': _protocol(pairs, settings, seconds), **means,
             **intervals, **of_networks, 'warnings': warnings, **{
     'clips_with_reference_onsets': sum(bool(row['reference_onsets']) for row in rows),

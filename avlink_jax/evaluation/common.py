@@ -66,6 +66,13 @@ def sample_rates(pairs) -> dict[str, list[int]]:
           for side in ('generated', 'reference')}
 
 
+def copies(same: dict[str, list[list[str]]]) -> list[str]:
+  """Lines about clips that are the same (pairs.identical)."""
+  return [f'{sum(map(len, groups))} {side} clips are {len(groups)}, over and over (the first: '
+          f'{", ".join(groups[0][:3])}): intervals are narrower than they should be'
+          for side, groups in same.items() if groups]
+
+
 def warnings(pairs) -> list[str]:
   """Lines about pairs whose sides differ in size or frame rate, and about sound at lower rates."""
   rows = [row for row in compared(pairs) if row['generated'] != row['reference']]

@@ -70,8 +70,8 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
   Returns:
     the row of the manifest. `files` maps `video`, `audio` and `low` to names in the folder; fields
     of the contract without a value are None. `enlarged` is by how much the frames were, if so.
-    `picture` is 'spectrogram' where the video was rendered from the audio. `left_out` names tracks of
-    `source_video` that are in no new file.
+    `picture` is 'spectrogram' where the video was rendered from the audio. `left_out` names tracks
+    of `source_video` that are in no new file.
 
   Raises:
     UserError: the folder cannot be written, or a source or a foreign file would be overwritten.
