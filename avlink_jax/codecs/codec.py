@@ -178,6 +178,9 @@ class Codec:
   def check(self):
     """Raises UserError if something needed for decoding is missing."""
 
+  def check_samples(self):
+    """Raises UserError if something was left open that whoever asks for samples has to decide."""
+
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(codec, weights, batch):

@@ -23,7 +23,7 @@ def build(name, config, context):
   del context  # the 1D-VAE is small and uses float32 everywhere
   spec = MelSpec()
   return MelCodec(name, MelVAE.of(config.codec, spec), spec,
-                  functools.partial(vocoder.load, config, spec))
+                  functools.partial(vocoder.load, config, spec), config.sample.vocoder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,13 @@ class MelCodec(Codec):
   Attributes:
     load_vocoder: () -> vocoder, which maps log-mel (T, n_mels) -> wave (T·hop,); called once, when
       the first wave is decoded.
+    vocoder_source: what `config.sample.vocoder` names; '': nothing.
   """
   name: str
   vae: MelVAE
   spec: MelSpec
   load_vocoder: Callable
+  vocoder_source: str = vocoder.GRIFFIN_LIM
   medium = 'audio'
   part = 'codec'
 
@@ -131,3 +133,7 @@ class MelCodec(Codec):
   def check(self):
     """Loads the vocoder. Raises UserError: missing, or trained on other mels."""
     self.vocoder  # noqa: B018
+
+  def check_samples(self):
+    """Raises UserError: no vocoder is named."""
+    vocoder.require(self.vocoder_source)
