@@ -154,6 +154,12 @@ class Codec:
     del weights
     return data
 
+  def padded(self, weights, data, mask):
+    """Generated data (B, T, …) as `decode` was trained on them: what lies past a clip's end, where
+    the mask (B, T) is False, was never part of a flow model's loss. Here it stays."""
+    del weights, mask
+    return data
+
   def finish(self, weights, decoded, seconds, layout):
     """Converts a complete clip's `decoded` (T', …) on the host to media of the clip's length:
     float32 (S,) or uint8 (N, H, W, 3)."""

@@ -114,6 +114,13 @@ class MelCodec(Codec):
       return batch[self.latents_name]
     return self.vae.encode_padded(weights['params'], weights['std'], batch['mel'])
 
+  def padded(self, weights, data, mask):
+    """Latents (B, T, C) with those of silence past a clip's end: the decoder normalises and attends
+    over time, so that what lies there is heard before it."""
+    silence = jnp.full((1, data.shape[1] * self.vae.stride, self.spec.n_mels), self.spec.silence)
+    silent = self.vae.encode(weights['params'], weights['std'], silence)
+    return jnp.where(mask[..., None], data, silent.astype(data.dtype))
+
   def decode(self, weights, data):
     """Latents (B, T, C) -> log-mel (B, T·stride, n_mels)."""
     return self.vae.decode(weights['params'], weights['std'], data)

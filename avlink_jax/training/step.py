@@ -130,8 +130,8 @@ def train_step(task, optimizer, config, state, frozen, batch):
 
 
 def taken_if(finite, new, old):
-  """`new` where the step is `finite`, else `old`, but for the learning rate's place in its schedule,
-  which is the run's step whether that was skipped or not."""
+  """`new` where the step is `finite`, else `old`; but the learning rate's place in its schedule is
+  that of the run's steps, skipped or not."""
   of_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
   return jax.tree.map(
       lambda new, old: new if of_schedule(new) else jnp.where(finite, new, old), new, old,
