@@ -11,6 +11,8 @@ mean might lie with other clips.
     motion_event_      the generated video's peaks of motion against exact times
     event_f1_25ms, …   F1 within 25 and 50 ms, lateness and spread in seconds, the strengths'
                        correlation (metrics/timing.py)
+    event_material     share of clips that sound like the material that a benchmark's manifest names
+                       (evaluation/materials.py)
     reference_...      the same of the reference, against itself: an upper bound
     fad_, fd_, is_, kl_, clap_, ib_, fid_, fvd_    metrics of networks, where requested
                        (metrics/network_metrics.py)
@@ -27,7 +29,7 @@ import os
 import pathlib
 
 from avlink_jax.errors import UserError
-from avlink_jax.evaluation import common
+from avlink_jax.evaluation import common, materials
 from avlink_jax.evaluation import journal as journals
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.metrics import av_align, bootstrap, onset, published_onset, timing
@@ -105,12 +107,11 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     raise UserError(f'none of the {len(matched)} matched clips can be read; '
                     f'the first: {first["file"]}: {first["reason"]}')
   rows = _rows(pairs, clips_on_disk.exact_strengths(reference))
+  _add(rows, materials.scores(reference, pairs, ours, theirs, control_shifts(len(pairs))))
   measured, store = None, None
   if metrics:  # which need JAX; nothing else here does
     measured, store = _measure(metrics, pairs, (ours, theirs), settings, networks, output)
-    for name, values in measured.per_clip.items():
-      for row, value in zip(rows, values, strict=True):
-        row[name] = value
+    _add(rows, measured.per_clip)
   means = _means(rows)
   intervals = _intervals(rows, means)
   if measured is not None:
@@ -139,6 +140,13 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   if store is not None:
     store.done()
   return result
+
+
+def _add(rows, figures):
+  """Adds {name: a value a clip} to the rows."""
+  for name, values in figures.items():
+    for row, value in zip(rows, values, strict=True):
+      row[name] = value
 
 
 def _measure(metrics, pairs, files, settings, networks, output):

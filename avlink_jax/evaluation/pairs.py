@@ -89,21 +89,21 @@ def find(folder: str | os.PathLike, flag: str,
     raise UserError(f'{flag}={folder}: no such folder')
   order = AUDIO_SUFFIXES + VIDEO_SUFFIXES
   rows = read_manifest(folder)
-  rendered = {stem for row in rows if row.get('picture') for stem in _stems(row)}
-  enlarged = {stem: row['enlarged'] for row in rows for stem in _stems(row)
+  rendered = {stem for row in rows if row.get('picture') for stem in stems(row)}
+  enlarged = {stem: row['enlarged'] for row in rows for stem in stems(row)
               if isinstance(row.get('enlarged'), int) and row['enlarged'] > 0}
   low = low_files(rows)
   by_place: dict[pathlib.Path, list[pathlib.Path]] = {}  # of files of one clip, without a suffix
   for path in _walk(folder, None if other is None else pathlib.Path(other).resolve()):
     if path.suffix.lower() in order and path.is_file() and path.name not in low:
       by_place.setdefault(path.relative_to(folder).with_suffix(''), []).append(path)
-  stems = collections.Counter(place.name for place in by_place)
+  counts = collections.Counter(place.name for place in by_place)
   result = {}
   for place, paths in by_place.items():
     paths.sort(key=lambda path: order.index(path.suffix.lower()))
     videos = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
     stem = place.name
-    name = stem if stems[stem] == 1 else place.as_posix().replace('/', '__')
+    name = stem if counts[stem] == 1 else place.as_posix().replace('/', '__')
     result[name] = Files(paths[0], videos[0] if videos and stem not in rendered else None,
                          enlarged.get(stem, 1))
   return result
@@ -151,7 +151,7 @@ def exact_events(folder: str | os.PathLike) -> dict[str, np.ndarray]:
   for row in read_manifest(folder):
     times = event_times(row)
     if times is not None:
-      events.update(dict.fromkeys(_stems(row), times))
+      events.update(dict.fromkeys(stems(row), times))
   return events
 
 
@@ -166,7 +166,7 @@ def exact_strengths(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np
     except (KeyError, TypeError, ValueError):
       continue
     if len(times) == len(strengths):
-      found.update(dict.fromkeys(_stems(row), (times, strengths)))
+      found.update(dict.fromkeys(stems(row), (times, strengths)))
   return found
 
 
@@ -192,11 +192,12 @@ def generation_settings(generated: str | os.PathLike,
         settings |= {key: row.get(key) for key in ('seed', 'guidance', 'negative_prompt')}
         settings['condition_prompts'] = {
             kind: str(text) for kind, text in each.items() if kind not in generated_kinds}
-      result.update(dict.fromkeys(_stems(row), settings))
+      result.update(dict.fromkeys(stems(row), settings))
   return result
 
 
-def _stems(row):
+def stems(row: dict) -> set[str]:
+  """Names by which a manifest's row may be meant: its id, and its files' stems."""
   return {row['id'], *(pathlib.Path(str(name)).stem for name in row['files'].values())}
 
 

@@ -69,7 +69,7 @@ class Impacts:
 
   def scene(self, i: int) -> scenes.Scene:
     """Scene of clip i, to be rendered at any size and rate. Raises IndexError: no such clip."""
-    return scenes.draw(self._chance(i, 0), self.duration)
+    return scenes.draw(self.chance(i, 0), self.duration)
 
   def load(self, i: int) -> Clip:
     """Renders clip i, the same in every process. Raises IndexError: no such clip."""
@@ -107,7 +107,7 @@ class Impacts:
     """Clip with the frames at `times` and the audio of [start, start + seconds), from 0 s on."""
     scene, audio = self.scene(i), np.zeros(0, np.float32)
     if self.need_audio:
-      audio = impact_audio.synthesise(scene, self._chance(i, 1), self.duration, self.sample_rate)[
+      audio = impact_audio.synthesise(scene, self.chance(i, 1), self.duration, self.sample_rate)[
         samples_of(self.sample_rate, start, seconds)]
     return Clip(
       id=self.name(i), duration=seconds,
@@ -116,7 +116,7 @@ class Impacts:
       audio_caption=scene.audio_caption, video_caption=scene.video_caption,
       events=scene.events - start, source='impacts', start=start)
 
-  def _chance(self, i: int, stream: int) -> np.random.Generator:
+  def chance(self, i: int, stream: int) -> np.random.Generator:
     """Random generator of clip i; scene and audio have streams of their own, so that one can change
     without the other."""
     return np.random.default_rng((self.seed, self.first + self._check(i), stream))
