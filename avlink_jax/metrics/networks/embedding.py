@@ -24,6 +24,15 @@ FORMAT = 1  # to be raised when the same clip begins to give other rows
 BATCH = 8  # rows at a time, always as many, so that it is compiled once
 
 
+def exact(forward):
+  """`forward` with products in float32: accelerators take bfloat16 or TF32 by default, and public
+  figures are of float32."""
+  def in_float32(*arguments):
+    with jax.default_matmul_precision('highest'):
+      return forward(*arguments)
+  return in_float32
+
+
 class Embedder:
   """A network with its weights. Raises UserError where they are missing or not the public ones.
   """
@@ -33,7 +42,7 @@ class Embedder:
     self.path = loading.find(network, folder)
     self.checksum = loading.checksum(self.path)
     self.weights = jax.device_put(loading.load(network, self.path))
-    self._forward = jax.jit(network.forward)
+    self._forward = jax.jit(exact(network.forward))
 
   def __call__(self, rows) -> dict:
     """Embeds `network.prepare`'s rows (R, ...): {'embedding': float32 (R, D), 'logits': (R, K)}."""
