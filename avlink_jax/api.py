@@ -113,6 +113,7 @@ class Model:
     self._policy = precision.of()
     self._models = model_builder.build(config, self._policy.compute)
     self.task = one_way(tasks.make(config, self._models), config.sample.direction)
+    self.task.check_samples()
     self.mesh = sharding.make_mesh(**config.mesh)
     sharding.check_tokens(self.task, self.mesh)
     self._exporters: dict[Any, Exporter] = {}

@@ -1,9 +1,9 @@
 """Mode `evaluate`: scores a folder of clips against a folder of references, whoever made them.
 
-Clips are matched by file stem and compared over their common length. Every score comes with its
-control, the same generated clips against other clips' references: the score of a model that
-generates the right kind of event at arbitrary times. And with an interval: where its mean might lie
-with other clips.
+Clips are matched by file stem, in sub-folders too, and compared over their common length. Every
+score comes with its control, the same generated clips against other clips' references: the score of
+a model that generates the right kind of event at arbitrary times. And with an interval: where its
+mean might lie with other clips.
 
     onset_, event_     the generated audio's onsets against the reference's, and exact times
     onset_NAME_published   the same by the published recipe (metrics/published_onset.py)
@@ -11,6 +11,8 @@ with other clips.
     motion_event_      the generated video's peaks of motion against exact times
     event_f1_25ms, …   F1 within 25 and 50 ms, lateness and spread in seconds, the strengths'
                        correlation (metrics/timing.py)
+    event_material     share of clips that sound like the material that a benchmark's manifest names
+                       (evaluation/materials.py)
     reference_...      the same of the reference, against itself: an upper bound
     fad_, fd_, is_, kl_, clap_, ib_, fid_, fvd_    metrics of networks, where requested
                        (metrics/network_metrics.py)
@@ -27,6 +29,7 @@ import os
 import pathlib
 
 from avlink_jax.errors import UserError
+from avlink_jax.evaluation import common, materials
 from avlink_jax.evaluation import journal as journals
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.metrics import av_align, bootstrap, onset, published_onset, timing
@@ -63,7 +66,9 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     seconds: only the first so many of each clip are compared; None: all that both have.
 
   Returns:
-    Content of the JSON: `clips` (number compared), `protocol` (seconds compared, prompts, seeds),
+    Content of the JSON: `clips` (number compared), `protocol` (seconds compared, `pictures`: sizes
+    and frame rates of both sides and at which they are compared, `sample_rates`, prompts, seeds),
+    `warnings`,
     the mean over clips of every `onset_NAME` (and `event_NAME`, against exact times;
     `reference_event_NAME`, the same of the reference's own audio) for `onset.NAMES`,
     `onset_NAME_published` for `published_onset.NAMES`; where
@@ -72,8 +77,7 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     bootstrap over clips) and `difference_intervals` (of score - control, paired by clip),
     {name: [low, high]}; the number of clips behind them, what was left out and why, and
     `per_clip`. With `metrics` also their figures, `networks` (what each was computed from),
-    `missing_metrics` (whose weights are missing, and how to get them; the others are computed)
-    and `warnings`.
+    and `missing_metrics` (whose weights are missing, and how to get them; the others are computed).
     A figure that no clip defines is None, and so is an interval over fewer than two clips.
 
   Raises:
@@ -85,13 +89,11 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     networks = _folder_of(networks)
   if seconds is not None and not 0 < seconds < math.inf:
     raise UserError(f'--seconds={seconds}: must be above 0')
-  ours = clips_on_disk.find(generated, '--generated')
-  theirs = clips_on_disk.find(reference, '--reference')
+  ours = clips_on_disk.find(generated, '--generated', reference)
+  theirs = clips_on_disk.find(reference, '--reference', generated)
   matched = sorted(ours.keys() & theirs.keys())
   if not matched:
-    raise UserError(
-      f'no clip in {generated} ({len(ours)} clips) has the name of one in {reference} '
-      f'({len(theirs)} clips): files are matched by name without suffix')
+    raise UserError(clips_on_disk.none_match(ours, theirs, generated, reference))
   events = clips_on_disk.exact_events(reference)
   settings = clips_on_disk.generation_settings(generated, reference)
   journal = journals.Journal(output, seconds)
@@ -105,27 +107,29 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
     raise UserError(f'none of the {len(matched)} matched clips can be read; '
                     f'the first: {first["file"]}: {first["reason"]}')
   rows = _rows(pairs, clips_on_disk.exact_strengths(reference))
+  _add(rows, materials.scores(reference, pairs, ours, theirs, control_shifts(len(pairs))))
   measured, store = None, None
   if metrics:  # which need JAX; nothing else here does
     measured, store = _measure(metrics, pairs, (ours, theirs), settings, networks, output)
-    for name, values in measured.per_clip.items():
-      for row, value in zip(rows, values, strict=True):
-        row[name] = value
+    _add(rows, measured.per_clip)
   means = _means(rows)
   intervals = _intervals(rows, means)
   if measured is not None:
     intervals['intervals'] |= measured.intervals
   of_networks = {} if measured is None else {
-    **measured.figures, 'networks': measured.networks, 'missing_metrics': measured.missing,
-    'warnings': measured.warnings}
+    **measured.figures, 'networks': measured.networks, 'missing_metrics': measured.missing}
+  same = clips_on_disk.identical(pairs)
+  warnings = common.copies(same) + common.warnings(pairs)
+  warnings += [] if measured is None else measured.warnings
   result = {'clips': len(rows), 'protocol': _protocol(pairs, settings, seconds), **means,
-            **intervals, **of_networks, **{
+            **intervals, **of_networks, 'warnings': warnings, **{
     'clips_with_reference_onsets': sum(bool(row['reference_onsets']) for row in rows),
     'clips_with_events': sum(bool(row['events']) for row in rows),
     'clips_with_picture': sum(pair.motion['generated'] is not None for pair in pairs),
     'unmatched_generated': sorted(ours.keys() - theirs.keys()),
     'unmatched_reference': sorted(theirs.keys() - ours.keys()),
     'unreadable': unreadable,
+    'identical': same,
     'without_sound': [{'id': pair.id, 'side': side} for pair in pairs for side in pair.silent],
     'without_picture': [row for pair in pairs for row in pair.video_errors],
     'per_clip': rows,
@@ -136,6 +140,13 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
   if store is not None:
     store.done()
   return result
+
+
+def _add(rows, figures):
+  """Adds {name: a value a clip} to the rows."""
+  for name, values in figures.items():
+    for row, value in zip(rows, values, strict=True):
+      row[name] = value
 
 
 def _measure(metrics, pairs, files, settings, networks, output):
@@ -179,7 +190,7 @@ def summary(result: dict) -> str:
     if result[name]:
       lines.append(f'{name}: {len(result[name])}')
   lines += [f'unreadable: {clip["file"]}: {clip["reason"]}' for clip in result['unreadable']]
-  lines += [f'warning: {line}' for line in result.get('warnings', ())]
+  lines += [f'warning: {line}' for line in result['warnings']]
   missing = result.get('missing_metrics', {})
   lines += [f'not computed: {", ".join(name for name in missing if missing[name] == why)}: {why}'
             for why in dict.fromkeys(missing.values())]
@@ -229,7 +240,9 @@ def _protocol(pairs, settings, seconds):
 
   count, prompts = told('prompts')
   negative = sorted({row['negative_prompt'] for row in rows if row.get('negative_prompt')})
-  return {'seconds': seconds, 'prompts': prompts, 'clips_with_prompt': count,
+  return {'seconds': seconds, 'pictures': common.compared(pairs),
+          'sample_rates': common.sample_rates(pairs),
+          'prompts': prompts, 'clips_with_prompt': count,
           'condition_prompts': told('condition_prompts')[1], 'negative_prompts': negative, **{
       f'{name}s': sorted({row[name] for row in rows if isinstance(row.get(name), int | float)})
       for name in ('seed', 'guidance')}}
@@ -240,12 +253,12 @@ def _clips(pairs, ours, theirs, settings):
   clips = []
   for pair in pairs:
     generated, reference = ours[pair.id], theirs[pair.id]
-    together = clips_on_disk.Files(
-        reference.audio if 'generated' in pair.silent else generated.audio,
-        generated.video or reference.video)
+    together = (reference if generated.video is None else generated)._replace(
+        audio=(reference if 'generated' in pair.silent else generated).audio)
     clips.append(dict(
         id=pair.id, generated=generated, reference=reference, together=together,
-        seconds=pair.duration, prompt=settings.get(pair.id, {}).get('prompts', {}).get('audio')))
+        seconds=pair.duration, view=pair.view,
+        prompt=settings.get(pair.id, {}).get('prompts', {}).get('audio')))
   return clips
 
 

@@ -175,8 +175,9 @@ def base(task, scale):
       guidance_from=0.0,  # flow time t from which on there is guidance; before: half the work
       guidance_to=1.0,  # t up to which there is guidance
       shift=dict(audio=0.0, video=0.0),  # where steps lie (flow.time_grid); 0: evenly
-      # vocoder: griffin_lim, bundled, a workdir or a file (codecs/vocoder.py)
-      vocoder=by_scale('griffin_lim', 'griffin_lim', 'bundled'),
+      # vocoder: a workdir or a file, bundled, griffin_lim; '': samples of training are of
+      # Griffin-Lim, and others are refused (codecs/vocoder.py)
+      vocoder=by_scale('', '', 'bundled'),
       vocoder_rounds=by_scale(0, 0, 16),  # rounds of fitting a neural vocoder's wave to its mel
       # of generated audio: as_made (scaled down only above full scale), peak (at -1 dBFS), or a
       # loudness such as -16LUFS (samples/level.py)

@@ -154,6 +154,12 @@ class Codec:
     del weights
     return data
 
+  def padded(self, weights, data, mask):
+    """Generated data (B, T, …) as `decode` was trained on them: what lies past a clip's end, where
+    the mask (B, T) is False, was never part of a flow model's loss. Here it stays."""
+    del weights, mask
+    return data
+
   def finish(self, weights, decoded, seconds, layout):
     """Converts a complete clip's `decoded` (T', …) on the host to media of the clip's length:
     float32 (S,) or uint8 (N, H, W, 3)."""
@@ -177,6 +183,9 @@ class Codec:
 
   def check(self):
     """Raises UserError if something needed for decoding is missing."""
+
+  def check_samples(self):
+    """Raises UserError if something was left open that whoever asks for samples has to decide."""
 
 
 @functools.partial(jax.jit, static_argnums=0)

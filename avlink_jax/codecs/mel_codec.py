@@ -23,7 +23,7 @@ def build(name, config, context):
   del context  # the 1D-VAE is small and uses float32 everywhere
   spec = MelSpec()
   return MelCodec(name, MelVAE.of(config.codec, spec), spec,
-                  functools.partial(vocoder.load, config, spec))
+                  functools.partial(vocoder.load, config, spec), config.sample.vocoder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,13 @@ class MelCodec(Codec):
   Attributes:
     load_vocoder: () -> vocoder, which maps log-mel (T, n_mels) -> wave (T·hop,); called once, when
       the first wave is decoded.
+    vocoder_source: what `config.sample.vocoder` names; '': nothing.
   """
   name: str
   vae: MelVAE
   spec: MelSpec
   load_vocoder: Callable
+  vocoder_source: str = vocoder.GRIFFIN_LIM
   medium = 'audio'
   part = 'codec'
 
@@ -112,6 +114,13 @@ class MelCodec(Codec):
       return batch[self.latents_name]
     return self.vae.encode_padded(weights['params'], weights['std'], batch['mel'])
 
+  def padded(self, weights, data, mask):
+    """Latents (B, T, C) with those of silence past a clip's end: the decoder normalises and attends
+    over time, so that what lies there is heard before it."""
+    silence = jnp.full((1, data.shape[1] * self.vae.stride, self.spec.n_mels), self.spec.silence)
+    silent = self.vae.encode(weights['params'], weights['std'], silence)
+    return jnp.where(mask[..., None], data, silent.astype(data.dtype))
+
   def decode(self, weights, data):
     """Latents (B, T, C) -> log-mel (B, T·stride, n_mels)."""
     return self.vae.decode(weights['params'], weights['std'], data)
@@ -131,3 +140,7 @@ class MelCodec(Codec):
   def check(self):
     """Loads the vocoder. Raises UserError: missing, or trained on other mels."""
     self.vocoder  # noqa: B018
+
+  def check_samples(self):
+    """Raises UserError: no vocoder is named."""
+    vocoder.require(self.vocoder_source)

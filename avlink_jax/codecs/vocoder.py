@@ -1,7 +1,9 @@
 """Vocoders: log-mel (T, n_mels) -> wave (T·hop,).
 
 `sample.vocoder` chooses one: 'bundled' (for the config's scale), a workdir of configs/vocoder.py, a
-.safetensors file from one, a folder or file of published HiFi-GAN weights, or 'griffin_lim'.
+.safetensors file from one, a folder or file of published HiFi-GAN weights, or 'griffin_lim', which
+needs no weights and sounds metallic. With '' the samples of a run that trains are of Griffin-Lim,
+and it says so; who asks for samples is asked back for a vocoder.
 """
 
 import functools
@@ -15,9 +17,12 @@ from avlink_jax.codecs.griffin_lim import griffin_lim
 from avlink_jax.codecs.mel import frames_in_jax
 from avlink_jax.errors import UserError
 from avlink_jax.storage import config_versions, weights
+from avlink_jax.storage.console import say
 
 PART = 4096  # frames of a long mel that are brought to a wave at a time
 LENGTHS = 128  # mels are padded to multiples of this many frames, to compile few shapes
+GRIFFIN_LIM = 'griffin_lim'
+SETTING = '--config.sample.vocoder=…'
 SMALLEST = 1e-7  # lower bound of a mel magnitude as a divisor; a hundredth of the floor
 
 
@@ -91,13 +96,23 @@ def overlap_add(frames, hop):
   return total.reshape(batch, -1)[:, :size + (count - 1) * hop]
 
 
+def require(source):
+  """Raises UserError: no vocoder is named, and samples are asked for."""
+  if not source:
+    raise UserError(f'which vocoder? {SETTING}, a workdir of configs/vocoder.py or published '
+                    f'HiFi-GAN weights of these mels, or {GRIFFIN_LIM}, which needs none and '
+                    'sounds metallic')
+
+
 def load(config, spec):
   """Loads the vocoder that `config.sample.vocoder` names, for mels of `spec` (a MelSpec).
 
   Raises UserError: missing, unreadable, or trained on other mels.
   """
   source = config.sample.vocoder
-  if source == 'griffin_lim':
+  say(f'vocoder: {source or f"Griffin-Lim, which sounds metallic; {SETTING} gives another"}',
+      write=jax.process_index() == 0)
+  if source in ('', GRIFFIN_LIM):
     return functools.partial(griffin_lim, spec=spec)
   path = weights.locate('vocoder', source, config.scale)
   about = weights.header(path)

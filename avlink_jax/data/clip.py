@@ -13,9 +13,17 @@ a crop (config.data.crop_height), must also have
     source.seconds(i)    length of clip i; raises MediaError
     source.load_part(i, start, seconds, window=None)
                          -> Clip: `part` of clip i, without rendering or decoding more than that
+
+and one whose clips are sampled for, and which has more of them than the models see,
+
+    source.original(i, clip, layout)
+                         -> Clip: the media of `clip`, which is clip i or its beginning, as it
+                         has them (frames at `source_fps`), or, where it renders them, as `layout`
+                         says; None: there is no more than in `clip`
 """
 
 import dataclasses
+import typing
 
 import numpy as np
 
@@ -47,6 +55,7 @@ class Clip:
     source_fps, source_rate: frames a second and Hz of the source itself; 0 where unknown.
     licence: by the source's list; '' where it names none.
     noise: what its noise in sampling is drawn from, beside the seed; '': its id.
+    original: layout -> `source.original` of this clip; None: there is no more than this.
   """
   id: str
   duration: float
@@ -66,6 +75,7 @@ class Clip:
   source_rate: int = 0
   licence: str = ''
   noise: str = ''
+  original: typing.Callable[[typing.Any], 'Clip'] | None = None
 
   @property
   def media(self) -> tuple[str, ...]:

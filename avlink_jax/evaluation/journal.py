@@ -11,13 +11,15 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from avlink_jax.data.media.own_rates import Shape
 from avlink_jax.errors import UserError
+from avlink_jax.evaluation.common import View
 from avlink_jax.evaluation.pairs import Pair
 from avlink_jax.metrics.av_align import Motion
 from avlink_jax.metrics.onset import Onsets
 from avlink_jax.storage import digest
 
-FORMAT = 2  # to be raised when the same files begin to give other results
+FORMAT = 3  # to be raised when the same files begin to give other results
 
 
 class Journal:
@@ -76,14 +78,17 @@ def _read(path):
 def _key(pair, seconds=None):
   stem, *sides, events = pair
   identity = [FORMAT, seconds, stem, None if events is None else events.tolist()]
-  for path in (path for files in sides for path in files if path is not None):
-    status = path.stat()
-    identity.append([str(path), status.st_size, status.st_mtime_ns])
+  for files in sides:
+    identity.append(files.enlarged)
+    for path in (path for path in files[:2] if path is not None):
+      status = path.stat()
+      identity.append([str(path), status.st_size, status.st_mtime_ns])
   return digest.key(identity)
 
 
 def _to_json(pair: Pair):
   values = pair._asdict()
+  values['shapes'] = {side: list(shape) for side, shape in pair.shapes.items()}
   values['motion'] = {side: motion and list(motion) for side, motion in pair.motion.items()}
   return json.loads(json.dumps(values, default=lambda array: array.tolist()))
 
@@ -102,4 +107,6 @@ def _from_json(values) -> Pair:
     motion={side: motion and Motion(array(motion[0]), *motion[1:])
             for side, motion in values['motion'].items()},
     audio_onsets={side: array(times) for side, times in values['audio_onsets'].items()},
-    video_errors=values['video_errors'])
+    video_errors=values['video_errors'],
+    shapes={side: Shape(*shape) for side, shape in values['shapes'].items()},
+    view=values['view'] and View(*values['view']), prints=values['prints'])

@@ -3,7 +3,10 @@
 `evaluate.py` computes the scores of the pairs.
 """
 
+import collections
 import concurrent.futures
+import difflib
+import hashlib
 import os
 import pathlib
 import typing
@@ -11,10 +14,12 @@ import typing
 import numpy as np
 
 from avlink_jax.data.clip import samples_of
+from avlink_jax.data.media import own_rates
 from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MediaError, UserError
+from avlink_jax.evaluation import common
 from avlink_jax.metrics import av_align, onset
-from avlink_jax.samples.folder import event_times, low_files, read_manifest
+from avlink_jax.samples.folder import MANIFEST, event_times, low_files, read_manifest
 from avlink_jax.storage.console import Progress, say
 
 # Where several files share a stem, audio comes from the first of these: a samples folder holds
@@ -22,12 +27,15 @@ from avlink_jax.storage.console import Progress, say
 AUDIO_SUFFIXES = ('.wav', '.flac', '.ogg', '.mp3', '.m4a', '.aac', '.opus')
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.mov', '.avi', '.m4v', '.mpg', '.mpeg', '.ts', '.3gp')
 WORKERS = 2
+CROPPED = 0.03  # relative difference of aspects from which on pictures are cropped to one
 
 
 class Files(typing.NamedTuple):
-  """Files with a clip's audio and its video (None: it has none)."""
+  """Files with a clip's audio and its video (None: it has none), and the factor by which that was
+  enlarged (samples/folder.py)."""
   audio: pathlib.Path
   video: pathlib.Path | None
+  enlarged: int = 1
 
 
 class Pair(typing.NamedTuple):
@@ -44,6 +52,9 @@ class Pair(typing.NamedTuple):
     audio_onsets: {side: float64 (K,) onsets as AV-Align detects them, None without audio or video};
       the generated side's are the reference's where it has no audio track of its own.
     video_errors: [{id, side, reason}] of files whose video could not be decoded.
+    shapes: {side: Shape (data/media/own_rates.py) of its video's frames and its audio}.
+    view: common.View at which both videos are compared; None unless both sides have one.
+    prints: {side: text that only clips of the same content share}.
   """
   id: str
   duration: float
@@ -54,10 +65,18 @@ class Pair(typing.NamedTuple):
   motion: dict
   audio_onsets: dict
   video_errors: list
+  shapes: dict
+  view: common.View | None
+  prints: dict
 
 
-def find(folder: str | os.PathLike, flag: str) -> dict[str, Files]:
-  """Mapping {stem: Files} of the media files directly in `folder`.
+def find(folder: str | os.PathLike, flag: str,
+         other: str | os.PathLike | None = None) -> dict[str, Files]:
+  """Mapping {name: Files} of the media files in `folder` and its sub-folders.
+
+  A clip's name is its files' stem; in a sub-folder, where the stem is not the only one, that with
+  its path, `day1__dog` (as a data source names it). Hidden sub-folders, those with a manifest of
+  their own, such as a samples folder's references, and the folder `other` are not looked into.
 
   A spectrogram rendered for a clip without video (`picture` in its manifest row) does not count as
   video, nor does what a manifest row calls `low` (low-resolution video) as a clip.
@@ -70,18 +89,60 @@ def find(folder: str | os.PathLike, flag: str) -> dict[str, Files]:
     raise UserError(f'{flag}={folder}: no such folder')
   order = AUDIO_SUFFIXES + VIDEO_SUFFIXES
   rows = read_manifest(folder)
-  rendered = {stem for row in rows if row.get('picture') for stem in _stems(row)}
+  rendered = {stem for row in rows if row.get('picture') for stem in stems(row)}
+  enlarged = {stem: row['enlarged'] for row in rows for stem in stems(row)
+              if isinstance(row.get('enlarged'), int) and row['enlarged'] > 0}
   low = low_files(rows)
-  by_stem: dict[str, list[pathlib.Path]] = {}
-  for path in sorted(folder.iterdir(), key=lambda path: path.name):
+  by_place: dict[pathlib.Path, list[pathlib.Path]] = {}  # of files of one clip, without a suffix
+  for path in _walk(folder, None if other is None else pathlib.Path(other).resolve()):
     if path.suffix.lower() in order and path.is_file() and path.name not in low:
-      by_stem.setdefault(path.stem, []).append(path)
+      by_place.setdefault(path.relative_to(folder).with_suffix(''), []).append(path)
+  counts = collections.Counter(place.name for place in by_place)
   result = {}
-  for stem, paths in by_stem.items():
+  for place, paths in by_place.items():
     paths.sort(key=lambda path: order.index(path.suffix.lower()))
     videos = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
-    result[stem] = Files(paths[0], videos[0] if videos and stem not in rendered else None)
+    stem = place.name
+    name = stem if counts[stem] == 1 else place.as_posix().replace('/', '__')
+    result[name] = Files(paths[0], videos[0] if videos and stem not in rendered else None,
+                         enlarged.get(stem, 1))
   return result
+
+
+def _walk(folder, other):
+  """Yields the files of a folder and of its sub-folders, in order of name; see `find`."""
+  below = []
+  for path in sorted(folder.iterdir(), key=lambda path: path.name):
+    if not path.is_dir():
+      yield path
+    elif not (path.name.startswith('.') or (path / MANIFEST).exists() or path.resolve() == other):
+      below.append(path)
+  for path in below:
+    yield from _walk(path, other)
+
+
+def none_match(ours: dict, theirs: dict, generated, reference) -> str:
+  """Message that no name is in both folders, with a name of each, as like as they come."""
+  sides = [(folder, found) for folder, found in ((generated, ours), (reference, theirs))]
+  for folder, found in sides:
+    if not found:
+      return f'{folder}: no media files in it, nor in sub-folders without a manifest of their own'
+  name = min(ours)
+  like = difflib.get_close_matches(name, sorted(theirs), 1, 0.0) or sorted(theirs)
+  return (f'no clip in {generated} ({len(ours)} clips, such as {name}) has the name of one in '
+          f'{reference} ({len(theirs)} clips, such as {like[0]}): files are matched by name '
+          'without suffix')
+
+
+def identical(pairs: list[Pair]) -> dict[str, list[list[str]]]:
+  """Mapping {side: lists of the ids of clips that are the same}, of two or more each."""
+  found: dict[str, list[list[str]]] = {}
+  for side in ('generated', 'reference'):
+    groups: dict[str, list[str]] = {}
+    for pair in pairs:
+      groups.setdefault(pair.prints[side], []).append(pair.id)
+    found[side] = [ids for ids in groups.values() if len(ids) > 1]
+  return found
 
 
 def exact_events(folder: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -90,7 +151,7 @@ def exact_events(folder: str | os.PathLike) -> dict[str, np.ndarray]:
   for row in read_manifest(folder):
     times = event_times(row)
     if times is not None:
-      events.update(dict.fromkeys(_stems(row), times))
+      events.update(dict.fromkeys(stems(row), times))
   return events
 
 
@@ -105,7 +166,7 @@ def exact_strengths(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np
     except (KeyError, TypeError, ValueError):
       continue
     if len(times) == len(strengths):
-      found.update(dict.fromkeys(_stems(row), (times, strengths)))
+      found.update(dict.fromkeys(stems(row), (times, strengths)))
   return found
 
 
@@ -131,11 +192,12 @@ def generation_settings(generated: str | os.PathLike,
         settings |= {key: row.get(key) for key in ('seed', 'guidance', 'negative_prompt')}
         settings['condition_prompts'] = {
             kind: str(text) for kind, text in each.items() if kind not in generated_kinds}
-      result.update(dict.fromkeys(_stems(row), settings))
+      result.update(dict.fromkeys(stems(row), settings))
   return result
 
 
-def _stems(row):
+def stems(row: dict) -> set[str]:
+  """Names by which a manifest's row may be meant: its id, and its files' stems."""
   return {row['id'], *(pathlib.Path(str(name)).stem for name in row['files'].values())}
 
 
@@ -175,11 +237,17 @@ def measure_pairs(pairs: list[tuple[str, Files, Files, np.ndarray | None]], jour
 
 def _measure(stem, generated, reference, events, seconds):
   """Decodes both clips of a pair, cuts their audio to the common length, detects onsets."""
-  clips, motion, video_errors = {}, {}, []
-  for side, files in (('generated', generated), ('reference', reference)):
+  sides = {'generated': generated, 'reference': reference}
+  shapes = {side: _shape(files) for side, files in sides.items()}
+  view = None
+  if all(shape.height for shape in shapes.values()):
+    view = common.view_of(*shapes.values(), enlarged=[files.enlarged for files in sides.values()])
+  clips, motion, prints, video_errors = {}, {}, {}, []
+  for side, files in sides.items():
     # The reference's video only shows what generated video could score.
     video = files.video if side == 'generated' or motion['generated'] else None
-    clips[side], motion[side], reason = _decode(files.audio, video)
+    clips[side], motion[side], prints[side], reason = _decode(
+      files.audio, video, shapes[side], view)
     if reason:
       video_errors.append({'id': stem, 'side': side, 'reason': reason})
   duration = min(clip.duration for clip in clips.values())
@@ -197,20 +265,45 @@ def _measure(stem, generated, reference, events, seconds):
     id=stem, duration=duration, generated=onsets['generated'],
     reference=None if 'reference' in silent else onsets['reference'],
     events=None if events is None else events[(events >= 0) & (events < duration)],
-    silent=silent, motion=motion, audio_onsets=audio_onsets, video_errors=video_errors)
+    silent=silent, motion=motion, audio_onsets=audio_onsets, video_errors=video_errors,
+    shapes=shapes, view=view, prints=prints)
 
 
-def _decode(audio, video):
-  """Decodes (clip with its audio, its Motion or None, reason for missing video or None)."""
+def _shape(files):
+  """Shape of a side's files; zeros where they cannot be read, which is told when they are decoded.
+  """
+  try:
+    shape = own_rates.shape_of(files.video or files.audio, files.video is not None)
+    if files.video in (None, files.audio):
+      return shape
+    return shape._replace(sample_rate=own_rates.shape_of(files.audio, False).sample_rate)
+  except MediaError:
+    return own_rates.Shape(0, 0, 0.0, 0)
+
+
+def _decode(audio, video, shape, view):
+  """Decodes (clip with its audio, its Motion or None, print of both, reason for missing video or
+  None)."""
   motion = reason = decoded = None
+  content = hashlib.sha256()
   if video is not None:
     try:
-      decoded = decode(video, height=av_align.HEIGHT, sample_rate=onset.DETECTION_RATE,
-                       need_audio=False)
+      decoded = decode(video, height=av_align.HEIGHT, width=_width(shape, view),
+                       max_fps=common.thinned(shape.fps, view) if view else None,
+                       sample_rate=onset.DETECTION_RATE, need_audio=False)
       motion = av_align.motion(decoded.frames, decoded.frame_times, decoded.duration)
+      content.update(decoded.frames)
     except MediaError as error:  # its audio may be good, and is scored by itself
       reason = error.reason
   if decoded is None or video != audio:
     decoded = decode(audio, sample_rate=onset.DETECTION_RATE, need_video=False,
                      need_audio=False)
-  return decoded, motion, reason
+  content.update(decoded.audio)
+  return decoded, motion, content.hexdigest()[:16], reason
+
+
+def _width(shape, view):
+  """Width of frames at av_align.HEIGHT that are cropped to the view's aspect; None: as they are."""
+  if view is None or abs(view.width / view.height * shape.height / shape.width - 1) < CROPPED:
+    return None
+  return max(1, round(av_align.HEIGHT * view.width / view.height))

@@ -49,6 +49,7 @@ class Clip(typing.NamedTuple):
       has a file of its own, the other is the reference's.
     seconds: that are compared.
     prompt: of the audio; '' or None where unknown.
+    view: size and frame rate at which its videos are compared (evaluation/common.View), or None.
   """
   id: str
   generated: typing.NamedTuple
@@ -56,6 +57,7 @@ class Clip(typing.NamedTuple):
   together: typing.NamedTuple
   seconds: float
   prompt: str | None
+  view: typing.Any = None
 
 
 class Results(typing.NamedTuple):
@@ -163,7 +165,8 @@ def _rows(embedder, clips, sides, store):
     for side in sides:
       try:
         path = _file(embedder.network, side, getattr(clip, side))
-        rows[clip.id][side] = store.get(embedder, path, clip.seconds)
+        rows[clip.id][side] = store.get(embedder, path, clip.seconds,
+                                        clip.view if embedder.network.sees else None)
       except MediaError as error:
         left_out.append({'id': clip.id, 'side': side, 'file': error.path, 'reason': error.reason})
     progress.add(note=f'{len({row["id"] for row in left_out})} left out')

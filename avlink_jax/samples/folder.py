@@ -69,9 +69,10 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
 
   Returns:
     the row of the manifest. `files` maps `video`, `audio` and `low` to names in the folder; fields
-    of the contract without a value are None. `picture` is 'spectrogram' where the video was
-    rendered from the audio. `left_out` names tracks of `source_video` that are in no new file;
-    `video_codec` is 'hevc' where its video was kept as that, which not every browser plays.
+    of the contract without a value are None. `enlarged` is by how much the frames were, if so.
+    `picture` is 'spectrogram' where the video was rendered from the audio. `left_out` names tracks
+    of `source_video` that are in no new file; `video_codec` is 'hevc' where its video was kept as
+    that, which not every browser plays.
 
   Raises:
     UserError: the folder cannot be written, or a source or a foreign file would be overwritten.
@@ -107,6 +108,8 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
     duration = len(frames) / fps
     audio_options = dict(audio=audio, sample_rate=sample_rate, source_audio=source_audio)
     mux.write_mp4(video, frames=enlarge(frames), fps=fps, **audio_options)
+    if enlarged_by(frames) > 1:
+      extra['enlarged'] = enlarged_by(frames)
     if low is not None:
       files['low'] = low_video.name
       mux.write_mp4(low_video, frames=enlarge(low), fps=low_fps, **audio_options)
@@ -124,8 +127,13 @@ def write_sample(folder: str | os.PathLike, id: str, *, frames: np.ndarray | Non
 
 def enlarge(frames: np.ndarray, width: int = WATCHABLE_WIDTH) -> np.ndarray:
   """Repeats pixels so that frames are at least `width` wide: (N, H, W, 3) -> (N, kH, kW, 3)."""
-  factor = max(1, math.ceil(width / frames.shape[2]))
+  factor = enlarged_by(frames, width)
   return np.repeat(np.repeat(frames, factor, axis=1), factor, axis=2)
+
+
+def enlarged_by(frames: np.ndarray, width: int = WATCHABLE_WIDTH) -> int:
+  """Factor of `enlarge`."""
+  return max(1, math.ceil(width / frames.shape[2]))
 
 
 def file_stem(id: str) -> str:

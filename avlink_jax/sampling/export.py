@@ -1,5 +1,6 @@
 """Export of samples into a folder with a gallery; an interrupted export can be resumed."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -26,6 +27,7 @@ from avlink_jax.training import hosts, memory
 SAMPLERS = {'flow': Sampler, 'reconstruction': Reconstruction}  # by task.sampler
 # `write_sample`'s arguments for a clip's own medium: decoded, or the path of the user's file.
 ARGUMENTS = {'audio': ('audio', 'source_audio'), 'video': ('frames', 'source_video')}
+RATES = {'audio': 'sample_rate', 'video': 'fps'}  # of a decoded medium
 
 
 class Exporter:
@@ -96,11 +98,13 @@ class Exporter:
       name, _, take = clip.id.rpartition('_')
       record |= {'clip': name, 'take': int(take), 'av_align': self._av_align(clip, sample)}
     level = {'level': sample['level']} if 'level' in sample else {}
+    clip = self._original(clip)
     write_sample(output, clip.id, generated=generate, **self.media(clip, sample, inputs.own),
                  record=dict(task=self.config.task, seed=seed, steps=sampling.steps,
                              guidance=sampling.guidance, **record, **level))
     if not inputs.own:
-      self._write_reference(output / 'reference', clip, record)
+      write_sample(output / 'reference', clip.id, **self._media_of(clip),
+                   record=dict(task='reference', **record))
 
   def _fingerprints(self, trained, inputs, seed):
     """Mapping {clip id: fingerprint of its sample}."""
@@ -173,7 +177,8 @@ class Exporter:
     for medium in self.task.kept_media:
       decoded, source = ARGUMENTS[medium]
       if not own:
-        out[decoded] = self._original(clip, medium)
+        of_clip = self._media_of(clip)
+        out |= {name: of_clip[name] for name in (decoded, RATES[medium])}
       elif medium in self.task.conditions or medium in clip.media:
         out[source] = clip.source
         if source == 'source_video':
@@ -185,25 +190,26 @@ class Exporter:
     without onsets and motion, or where one of the media is missing."""
     layout = self.task.models.layout
     wave, frames = sample.get('audio', clip.audio), sample.get('low', sample.get('video'))
-    frames = self._original(clip, 'video') if frames is None else frames
+    frames = batches.all_frames(clip, layout.fps) if frames is None else frames
     if frames is None or not len(wave):
       return None
     motion = av_align.motion(frames, np.arange(len(frames)) / layout.fps, clip.duration)
     return av_align.score(av_align.audio_onsets(wave, layout.sample_rate), motion, clip.duration)
 
-  def _original(self, clip, medium):
-    """Medium of a clip at the model's rate, or None."""
-    if medium not in clip.media:
-      return None
-    layout = self.task.models.layout
-    return {'audio': lambda: clip.audio,
-            'video': lambda: batches.all_frames(clip, layout.fps)}[medium]()
+  def _original(self, clip):
+    """Clip as its source has it; without `original` where that is no more than the model sees.
+    What is put back together is compared with what was taken apart."""
+    task = self.task if self.upsampler is None else self.upsampler.task
+    own = None
+    if clip.original is not None and self.task.sampler == 'flow':
+      own = clip.original(task.models.layout)
+    return dataclasses.replace(own or clip, original=own and clip.original)
 
-  def _write_reference(self, folder, clip, record):
-    layout = self.task.models.layout
-    write_sample(folder, clip.id, frames=self._original(clip, 'video'), fps=layout.fps,
-                 audio=self._original(clip, 'audio'), sample_rate=layout.sample_rate,
-                 record=dict(task='reference', **record))
+  def _media_of(self, clip):
+    """Arguments of `write_sample` for a clip's own media."""
+    fps = self.task.models.layout.fps if clip.original is None else clip.source_fps
+    return dict(frames=batches.all_frames(clip, fps), fps=fps,
+                audio=clip.audio if 'audio' in clip.media else None, sample_rate=clip.sample_rate)
 
 
 def folder_of_samples(path):

@@ -202,12 +202,19 @@ def read_clips(source, count=None, models=None):
       skipped.append((source.name(i), error.reason))
       print(f'skipped {source.name(i)}: {error.reason}', file=sys.stderr, flush=True)
       continue
-    clips.append(clip if models is None else cut(
-        clip, models.layout.clip.seconds, models.modalities['audio'].codec))
+    clips.append(clip if models is None else _of_source(source, i, cut(
+        clip, models.layout.clip.seconds, models.modalities['audio'].codec)))
   if not clips:
     raise UserError(f'nothing to sample for: {skipped[0][0]}: {skipped[0][1]}' if skipped else
                     'nothing to sample for: sample.count is 0')
   return clips, skipped
+
+
+def _of_source(source, i, clip):
+  """Clip that can be had as clip i of its source has it, where there is more of it."""
+  if not hasattr(source, 'original'):
+    return clip
+  return dataclasses.replace(clip, original=lambda layout: source.original(i, clip, layout))
 
 
 def cut(clip, seconds, codec):

@@ -90,11 +90,12 @@ class Passes:
       x, kept = step(velocity, x, t, t_next, kept if n % schedule.refresh else None)
     return x
 
-  def decode(self, decode, x, track):
+  def decode(self, decode, x, track, masks):
     """Yields the decoded windows (W, T', ...) of each pass, of a modality's X_1 x (rows, ...) with
-    this Track; decode: (W, T, ...) -> (W, T', ...), jitted."""
-    for index in self.split(track.index):
-      yield np.asarray(decode(self._rows(x[index])))[:len(index)]
+    this Track and masks (W, T) of all windows; decode: ((W, T, ...), mask) -> (W, T', ...), jitted.
+    """
+    for index, mask in zip(self.split(track.index), self.split(masks), strict=True):
+      yield np.asarray(decode(*self._rows((x[index], mask))))[:len(index)]
 
   def split(self, values):
     """Parts of `values` (W, ...), a pass each."""

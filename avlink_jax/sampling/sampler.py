@@ -103,6 +103,11 @@ def noise_of(identity, seed, name, shape):
   return lambda count: rng.standard_normal((int(count), *shape), np.float32)
 
 
+def decoder(codec):
+  """Function (weights, data (W, T, …), mask (W, T)) -> decoded windows."""
+  return lambda weights, data, mask: codec.decode(weights, codec.padded(weights, data, mask))
+
+
 class Sampler:
   """Generates media for clips: `sampler(trained, clips, prompts, seed)`.
 
@@ -115,7 +120,7 @@ class Sampler:
     self._mesh = mesh or sharding.make_mesh(**self.config.mesh)
     self._frozen = sharding.shard(frozen, self._mesh)
     self._generate = jitted(task, self._mesh)
-    self._decode = {name: jax.jit(task.codec(name).decode,
+    self._decode = {name: jax.jit(decoder(task.codec(name)),
                                   out_shardings=sharding.replicated(self._mesh))
                     for name in task.generate}
 
@@ -202,6 +207,7 @@ class Sampler:
     count = sum(map(len, starts))
     shards = sharding.batch_shards(self._mesh)
     fill = padded_size(count, self.config.sample.batch_size, shards) - count
+    masks = {name: np.asarray(task.codec(name).mask(batch)) for name in task.generate}
     index = {name: (_fill_index(tracks[name].index, fill), tracks[name].weight)
              for name in task.generate}
     batch, noise = sharding.shard_rows(
@@ -209,7 +215,8 @@ class Sampler:
     x1 = self._generate(params, self._frozen, batch, noise, index, guidance_of(self.config),
                         {name: self.config.sample.shift[name] for name in task.generate})
     decoded = {name: np.asarray(self._decode[name](
-        task.codec_weights(self._frozen, name), x1[name][:count])) for name in task.generate}
+        task.codec_weights(self._frozen, name), x1[name][:count], masks[name]))
+               for name in task.generate}
     report(count)
     tracks = {name: self._decoded_track(name, starts, x.shape[1]) for name, x in decoded.items()}
     return {name: (track.flat(decoded[name]), track) for name, track in tracks.items()}
@@ -233,7 +240,8 @@ class Sampler:
     for name, x in x1.items():
       decode = functools.partial(self._decode[name], task.codec_weights(self._frozen, name))
       total, done = None, 0
-      for decoded in passes.decode(decode, x, tracks[name]):
+      masks = self._masks(name, clip, starts[0])
+      for decoded in passes.decode(decode, x, tracks[name], masks):
         if total is None:
           track = self._decoded_track(name, starts, decoded.shape[1])
           total = windows.Sum((track.rows, *decoded.shape[2:]))
@@ -242,6 +250,12 @@ class Sampler:
         done += len(decoded)
       result[name] = total.mean(), track
     return result
+
+  def _masks(self, name, clip, starts):
+    """Mask (W, T) of a generated modality's data in each window of a clip."""
+    codec, layout = self.task.codec(name), self.task.models.layout
+    blanks = [codec.blank(clip.duration - start, layout) for start in starts]
+    return np.asarray(codec.mask(jax.tree.map(lambda *rows: np.stack(rows), *blanks)))
 
   @functools.cached_property
   def _passes(self):

@@ -146,6 +146,10 @@ class FlowTask(Task):
     for name in self.generate:
       self.codec(name).check()
 
+  def check_samples(self):
+    for name in self.generate:
+      self.codec(name).check_samples()
+
   def check_prompt(self, prompt):
     for text in self.texts.values():
       text.check(prompt)

@@ -40,6 +40,9 @@ class MelVAETask(Autoencoder):
   def check(self):
     self.models.modalities['audio'].codec.check()
 
+  def check_samples(self):
+    self.models.modalities['audio'].codec.check_samples()
+
   @property
   def decoder_weights(self):
     return self.models.modalities['audio'].codec.decoder_weights

@@ -98,6 +98,9 @@ class Task:
   def check(self):
     """Raises UserError if something that is only needed later is missing."""
 
+  def check_samples(self):
+    """Raises UserError if something was left open that whoever asks for samples has to decide."""
+
   def check_prompt(self, prompt):
     """Raises UserError if a prompt is too long for the text encoders."""
 

@@ -1,7 +1,5 @@
 """Training step: gradients and update, a pure function of (state, frozen, batch)."""
 
-import functools
-
 import flax
 import jax
 import jax.numpy as jnp
@@ -95,8 +93,8 @@ def train_step(task, optimizer, config, state, frozen, batch):
   updated in order, each with the others' newest parameters; XLA shares what their losses have in
   common, since it is one program.
 
-  If a loss or a gradient's norm is not finite, the step is skipped: only counts change. Both are
-  sums over all devices, so all hosts decide alike.
+  If a loss or a gradient's norm is not finite, the step is skipped: only counts change, and the
+  learning rate goes on in its schedule. Both are sums over all devices, so all hosts decide alike.
   """
   key = jax.random.fold_in(jax.random.key(config.seed), state.step)
   params, stats, optimizers, metrics = state.params, state.stats, {}, {}
@@ -127,8 +125,17 @@ def train_step(task, optimizer, config, state, frozen, batch):
   metrics['learning_rate'] = learning_rate(config)(state.step)
   counts = counted(state.counts, finite, clipped)
   old = (state.params, state.ema, state.stats, state.optimizer)
-  new = jax.tree.map(functools.partial(jnp.where, finite), (params, ema, stats, optimizers), old)
+  new = taken_if(finite, (params, ema, stats, optimizers), old)
   return State(state.step + 1, *new, counts), {**metrics, **counts}
+
+
+def taken_if(finite, new, old):
+  """`new` where the step is `finite`, else `old`; but the learning rate's place in its schedule is
+  that of the run's steps, skipped or not."""
+  of_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
+  return jax.tree.map(
+      lambda new, old: new if of_schedule(new) else jnp.where(finite, new, old), new, old,
+      is_leaf=of_schedule)
 
 
 def validation_loss(task, seed, params, stats, frozen, batch, number, share):

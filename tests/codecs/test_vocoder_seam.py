@@ -207,7 +207,7 @@ def test_a_vocoder_that_is_not_there_is_told(mel_vae, tmp_path):
   (tmp_path / 'run').mkdir()
   (tmp_path / 'run' / 'config.json').write_text(json.dumps(micro_vocoder().to_dict()))
   assert str(tmp_path / 'run') in told(vocoder.load, using(config, tmp_path / 'run'), SPEC)
-  assert '--config.sample.vocoder' in told(vocoder.load, using(config, ''), SPEC)
+  assert '--config.sample.vocoder' in told(vocoder.require, '')
   small = using(config, 'bundled')
   small.scale = 'small'
   assert '--config.sample.vocoder' in told(vocoder.load, small, SPEC)

@@ -10,7 +10,7 @@ import pytest
 import runs
 import soundfile
 
-from avlink_jax.data.impacts import benchmark
+from avlink_jax.data.impacts import baselines, benchmark
 from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MISTAKE
 from avlink_jax.evaluate import evaluate
@@ -57,7 +57,8 @@ def test_the_truth_scores_best_and_a_late_copy_is_told_by_how_much(made, tmp_pat
   assert late['event_f1'] == 1 and late['event_f1_25ms'] < 0.5
   assert late['event_lateness'] - truth['event_lateness'] == pytest.approx(0.06, abs=0.025)
   assert truth['event_strength'] is None or truth['event_strength'] > 0
-  assert truth['intervals'].keys() >= {'event_f1_25ms', 'event_lateness'}
+  assert truth['intervals'].keys() >= {'event_f1_25ms', 'event_lateness', 'event_material'}
+  assert truth['event_material'] == truth['reference_event_material']
 
 
 def test_scoring_needs_no_jax(made, tmp_path):
@@ -70,3 +71,24 @@ def test_scoring_needs_no_jax(made, tmp_path):
       capture_output=True, text=True, env=runs.environment(tmp_path))
   assert done.returncode == 0, done.stderr
   assert json.loads((tmp_path / 'scores.json').read_text())['event_f1'] == 0
+
+
+def test_what_a_system_is_given_holds_prompts_and_no_truth(made):
+  text = (made / 'silent' / 'manifest.jsonl').read_text()
+  rows = [json.loads(line) for line in text.splitlines()]
+  assert all(row['prompt'] and not {'events', 'strengths', 'materials'} & row.keys()
+             for row in rows) and len(rows) == 2
+
+
+def test_baselines_stand_in_one_table_with_a_system_of_ones_own(made, tmp_path, capsys):
+  yours = tmp_path / 'yours'
+  yours.mkdir()
+  shutil.copy(next(made.glob('*.mp4')), yours)
+  names = ['truth', 'luck', 'motion']
+  assert baselines.main([str(made), str(tmp_path), *names]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split(',')[0] for line in lines[2:]] == ['| ' + name for name in [*names, 'yours']]
+  rows = {name: json.loads((tmp_path / f'{name}.json').read_text()) for name in names}
+  assert rows['truth']['event_f1'] == 1 > rows['luck']['event_f1']
+  assert rows['motion']['event_f1'] > 0
+  assert baselines.main([str(tmp_path), str(tmp_path)]) == MISTAKE

@@ -309,3 +309,34 @@ def test_intervals_of_one_clip_and_of_what_is_undefined_are_none(tmp_path):
   assert result['onset_accuracy'] is None and result['intervals']['onset_accuracy'] is None
   assert result['intervals']['onset_precision'] == [0.0, 0.0]
   assert '[0.000, 0.000]' in summary(result)
+
+
+def test_clips_in_sub_folders_are_found_by_name_or_by_path(tmp_path):
+  sounds = {name: clicks(times) for name, times in TIMES.items()}
+  for day, names in (('day1', 'ab'), ('day2', 'bc')):
+    write_sounds(tmp_path / 'r' / day, {name: sounds[name] for name in names})
+    write_sounds(tmp_path / 'g' / day, {name: sounds[name] for name in names})
+  # Another's samples, and what is compared with, are no clips of a folder.
+  write_sounds(tmp_path / 'g' / 'old', sounds, [])
+  shutil.move(tmp_path / 'r', tmp_path / 'g' / 'r')
+  result = evaluate(str(tmp_path / 'g'), str(tmp_path / 'g' / 'r'))
+  assert [row['id'] for row in result['per_clip']] == ['a', 'c', 'day1__b', 'day2__b']
+  assert result['unmatched_generated'] == [] and result['onset_f1'] == 1.0
+
+
+def test_where_no_name_matches_one_of_each_side_is_shown(reference, tmp_path):
+  ours = write_sounds(tmp_path / 'g', {'b_ours': clicks([1.0])})
+  with pytest.raises(UserError, match='1 clips, such as b_ours.* 4 clips, such as b.*by name'):
+    evaluate(str(ours), str(reference))
+  (tmp_path / 'none').mkdir()
+  with pytest.raises(UserError, match='none: no media files in it'):
+    evaluate(str(tmp_path / 'none'), str(reference))
+
+
+def test_copies_of_one_clip_are_told_since_they_narrow_intervals(reference, tmp_path):
+  ours = write_sounds(tmp_path / 'g', {name: clicks(TIMES['a']) for name in 'abc'}
+                      | {'d': clicks(TIMES['d'])})
+  result = evaluate(str(ours), str(reference))
+  assert result['identical'] == {'generated': [['a', 'b', 'c']], 'reference': []}
+  assert result['warnings'] == ['3 generated clips are 1, over and over (the first: a, b, c): '
+                                'intervals are narrower than they should be']

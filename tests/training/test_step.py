@@ -152,9 +152,19 @@ def test_another_step_draws_other_noise():
 
 # Bad numbers
 
+def at_step(state, step):
+  """The state, with the step and the learning rate's place in its schedule at `step`."""
+  of_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
+  optimizer = jax.tree.map(
+      lambda node: node._replace(count=step) if of_schedule(node) else node, state.optimizer,
+      is_leaf=of_schedule)
+  return state.replace(step=step, optimizer=optimizer)
+
+
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 def test_a_step_whose_loss_or_gradient_is_not_finite_changes_nothing(bad):
-  """But that it is counted; the next one is as if it had not been."""
+  """But that it is counted, and the learning rate's schedule goes on with the run's steps; the next
+  one is as if it had not been."""
   _, _, frozen, _, batch, step = micro('v2a')
   state = four_steps()[0][2]
   mel = batch['mel'].copy()
@@ -162,7 +172,8 @@ def test_a_step_whose_loss_or_gradient_is_not_finite_changes_nothing(bad):
   for n in (1, 2):
     after, metrics = step(state, frozen, batch | {'mel': mel})
     assert not np.isfinite(metrics['loss'])
-    assert equal(after.replace(step=state.step, counts=state.counts), state)
+    assert equal(at_step(after, state.step).replace(counts=state.counts), state)
+    assert not equal(after.optimizer, state.optimizer)
     assert int(after.step) == int(state.step) + 1
     assert (after.counts['bad_steps'], after.counts['bad_in_a_row']) == (n, n)
     assert metrics['bad_in_a_row'] == n
@@ -170,7 +181,7 @@ def test_a_step_whose_loss_or_gradient_is_not_finite_changes_nothing(bad):
   after, metrics = step(state, frozen, batch)
   assert np.isfinite(metrics['loss'])
   assert (after.counts['bad_steps'], after.counts['bad_in_a_row']) == (2, 0)
-  wanted, _ = step(four_steps()[0][2].replace(step=state.step), frozen, batch)
+  wanted, _ = step(at_step(four_steps()[0][2], state.step), frozen, batch)
   assert equal(after.replace(counts=wanted.counts), wanted)
 
 

@@ -5,6 +5,8 @@ A clip is a function of (seed, split, index). Reading order: `__init__` (the sou
 `captions` turn a scene into a clip.
 """
 
+import dataclasses
+
 import numpy as np
 
 from avlink_jax.data.clip import Clip, frames_of, samples_of
@@ -51,8 +53,7 @@ class Impacts:
     self.split, self.seed, self.first, self.size = split, seed, first, size
     self.duration, self.sample_rate = duration, sample_rate
     self.height, self.width, self.need_audio = height, width, need_audio
-    # Frames that start within the clip; the small number forgives 5.5 * 6 = 32.99999.
-    self.frame_times = np.arange(int(duration * fps + 1e-6) + 1) / fps
+    self.frame_times = self._times(fps)
 
   def __len__(self) -> int:
     return self.size
@@ -68,7 +69,7 @@ class Impacts:
 
   def scene(self, i: int) -> scenes.Scene:
     """Scene of clip i, to be rendered at any size and rate. Raises IndexError: no such clip."""
-    return scenes.draw(self._chance(i, 0), self.duration)
+    return scenes.draw(self.chance(i, 0), self.duration)
 
   def load(self, i: int) -> Clip:
     """Renders clip i, the same in every process. Raises IndexError: no such clip."""
@@ -79,17 +80,34 @@ class Impacts:
     self._check(i)
     return self.duration
 
+  def original(self, i: int, clip: Clip, layout) -> Clip | None:
+    """Frames of `clip`, which is clip i or its beginning, rendered in the size and at the rate of
+    `layout` (data/batch.py); None where they are so. Raises IndexError: no such clip."""
+    times = self._times(layout.fps)
+    if (layout.height, layout.width) == (self.height, self.width) and np.array_equal(
+        self.frame_times, times):
+      return None
+    times = times[times < clip.duration]
+    return dataclasses.replace(
+      clip, frames=render.render(self.scene(i), times, layout.height, layout.width),
+      frame_times=times, source_fps=layout.fps)
+
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
     """Renders just what `clip.part` cuts out of clip i. Raises IndexError: no such clip."""
     seconds = min(seconds, self.duration - start)
     times = self.frame_times[frames_of(self.frame_times, start, seconds)]
     return self._clip(i, times, start, seconds, window)
 
+  def _times(self, fps):
+    """Times of the frames that start within a clip."""
+    # The small number forgives 5.5 * 6 = 32.99999.
+    return np.arange(int(self.duration * fps + 1e-6) + 1) / fps
+
   def _clip(self, i, times, start, seconds, window=None) -> Clip:
     """Clip with the frames at `times` and the audio of [start, start + seconds), from 0 s on."""
     scene, audio = self.scene(i), np.zeros(0, np.float32)
     if self.need_audio:
-      audio = impact_audio.synthesise(scene, self._chance(i, 1), self.duration, self.sample_rate)[
+      audio = impact_audio.synthesise(scene, self.chance(i, 1), self.duration, self.sample_rate)[
         samples_of(self.sample_rate, start, seconds)]
     return Clip(
       id=self.name(i), duration=seconds,
@@ -98,7 +116,7 @@ class Impacts:
       audio_caption=scene.audio_caption, video_caption=scene.video_caption,
       events=scene.events - start, source='impacts', start=start)
 
-  def _chance(self, i: int, stream: int) -> np.random.Generator:
+  def chance(self, i: int, stream: int) -> np.random.Generator:
     """Random generator of clip i; scene and audio have streams of their own, so that one can change
     without the other."""
     return np.random.default_rng((self.seed, self.first + self._check(i), stream))

@@ -3,7 +3,8 @@
 Writes a benchmark of timing: videos whose sounds have exact times, for any system to be scored on.
 
     OUT/ID.mp4           512×288, 24 frames a second, with the true sound: the references
-    OUT/silent/ID.mp4    the same without sound: what a system is given
+    OUT/silent/ID.mp4    the same without sound: what a system is given, with manifest.jsonl of
+                         prompts alone
     OUT/manifest.jsonl   a row a clip: prompts, exact times and strengths of its sounds, materials
     OUT/benchmark.json   version, settings, and a checksum of the truth
 
@@ -37,6 +38,7 @@ VERSION = 1  # to be raised when the clips change
 HEIGHT, WIDTH, FPS, RATE = 288, 512, 24.0, 48_000
 SEED = 7  # of the world: nothing was ever trained on it
 SILENT, ABOUT = 'silent', 'benchmark.json'
+GIVEN = ('id', 'prompt', 'prompts', 'duration', 'files')  # of a row, to a system
 
 
 def source(clips: int, seconds: float) -> Impacts:
@@ -80,7 +82,8 @@ def write(folder, count: int, seconds: float, jobs: int) -> dict:
     raise UserError(f'{folder} holds a benchmark of other settings: give another folder')
   write_text(folder / MANIFEST, text)
   write_text(folder / ABOUT, json.dumps(about, indent=1) + '\n')
-  make_folder(folder / SILENT)
+  write_text(make_folder(folder / SILENT) / MANIFEST, ''.join(json.dumps(
+      {name: row[name] for name in GIVEN}) + '\n' for row in rows))
   progress = Progress('written', count, 'clips')
   with concurrent.futures.ProcessPoolExecutor(
       jobs, multiprocessing.get_context('spawn')) as pool:

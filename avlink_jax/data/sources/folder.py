@@ -8,6 +8,7 @@ from pathlib import Path
 from avlink_jax.data.clip import Clip, part
 from avlink_jax.data.media.decode import decode
 from avlink_jax.data.media.limits import DECODE_SECONDS
+from avlink_jax.data.media.own_rates import in_own_rates
 from avlink_jax.data.sources import captions as caption_files
 from avlink_jax.data.sources import features as features_beside
 from avlink_jax.data.sources import file_list
@@ -144,6 +145,13 @@ class Folder:
     with file_list.local(self._files[i]) as path:
       return decode(path, need_video=False, need_audio=False,
                     decode_seconds=self._decode_options['decode_seconds']).duration
+
+  def original(self, i: int, clip: Clip, layout) -> Clip:
+    """Media of `clip`, which is clip i or its beginning, in the file's own size and rates
+    (data/media/own_rates.py). Raises MediaError."""
+    del layout
+    with file_list.local(self._files[i]) as path:
+      return in_own_rates(path, clip, decode_seconds=self._decode_options['decode_seconds'])
 
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
     """Decodes [start, start + seconds) of clip i alone, and crops its frames to the window."""

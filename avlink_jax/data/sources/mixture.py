@@ -159,6 +159,11 @@ class Interleaved:
     source, local = self._mixture.locate(self._at(i))
     return self._mixture.sources[source].seconds(local)
 
+  def original(self, i: int, clip, layout):
+    source, local = self._mixture.locate(self._at(i))
+    part = self._mixture.sources[source]
+    return part.original(local, clip, layout) if hasattr(part, 'original') else None
+
   def load_part(self, i: int, *where):
     source, local = self._mixture.locate(self._at(i))
     return self._mixture.sources[source].load_part(local, *where)

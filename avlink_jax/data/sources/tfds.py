@@ -11,6 +11,7 @@ from avlink_jax.data.datasets import schema
 from avlink_jax.data.media.container import InMemory
 from avlink_jax.data.media.decode import decode
 from avlink_jax.data.media.limits import DECODE_SECONDS
+from avlink_jax.data.media.own_rates import in_own_rates
 from avlink_jax.data.sources.captions import LONGEST_CAPTION, clean_caption
 from avlink_jax.data.sources.folder import SPLITS
 from avlink_jax.errors import MediaError, NoSplit, UserError
@@ -112,6 +113,14 @@ class TfdsSource:
       InMemory(example['id'], example['media']), start=example['start'],
       duration=example['end'] - example['start'], need_video=False, need_audio=False,
       decode_seconds=self._options['decode_seconds']).duration
+
+  def original(self, i: int, clip: Clip, layout) -> Clip:
+    """Media of `clip`, which is clip i or its beginning, in the file's own size and rates
+    (data/media/own_rates.py). Raises MediaError."""
+    del layout
+    example = self.example(i)
+    return in_own_rates(InMemory(example['id'], example['media']), clip, example['start'],
+                        self._options['decode_seconds'])
 
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
     """Decodes [start, start + seconds) of clip i alone, and crops its frames to the window."""

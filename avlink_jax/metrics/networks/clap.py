@@ -45,12 +45,13 @@ class Clap:
       reason = (str(error).split('\n')[0] or type(error).__name__)[:150]
       raise UserError(f'{directory}: not a Hugging Face folder of CLAP ({reason})') from None
 
-  def clip(self, path, seconds) -> dict:
+  def clip(self, path, seconds, view=None) -> dict:
     """Embeds a clip's first seconds: {'embedding': float32 (R, 512)}, a unit row for each 10 s.
 
     Raises:
       MediaError: it cannot be read, or has no audio.
     """
+    del view  # of video
     wave = read_audio(path, seconds, self.network.rate)
     extractor = self._processor.feature_extractor
     size, rows = extractor.nb_max_samples, []

@@ -24,6 +24,15 @@ FORMAT = 1  # to be raised when the same clip begins to give other rows
 BATCH = 8  # rows at a time, always as many, so that it is compiled once
 
 
+def exact(forward):
+  """`forward` with products in float32: accelerators take bfloat16 or TF32 by default, and public
+  figures are of float32."""
+  def in_float32(*arguments):
+    with jax.default_matmul_precision('highest'):
+      return forward(*arguments)
+  return in_float32
+
+
 class Embedder:
   """A network with its weights. Raises UserError where they are missing or not the public ones.
   """
@@ -33,7 +42,7 @@ class Embedder:
     self.path = loading.find(network, folder)
     self.checksum = loading.checksum(self.path)
     self.weights = jax.device_put(loading.load(network, self.path))
-    self._forward = jax.jit(network.forward)
+    self._forward = jax.jit(exact(network.forward))
 
   def __call__(self, rows) -> dict:
     """Embeds `network.prepare`'s rows (R, ...): {'embedding': float32 (R, D), 'logits': (R, K)}."""
@@ -46,8 +55,8 @@ class Embedder:
       outputs.append({name: np.asarray(array)[:len(batch)] for name, array in output.items()})
     return {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
 
-  def clip(self, path, seconds) -> dict:
-    """Rows of a clip's first `seconds`.
+  def clip(self, path, seconds, view=None) -> dict:
+    """Rows of a clip's first `seconds`; `view` as in `read_frames`.
 
     Raises:
       MediaError: it cannot be read, lacks the network's modality, or is too short for it.
@@ -55,7 +64,7 @@ class Embedder:
     network = self.network
     if seconds < network.shortest - 1e-6:
       raise MediaError(path, f'shorter than {network.name} needs ({network.shortest:.2f} s)')
-    inputs = read_frames(path, seconds, network.rate) if network.sees else read_audio(
+    inputs = read_frames(path, seconds, network.rate, view) if network.sees else read_audio(
         path, seconds, network.rate)
     return self(network.prepare(inputs))
 
@@ -65,12 +74,18 @@ def read_audio(path, seconds, rate):
   return decode(path, sample_rate=rate, need_video=False, duration=seconds).audio
 
 
-def read_frames(path, seconds, rate):
+def read_frames(path, seconds, rate, view=None):
   """Frames uint8 (N, H, W, 3) at k / rate seconds of a clip, whatever its own frame rate is, in its
-  own size. Raises MediaError: it has no video."""
-  clip = decode(path, max_fps=rate, need_audio=False, duration=seconds)
+  own size; with a `view` (evaluation/common.View) in that size, and held where its rate is lower.
+
+  Raises MediaError: it has no video."""
+  height, width, fps = view or (None, None, 0.0)
+  shown = min(fps, rate) if fps else rate  # frames a second
+  clip = decode(path, height=height, width=width, max_fps=shown, need_audio=False,
+                duration=seconds)
   count = max(1, int(min(seconds, clip.duration) * rate + 1e-6))
-  return resample_frames(clip, 0.0, count, rate)[0]
+  held = (np.arange(count) / rate * shown + 1e-6).astype(int)
+  return resample_frames(clip, 0.0, held[-1] + 1, shown)[0][held]
 
 
 class EmbeddingStore:
@@ -79,17 +94,17 @@ class EmbeddingStore:
   def __init__(self, output):
     self._folder = None if output is None else pathlib.Path(f'{output}.embedded')
 
-  def get(self, embedder, path, seconds) -> dict:
-    """Result of `embedder.clip(path, seconds)`, stored or computed."""
+  def get(self, embedder, path, seconds, view=None) -> dict:
+    """Result of `embedder.clip` of the same arguments, stored or computed."""
     if self._folder is None:
-      return embedder.clip(path, seconds)
-    file = self._folder / f'{_key(embedder, path, seconds)}.npz'
+      return embedder.clip(path, seconds, view)
+    file = self._folder / f'{_key(embedder, path, seconds, view)}.npz'
     try:
       with np.load(file, allow_pickle=False) as known:
         return {name: known[name] for name in known.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError):
       pass  # there is none, or it is damaged
-    outputs, content = embedder.clip(path, seconds), io.BytesIO()
+    outputs, content = embedder.clip(path, seconds, view), io.BytesIO()
     np.savez(content, **outputs)
     write_bytes(file, content.getvalue())
     return outputs
@@ -100,8 +115,8 @@ class EmbeddingStore:
       shutil.rmtree(self._folder)
 
 
-def _key(embedder, path, seconds):
+def _key(embedder, path, seconds, view):
   status = pathlib.Path(path).stat()
   identity = [FORMAT, embedder.network.name, embedder.checksum, str(path), status.st_size,
-          status.st_mtime_ns, round(seconds, 6)]
+          status.st_mtime_ns, round(seconds, 6), view]
   return digest.key(identity)
