@@ -4,6 +4,7 @@
     yamnet               16 kHz             0.96 s every 0.48 s       1024     521 (AudioSet)
     vggish               16 kHz             0.96 s                    128      –
     panns                16 kHz             the clip                  2048     527 (AudioSet)
+    panns_32k            32 kHz             the clip                  2048     527 (AudioSet)
     aisfx                44.1 kHz           2.3 s every 1.2 s         512      –
     soundnet             22.05 kHz          the clip                  256      –
     clap                 48 kHz             10 s, and texts           512      –
@@ -81,10 +82,13 @@ VGGISH = Network(
     'vggish', False, 16000, (128, 0), 0.0, vggish.prepare, vggish.forward,
     'vggish-10086976.pth', '10086976',
     'https://github.com/harritaylor/torchvggish/releases/tag/v0.1', 'Apache-2.0')
-PANNS = Network(
-    'panns', False, 16000, (2048, 527), 0.0, cnn14.prepare, cnn14.forward,
-    'Cnn14_16k_mAP=0.438.pth', '', 'https://zenodo.org/record/3987831', 'CC-BY-4.0',
-    cnn14.rename)
+PANNS, PANNS_32K = (Network(
+    name, False, recipe.sample_rate, (2048, 527), 0.0, prepare, cnn14.forward, file, '', source,
+    'CC-BY-4.0', cnn14.rename) for name, recipe, prepare, file, source in (
+        ('panns', cnn14.AT_16K, cnn14.prepare_16k, 'Cnn14_16k_mAP=0.438.pth',
+         'https://zenodo.org/record/3987831'),
+        ('panns_32k', cnn14.AT_32K, cnn14.prepare_32k, 'Cnn14_mAP=0.431.pth',
+         'the project PANNs, qiuqiangkong/audioset_tagging_cnn, which links it')))
 AISFX = Network(
     'aisfx', False, 44100, (512, 0), 0.0, aisfx.prepare, aisfx.forward,
     'checkpoint.pth', '499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5',
@@ -127,5 +131,5 @@ IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO = (Network(
          '.vision.')))
 
 NETWORKS = {network.name: network for network in (
-    YAMNET, VGGISH, PANNS, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET, CLAP,
+    YAMNET, VGGISH, PANNS, PANNS_32K, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET, CLAP,
     IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO)}
