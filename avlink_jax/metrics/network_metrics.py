@@ -3,8 +3,8 @@
 A metric's name includes its network. Of whole sets: `fad_`, `fd_`, `fid_`, `fvd_` (frechet.py) and
 `is_` (inception_score.py), each with its 95 % interval and, as NAME_infinity, without the bias of a
 finite number of clips (set_figures.py). Of each clip: `kl_` from its reference; `clap_laion`, the
-cosine of its audio and its prompt; `ib_ai`, `ib_av`, the cosine of its audio and its images or its
-video in ImageBind's space.
+cosine of its audio and its prompt; `ib_ai`, `ib_av`, `ib_score`, the cosine of its audio and its
+images or its video in ImageBind's space.
 """
 
 import typing
@@ -32,12 +32,18 @@ METRICS = {  # name: (kind of figure, network, another network)
     'is_yamnet': ('score', 'yamnet'),
     'ib_ai': ('audio_video_similarity', 'imagebind_audio', 'imagebind_image'),
     'ib_av': ('audio_video_similarity', 'imagebind_audio', 'imagebind_video'),
+    'ib_score': ('audio_video_similarity', 'imagebind_audio', 'imagebind_pairs'),
     'kl_panns': ('divergence', 'panns'),
     'kl_panns_32k': ('divergence', 'panns_32k'),
     'kl_yamnet': ('divergence', 'yamnet'),
     'fid_inception': ('frechet', 'inception'),
     'fid_efficientnet_lite0': ('frechet', 'efficientnet_lite0'),
     'fvd_i3d': ('frechet', 'i3d'),
+}
+SETS = {  # name: metrics; README.md says which columns they are
+    'paper': ('fad_vggish', 'fd_panns', 'clap_laion', 'is_panns', 'ib_ai', 'ib_av',
+              'fid_inception', 'fvd_i3d'),
+    'av_benchmark': ('fad_vggish', 'fd_panns', 'kl_panns', 'is_panns', 'ib_score', 'clap_laion'),
 }
 INFINITY = '_infinity'
 
@@ -82,17 +88,19 @@ class Results(typing.NamedTuple):
 
 
 def choose(text: str) -> tuple:
-  """Parses a comma-separated list of metrics; `all` stands for every one.
+  """Parses a comma-separated list of metrics and of SETS, such as `paper,kl_panns`; `all` is every
+  metric.
 
   Raises:
     UserError: unknown metric.
   """
-  names = [name for name in (part.strip() for part in (text or '').split(',')) if name]
-  unknown = [name for name in names if name not in METRICS and name != 'all']
-  if unknown:
-    raise UserError(f'--metrics={unknown[0]}: no such metric; there are {", ".join(METRICS)}, all '
-                    '(onsets and AV-Align are always there)')
-  return tuple(METRICS) if 'all' in names else tuple(dict.fromkeys(names))
+  sets, chosen = SETS | {'all': tuple(METRICS)}, []
+  for name in filter(None, (part.strip() for part in (text or '').split(','))):
+    if name not in sets and name not in METRICS:
+      raise UserError(f'--metrics={name}: no such metric; there are {", ".join(METRICS)}, and the '
+                      f'sets {", ".join(sets)} (onsets and AV-Align are always there)')
+    chosen += sets.get(name, (name,))
+  return tuple(dict.fromkeys(chosen))
 
 
 def missing(names, folder) -> dict:

@@ -79,8 +79,9 @@ def checksum(path) -> str:
 def _require_fitting(network, weights):
   """Goes through the network with shapes alone: names and sizes must do. Raises KeyError,
   TypeError, ValueError."""
-  second = (2 * network.rate, 8, 8, 3) if network.sees else (2 * network.rate,)
-  x = network.prepare(np.zeros(second, np.uint8 if network.sees else np.float32))
+  count = round(max(2.0, network.shortest) * network.rate)
+  shortest = (count, 8, 8, 3) if network.sees else (count,)
+  x = network.prepare(np.zeros(shortest, np.uint8 if network.sees else np.float32))
   shapes = jax.eval_shape(network.forward, weights, x)
   numbers, classes = network.size
   if shapes['embedding'].shape[-1] != numbers or classes and (

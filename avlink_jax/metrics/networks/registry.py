@@ -11,6 +11,7 @@
     imagebind_audio      16 kHz             2 s, three of them        1024     –
     imagebind_image      1 frame a s        a frame                   1024     –
     imagebind_video      12 frames a s      2 s in a crop, fifteen    1024     –
+    imagebind_pairs      a frame in 2 s     two frames in a crop      1024     –
     i3d                  12 frames a s      the clip                  400      400 (Kinetics)
     inception            2 frames a s       a frame                   2048     1008 (ImageNet)
     efficientnet_lite0   2 frames a s       a frame                   1280     1000 (ImageNet)
@@ -56,10 +57,11 @@ class Network(typing.NamedTuple):
     package: (name, path in it) of a Python package that carries the file, or None.
     licence: of the weights.
     part: substring of its arrays' names, where the file holds other networks too.
+    middle: whether its frames are those in the middle of their periods (embedding.read_frames).
   """
   name: str
   sees: bool
-  rate: int
+  rate: float
   size: tuple
   shortest: float
   prepare: Callable
@@ -71,6 +73,7 @@ class Network(typing.NamedTuple):
   rename: Callable = dict
   package: tuple | None = None
   part: str = ''
+  middle: bool = False
 
 
 YAMNET = Network(
@@ -121,15 +124,17 @@ CLAP = Network(  # run by clap.py
     'clap', False, 48000, (512, 0), 0.0, None, None,
     'clap/model.safetensors', '',
     'https://huggingface.co/laion/clap-htsat-unfused, with the files beside it', 'Apache-2.0')
-IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO = (Network(
-    f'imagebind_{kind}', sees, rate, (1024, 0), 0.0, prepare, forward,
+IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS = (Network(
+    f'imagebind_{kind}', sees, rate, (1024, 0), shortest, prepare, forward,
     'imagebind_huge.pth', '', 'https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth',
-    'CC-BY-NC-SA-4.0', part=part) for kind, sees, rate, prepare, forward, part in (
-        ('audio', False, 16000, imagebind.prepare_audio, imagebind.forward_audio, '.audio.'),
-        ('image', True, 1, imagebind.prepare_images, imagebind.forward_vision, '.vision.'),
-        ('video', True, imagebind.FPS, imagebind.prepare_video, imagebind.forward_vision,
-         '.vision.')))
+    'CC-BY-NC-SA-4.0', part=part, middle=kind == 'pairs')
+    for kind, sees, rate, shortest, prepare, forward, part in (
+        ('audio', False, 16000, 0.0, imagebind.prepare_audio, imagebind.forward_audio, '.audio.'),
+        ('image', True, 1, 0.0, imagebind.prepare_images, imagebind.forward_vision, '.vision.'),
+        ('video', True, imagebind.FPS, 0.0, imagebind.prepare_video, imagebind.forward_vision,
+         '.vision.'),
+        ('pairs', True, 0.5, 4.0, imagebind.prepare_pairs, imagebind.forward_vision, '.vision.')))
 
 NETWORKS = {network.name: network for network in (
     YAMNET, VGGISH, PANNS, PANNS_32K, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET, CLAP,
-    IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO)}
+    IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS)}
