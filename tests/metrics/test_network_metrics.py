@@ -249,7 +249,7 @@ def test_mistakes_are_one_line_before_the_work(given, expected, reference, monke
 
 def test_every_metric_names_a_network_that_there_is():
   said = {'clap_laion': 'clap', 'ib_ai': 'imagebind_audio', 'ib_av': 'imagebind_audio',
-          'ib_score': 'imagebind_audio'}
+          'ib_score': 'imagebind_audio', 'desync_synchformer': 'synchformer_video'}
   for name, (_, *networks) in network_metrics.METRICS.items():
     assert set(networks) <= registry.NETWORKS.keys()
     assert name.endswith(networks[0]) or said[name] == networks[0]

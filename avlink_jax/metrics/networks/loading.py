@@ -60,8 +60,9 @@ def load(network, path):
     raise UserError(f'{path}: not the public weights of {network.name}: sha256 {found[:16]}…, '
                     f'not {network.sha256[:16]}…; get it anew: {network.source}')
   try:
-    weights = network.rename(foreign.read(path, lambda name: network.part in name,
-                                          verified=len(network.sha256) == SHA256))
+    weights = network.rename(foreign.read(
+        path, lambda name: any(part in name for part in network.parts),
+        verified=len(network.sha256) == SHA256))
     weights = {name: np.asarray(array, np.float32) for name, array in weights.items()
                if not name.endswith('num_batches_tracked')}
     _require_fitting(network, weights)

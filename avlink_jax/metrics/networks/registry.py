@@ -5,6 +5,7 @@
     vggish               16 kHz             0.96 s                    128      –
     panns                16 kHz             the clip                  2048     527 (AudioSet)
     panns_32k            32 kHz             the clip                  2048     527 (AudioSet)
+    passt                32 kHz             10 s                      768      527 (AudioSet)
     aisfx                44.1 kHz           2.3 s every 1.2 s         512      –
     soundnet             22.05 kHz          the clip                  256      –
     clap                 48 kHz             10 s, and texts           512      –
@@ -12,6 +13,8 @@
     imagebind_image      1 frame a s        a frame                   1024     –
     imagebind_video      12 frames a s      2 s in a crop, fifteen    1024     –
     imagebind_pairs      a frame in 2 s     two frames in a crop      1024     –
+    synchformer_audio    16 kHz             0.64 s every 0.32 s       6 · 768  –
+    synchformer_video    25 frames a s      0.64 s every 0.32 s       8 · 768  –
     i3d                  12 frames a s      the clip                  400      400 (Kinetics)
     inception            2 frames a s       a frame                   2048     1008 (ImageNet)
     efficientnet_lite0   2 frames a s       a frame                   1280     1000 (ImageNet)
@@ -33,7 +36,9 @@ from avlink_jax.metrics.networks import (
   i3d,
   imagebind,
   inception,
+  passt,
   soundnet,
+  synchformer,
   vggish,
   yamnet,
 )
@@ -56,7 +61,8 @@ class Network(typing.NamedTuple):
     source: where the file is to be had.
     package: (name, path in it) of a Python package that carries the file, or None.
     licence: of the weights.
-    part: substring of its arrays' names, where the file holds other networks too.
+    parts: substrings of its arrays' names, one of which each has, where the file holds other
+      networks too.
     middle: whether its frames are those in the middle of their periods (embedding.read_frames).
   """
   name: str
@@ -72,7 +78,7 @@ class Network(typing.NamedTuple):
   licence: str
   rename: Callable = dict
   package: tuple | None = None
-  part: str = ''
+  parts: tuple = ('',)
   middle: bool = False
 
 
@@ -92,6 +98,10 @@ PANNS, PANNS_32K = (Network(
          'https://zenodo.org/record/3987831'),
         ('panns_32k', cnn14.AT_32K, cnn14.prepare_32k, 'Cnn14_mAP=0.431.pth',
          'the project PANNs, qiuqiangkong/audioset_tagging_cnn, which links it')))
+PASST = Network(
+    'passt', False, passt.SAMPLE_RATE, (768, 527), 0.0, passt.prepare, passt.forward,
+    'passt-s-f128-p16-s10-ap.476-swa.pt', '', 'the project PaSST, kkoutini/PaSST, its releases',
+    'Apache-2.0', passt.rename)
 AISFX = Network(
     'aisfx', False, 44100, (512, 0), 0.0, aisfx.prepare, aisfx.forward,
     'checkpoint.pth', '499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5',
@@ -127,7 +137,7 @@ CLAP = Network(  # run by clap.py
 IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS = (Network(
     f'imagebind_{kind}', sees, rate, (1024, 0), shortest, prepare, forward,
     'imagebind_huge.pth', '', 'https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth',
-    'CC-BY-NC-SA-4.0', part=part, middle=kind == 'pairs')
+    'CC-BY-NC-SA-4.0', parts=(part,), middle=kind == 'pairs')
     for kind, sees, rate, shortest, prepare, forward, part in (
         ('audio', False, 16000, 0.0, imagebind.prepare_audio, imagebind.forward_audio, '.audio.'),
         ('image', True, 1, 0.0, imagebind.prepare_images, imagebind.forward_vision, '.vision.'),
@@ -135,6 +145,18 @@ IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS = (Network(
          '.vision.'),
         ('pairs', True, 0.5, 4.0, imagebind.prepare_pairs, imagebind.forward_vision, '.vision.')))
 
+SYNCHFORMER_AUDIO, SYNCHFORMER_VIDEO = (Network(
+    f'synchformer_{kind}', sees, rate, (numbers, 0), synchformer.SHORTEST, prepare, forward,
+    'synchformer_state_dict.pth', '', 'the project MMAudio, hkchengrex/MMAudio, its releases',
+    "MIT (Synchformer's)", rename, parts=parts, middle=sees)
+    for kind, sees, rate, numbers, prepare, forward, rename, parts in (
+        ('audio', False, synchformer.SAMPLE_RATE, 6 * 768, synchformer.prepare_audio,
+         synchformer.forward_audio, synchformer.rename,
+         ('afeat_extractor.', 'aproj.', 'vproj.', 'transformer.')),
+        ('video', True, synchformer.FPS, 8 * 768, synchformer.prepare_video,
+         synchformer.forward_video, dict, ('vfeat_extractor.',))))
+
 NETWORKS = {network.name: network for network in (
-    YAMNET, VGGISH, PANNS, PANNS_32K, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET, CLAP,
-    IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS)}
+    YAMNET, VGGISH, PANNS, PANNS_32K, PASST, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET,
+    CLAP, IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS, SYNCHFORMER_AUDIO,
+    SYNCHFORMER_VIDEO)}
