@@ -2,7 +2,7 @@
 
 A metric's name includes its network. Of whole sets: `fad_`, `fd_`, `fid_`, `fvd_` (frechet.py) and
 `is_` (inception_score.py), each with its 95 % interval and, as NAME_infinity, without the bias of a
-finite number of clips (set_figures.py). Of each clip: `kl_` from its reference; `clap_laion`, the
+finite number of clips (set_figures.py). Of each clip: `kl_` from its reference; `clap_`, the
 cosine of its audio and its prompt; `ib_ai`, `ib_av`, `ib_score`, the cosine of its audio and its
 images or its video in ImageBind's space; `desync_`, the seconds that its audio is off its
 video.
@@ -19,7 +19,8 @@ from avlink_jax.metrics import clip_figures, frechet, inception_score, set_figur
 from avlink_jax.metrics.networks import loading, synchformer
 from avlink_jax.metrics.networks.clap import Clap
 from avlink_jax.metrics.networks.embedding import Embedder
-from avlink_jax.metrics.networks.registry import CLAP, NETWORKS
+from avlink_jax.metrics.networks.laion_clap import LaionClap
+from avlink_jax.metrics.networks.registry import CLAP, CLAP_BASE, NETWORKS
 from avlink_jax.storage.console import Progress
 
 METRICS = {  # name: (kind of figure, network, another network)
@@ -30,6 +31,7 @@ METRICS = {  # name: (kind of figure, network, another network)
     'fd_panns_32k': ('frechet', 'panns_32k'),
     'fd_soundnet': ('frechet', 'soundnet'),
     'clap_laion': ('prompt_similarity', 'clap'),
+    'clap_laion_base': ('prompt_similarity', 'clap_base'),
     'is_panns': ('score', 'panns'),
     'is_panns_32k': ('score', 'panns_32k'),
     'is_yamnet': ('score', 'yamnet'),
@@ -51,9 +53,10 @@ SETS = {  # name: metrics; README.md says which columns they are
     'paper': ('fad_vggish', 'fd_panns', 'clap_laion', 'is_panns', 'ib_ai', 'ib_av',
               'fid_inception', 'fvd_i3d'),
     'av_benchmark': ('fad_vggish', 'fd_panns', 'fd_passt', 'kl_panns', 'kl_passt', 'is_panns',
-                     'is_passt', 'ib_score', 'desync_synchformer', 'clap_laion'),
+                     'is_passt', 'ib_score', 'desync_synchformer', 'clap_laion_base'),
 }
 INFINITY = '_infinity'
+EMBEDDERS = {CLAP.name: Clap, CLAP_BASE.name: LaionClap}
 TOGETHER = ('audio_video_similarity', 'desync')  # kinds of figures of audio and video together
 
 
@@ -142,7 +145,7 @@ def measure(names, clips, shifts, folder, store) -> Results:
     if not of_network:
       continue
     try:
-      embedder = (Clap if network == CLAP.name else Embedder)(NETWORKS[network], folder)
+      embedder = EMBEDDERS.get(network, Embedder)(NETWORKS[network], folder)
     except UserError as error:
       result.missing.update(dict.fromkeys(of_network, str(error)))
       continue

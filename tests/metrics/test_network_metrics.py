@@ -248,8 +248,9 @@ def test_mistakes_are_one_line_before_the_work(given, expected, reference, monke
 
 
 def test_every_metric_names_a_network_that_there_is():
-  said = {'clap_laion': 'clap', 'ib_ai': 'imagebind_audio', 'ib_av': 'imagebind_audio',
-          'ib_score': 'imagebind_audio', 'desync_synchformer': 'synchformer_video'}
+  said = {'clap_laion': 'clap', 'clap_laion_base': 'clap_base',
+          'desync_synchformer': 'synchformer_video',
+          **dict.fromkeys(('ib_ai', 'ib_av', 'ib_score'), 'imagebind_audio')}
   for name, (_, *networks) in network_metrics.METRICS.items():
     assert set(networks) <= registry.NETWORKS.keys()
     assert name.endswith(networks[0]) or said[name] == networks[0]

@@ -9,6 +9,7 @@
     aisfx                44.1 kHz           2.3 s every 1.2 s         512      –
     soundnet             22.05 kHz          the clip                  256      –
     clap                 48 kHz             10 s, and texts           512      –
+    clap_base            48 kHz             10 s, and texts           512      –
     imagebind_audio      16 kHz             2 s, three of them        1024     –
     imagebind_image      1 frame a s        a frame                   1024     –
     imagebind_video      12 frames a s      2 s in a crop, fifteen    1024     –
@@ -33,9 +34,11 @@ from avlink_jax.metrics.networks import (
   cnn14,
   efficientnet_lite0,
   frames,
+  htsat,
   i3d,
   imagebind,
   inception,
+  laion_clap,
   passt,
   soundnet,
   synchformer,
@@ -134,6 +137,12 @@ CLAP = Network(  # run by clap.py
     'clap', False, 48000, (512, 0), 0.0, None, None,
     'clap/model.safetensors', '',
     'https://huggingface.co/laion/clap-htsat-unfused, with the files beside it', 'Apache-2.0')
+CLAP_BASE = Network(  # run by laion_clap.py
+    'clap_base', False, htsat.SAMPLE_RATE, (512, 0), 0.0, htsat.prepare, laion_clap.forward_audio,
+    'music_speech_audioset_epoch_15_esc_89.98.pt', '',
+    'the project LAION-CLAP, LAION-AI/CLAP, which links it; with '
+    f'{laion_clap.TOKENIZER}/tokenizer.json beside it, of RoBERTa base', 'CC0-1.0 (the code)',
+    laion_clap.rename, parts=laion_clap.PARTS)
 IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS = (Network(
     f'imagebind_{kind}', sees, rate, (1024, 0), shortest, prepare, forward,
     'imagebind_huge.pth', '', 'https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth',
@@ -158,5 +167,5 @@ SYNCHFORMER_AUDIO, SYNCHFORMER_VIDEO = (Network(
 
 NETWORKS = {network.name: network for network in (
     YAMNET, VGGISH, PANNS, PANNS_32K, PASST, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET,
-    CLAP, IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS, SYNCHFORMER_AUDIO,
-    SYNCHFORMER_VIDEO)}
+    CLAP, CLAP_BASE, IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS,
+    SYNCHFORMER_AUDIO, SYNCHFORMER_VIDEO)}

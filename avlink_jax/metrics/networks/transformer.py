@@ -16,10 +16,12 @@ def layer_norm(weights, name, x, eps=EPS):
   return x * weights[f'{name}.weight'] + weights[f'{name}.bias']
 
 
-def attend(q, k, v, heads):
-  """Attention of queries (..., Q, C) over keys and values (..., K, C), in heads: (..., Q, C)."""
+def attend(q, k, v, heads, bias=0.0):
+  """Attention of queries (..., Q, C) over keys and values (..., K, C), in heads: (..., Q, C).
+  `bias` is added to the scores (..., heads, Q, K)."""
   q, k, v = (rearrange(part, '... l (h d) -> ... h l d', h=heads) for part in (q, k, v))
-  weight = jax.nn.softmax(jnp.einsum('...qd,...kd->...qk', q, k) * q.shape[-1] ** -0.5, -1)
+  score = jnp.einsum('...qd,...kd->...qk', q, k) * q.shape[-1] ** -0.5
+  weight = jax.nn.softmax(score + bias, -1)
   return rearrange(jnp.einsum('...qk,...kd->...qd', weight, v), '... h l d -> ... l (h d)')
 
 
