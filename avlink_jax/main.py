@@ -50,7 +50,8 @@ DISTRIBUTED = flags.DEFINE_bool(
     'distributed', None, 'one of several processes; without the flag it is found out '
     '(training/resilience/cluster.py)')
 METRICS = flags.DEFINE_string(
-    'metrics', '', 'evaluate: metrics through networks besides the others, with commas, or all')
+    'metrics', '', 'evaluate: metrics through networks besides the others, with commas; or a set: '
+    'paper, av_benchmark, all')
 NETWORKS = flags.DEFINE_string(
     'networks', None, "evaluate: folder with networks' weights (default: $AVLINK_WEIGHTS)")
 SECONDS = flags.DEFINE_float(

@@ -2,21 +2,25 @@
 
 A metric's name includes its network. Of whole sets: `fad_`, `fd_`, `fid_`, `fvd_` (frechet.py) and
 `is_` (inception_score.py), each with its 95 % interval and, as NAME_infinity, without the bias of a
-finite number of clips (set_figures.py). Of each clip: `kl_` from its reference; `clap_laion`, the
-cosine of its audio and its prompt; `ib_ai`, `ib_av`, the cosine of its audio and its images or its
-video in ImageBind's space.
+finite number of clips (set_figures.py). Of each clip: `kl_` from its reference; `clap_`, the
+cosine of its audio and its prompt; `ib_ai`, `ib_av`, `ib_score`, the cosine of its audio and its
+images or its video in ImageBind's space; `desync_`, the seconds that its audio is off its
+video.
 """
 
+import functools
 import typing
 
+import jax
 import numpy as np
 
 from avlink_jax.errors import MediaError, UserError
 from avlink_jax.metrics import clip_figures, frechet, inception_score, set_figures
-from avlink_jax.metrics.networks import loading
+from avlink_jax.metrics.networks import loading, synchformer
 from avlink_jax.metrics.networks.clap import Clap
 from avlink_jax.metrics.networks.embedding import Embedder
-from avlink_jax.metrics.networks.registry import CLAP, NETWORKS
+from avlink_jax.metrics.networks.laion_clap import LaionClap
+from avlink_jax.metrics.networks.registry import CLAP, CLAP_BASE, NETWORKS
 from avlink_jax.storage.console import Progress
 
 METRICS = {  # name: (kind of figure, network, another network)
@@ -24,19 +28,36 @@ METRICS = {  # name: (kind of figure, network, another network)
     'fad_yamnet': ('frechet', 'yamnet'),
     'fad_aisfx': ('frechet', 'aisfx'),
     'fd_panns': ('frechet', 'panns'),
+    'fd_panns_32k': ('frechet', 'panns_32k'),
     'fd_soundnet': ('frechet', 'soundnet'),
     'clap_laion': ('prompt_similarity', 'clap'),
+    'clap_laion_base': ('prompt_similarity', 'clap_base'),
     'is_panns': ('score', 'panns'),
+    'is_panns_32k': ('score', 'panns_32k'),
     'is_yamnet': ('score', 'yamnet'),
     'ib_ai': ('audio_video_similarity', 'imagebind_audio', 'imagebind_image'),
     'ib_av': ('audio_video_similarity', 'imagebind_audio', 'imagebind_video'),
+    'ib_score': ('audio_video_similarity', 'imagebind_audio', 'imagebind_pairs'),
     'kl_panns': ('divergence', 'panns'),
+    'kl_panns_32k': ('divergence', 'panns_32k'),
     'kl_yamnet': ('divergence', 'yamnet'),
+    'fd_passt': ('frechet', 'passt'),
+    'is_passt': ('score', 'passt'),
+    'kl_passt': ('divergence', 'passt'),
+    'desync_synchformer': ('desync', 'synchformer_video', 'synchformer_audio'),
     'fid_inception': ('frechet', 'inception'),
     'fid_efficientnet_lite0': ('frechet', 'efficientnet_lite0'),
     'fvd_i3d': ('frechet', 'i3d'),
 }
+SETS = {  # name: metrics; README.md says which columns they are
+    'paper': ('fad_vggish', 'fd_panns', 'clap_laion', 'is_panns', 'ib_ai', 'ib_av',
+              'fid_inception', 'fvd_i3d'),
+    'av_benchmark': ('fad_vggish', 'fd_panns', 'fd_passt', 'kl_panns', 'kl_passt', 'is_panns',
+                     'is_passt', 'ib_score', 'desync_synchformer', 'clap_laion_base'),
+}
 INFINITY = '_infinity'
+EMBEDDERS = {CLAP.name: Clap, CLAP_BASE.name: LaionClap}
+TOGETHER = ('audio_video_similarity', 'desync')  # kinds of figures of audio and video together
 
 
 class Clip(typing.NamedTuple):
@@ -81,17 +102,19 @@ class Results(typing.NamedTuple):
 
 
 def choose(text: str) -> tuple:
-  """Parses a comma-separated list of metrics; `all` stands for every one.
+  """Parses a comma-separated list of metrics and of SETS, such as `paper,kl_panns`; `all` is every
+  metric.
 
   Raises:
     UserError: unknown metric.
   """
-  names = [name for name in (part.strip() for part in (text or '').split(',')) if name]
-  unknown = [name for name in names if name not in METRICS and name != 'all']
-  if unknown:
-    raise UserError(f'--metrics={unknown[0]}: no such metric; there are {", ".join(METRICS)}, all '
-                    '(onsets and AV-Align are always there)')
-  return tuple(METRICS) if 'all' in names else tuple(dict.fromkeys(names))
+  sets, chosen = SETS | {'all': tuple(METRICS)}, []
+  for name in filter(None, (part.strip() for part in (text or '').split(','))):
+    if name not in sets and name not in METRICS:
+      raise UserError(f'--metrics={name}: no such metric; there are {", ".join(METRICS)}, and the '
+                      f'sets {", ".join(sets)} (onsets and AV-Align are always there)')
+    chosen += sets.get(name, (name,))
+  return tuple(dict.fromkeys(chosen))
 
 
 def missing(names, folder) -> dict:
@@ -116,7 +139,7 @@ def measure(names, clips, shifts, folder, store) -> Results:
     folder: with weights, or None.
     store: EmbeddingStore (networks/embedding.py).
   """
-  result, means = Results({}, {}, {}, {}, {}, []), {}
+  result, means, video = Results({}, {}, {}, {}, {}, []), {}, {}
   names = [name for name in names if not _without_prompts(result, name, clips)]
   for network in dict.fromkeys(network for name in names for network in METRICS[name][1:]):
     of_network = [name for name in names
@@ -124,11 +147,11 @@ def measure(names, clips, shifts, folder, store) -> Results:
     if not of_network:
       continue
     try:
-      embedder = (Clap if network == CLAP.name else Embedder)(NETWORKS[network], folder)
+      embedder = EMBEDDERS.get(network, Embedder)(NETWORKS[network], folder)
     except UserError as error:
       result.missing.update(dict.fromkeys(of_network, str(error)))
       continue
-    own = METRICS[of_network[0]][0] != 'audio_video_similarity'
+    own = METRICS[of_network[0]][0] not in TOGETHER
     sides = ('generated' if own else 'together', 'reference')
     rows, left_out = _rows(embedder, clips, sides, store)
     _record(result, embedder, rows, sides, left_out, len(clips))
@@ -143,6 +166,10 @@ def measure(names, clips, shifts, folder, store) -> Results:
         _prompt_similarities(result, name, clips, means[network], embedder, shifts)
       elif kind == 'audio_video_similarity' and means.keys() >= set(METRICS[name][1:]):
         _audio_video_similarities(result, name, *(means[of] for of in METRICS[name][1:]), shifts)
+      elif kind == 'desync' and embedder.network.sees:
+        video = rows
+      elif kind == 'desync':
+        _desyncs(result, name, clips, rows, video, embedder.weights, shifts)
       elif kind in ('frechet', 'score'):
         _figures(result, name, kind, list(rows.values()))
   return result
@@ -244,6 +271,21 @@ def _audio_video_similarities(result, name, audio, video, shifts):
   """Similarity of each clip's audio to its own video, and to other clips' videos."""
   _similarities(result, name, audio['together'], video['together'], audio['reference'],
                 video['reference'], shifts)
+
+
+def _desyncs(result, name, clips, audio, video, weights, shifts):
+  """Seconds between each clip's audio and its own video, and other clips' videos."""
+  compared = jax.jit(synchformer.compare)
+
+  def of(side):
+    def between(k, j):
+      heard, seen = (rows[clips[n].id].get(side) for rows, n in ((audio, k), (video, j)))
+      return heard and seen and synchformer.desync(
+          functools.partial(compared, weights), heard['embedding'], seen['embedding'])
+    return between
+
+  _store(result, name, clip_figures.paired(of('together'), len(clips), shifts))
+  result.per_clip[f'reference_{name}'], _ = clip_figures.paired(of('reference'), len(clips), ())
 
 
 def _similarities(result, name, one, other, reference_one, reference_other, shifts):

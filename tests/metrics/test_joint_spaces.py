@@ -5,20 +5,23 @@ anew in torch, and with Meta's own where the package `imagebind-unofficial` is i
 `pip install --no-deps`: these trunks need nothing of what it asks for).
 """
 
+import contextlib
 import importlib.util
 import json
 import sys
 import types
 
+import av
 import numpy as np
 import pytest
 from test_network_metrics import clips
 from test_networks import TOLERANCE, channels_first, noise, off, random_state
 
+from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
 from avlink_jax.evaluate import evaluate, summary
 from avlink_jax.metrics import network_metrics
-from avlink_jax.metrics.networks import imagebind, kaldi_mel, registry
+from avlink_jax.metrics.networks import embedding, imagebind, kaldi_mel, registry
 from avlink_jax.metrics.networks.clap import Clap
 
 torch = pytest.importorskip('torch')
@@ -167,6 +170,42 @@ def test_video_is_seen_in_three_crops_of_the_first_and_last_frame(height, width)
     assert np.abs(row - expected).max() < 0.02
   images = imagebind.prepare_images(frames[:2])
   assert images.shape == (2, 2, 224, 224, 3) and np.array_equal(images[:, 0], images[:, 1])
+
+
+@pytest.mark.parametrize('height, width', [(90, 160), (300, 250)])
+def test_pairs_are_of_neighbours_resized_as_torchvision_resizes(height, width):
+  """torchvision hands uint8 frames to torch's smoothed bicubic interpolation."""
+  frames = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
+  scale = 224 / min(height, width)
+  whole = torch.nn.functional.interpolate(
+      channels_first(frames), (int(height * scale), int(width * scale)), mode='bicubic',
+      antialias=True).numpy()
+  whole = (np.moveaxis(whole, 1, -1) / 255 - imagebind.MEAN) / imagebind.STD
+  top, left = (int(np.ceil((side - 224) / 2)) for side in whole.shape[1:3])
+  middle = whole[:, top:top + 224, left:left + 224]
+  pairs = imagebind.prepare_pairs(frames)
+  assert pairs.shape == (6, 2, 224, 224, 3)
+  difference = np.abs(pairs[[1, 4]] - np.stack([middle[:2], middle[1:]]))
+  assert difference.max() < 0.04 and difference.mean() < 1e-3  # of few pixels, two levels of 255
+
+
+@pytest.mark.parametrize('fps', [24, 50])
+@pytest.mark.parametrize('rate', [0.5, 25])
+def test_frames_in_the_middle_are_those_of_ffmpegs_fps(fps, rate, tmp_path):
+  shades = np.arange(5 * fps) * 16 % 240  # neighbours differ by more than the codec errs
+  frames = np.tile(shades[:, None, None, None], (1, 32, 32, 3)).astype(np.uint8)
+  mux.write_mp4(tmp_path / 'a.mp4', frames=frames, fps=fps)
+  expected, graph = [], av.filter.Graph()
+  with av.open(tmp_path / 'a.mp4') as container:
+    graph.link_nodes(graph.add_buffer(template=container.streams.video[0]),
+                     graph.add('fps', str(rate)), graph.add('buffersink')).configure()
+    for frame in [*container.decode(video=0), None]:
+      graph.push(frame)
+      with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+        while True:
+          expected.append(graph.pull().to_ndarray(format='rgb24').mean())
+  made = embedding.read_frames(tmp_path / 'a.mp4', 4.0, rate, middle=True).mean((1, 2, 3))
+  assert len(made) == 4 * rate and np.allclose(made, expected[:len(made)], atol=5)
 
 
 # -- CLAP

@@ -231,6 +231,9 @@ def test_metrics_are_chosen_by_name(networks):
   assert network_metrics.choose('') == ()
   assert network_metrics.choose(' kl_yamnet,fad_yamnet,kl_yamnet') == ('kl_yamnet', 'fad_yamnet')
   assert network_metrics.choose('all') == tuple(network_metrics.METRICS)
+  assert network_metrics.choose('kl_panns,paper,kl_panns') == (
+      'kl_panns', *network_metrics.SETS['paper'])
+  assert all(set(names) <= set(network_metrics.METRICS) for names in network_metrics.SETS.values())
   with pytest.raises(UserError, match='--metrics=fad: no such metric; there are fad_vggish'):
     network_metrics.choose('fad_yamnet,fad')
 
@@ -245,7 +248,9 @@ def test_mistakes_are_one_line_before_the_work(given, expected, reference, monke
 
 
 def test_every_metric_names_a_network_that_there_is():
-  said = {'clap_laion': 'clap', 'ib_ai': 'imagebind_audio', 'ib_av': 'imagebind_audio'}
+  said = {'clap_laion': 'clap', 'clap_laion_base': 'clap_base',
+          'desync_synchformer': 'synchformer_video',
+          **dict.fromkeys(('ib_ai', 'ib_av', 'ib_score'), 'imagebind_audio')}
   for name, (_, *networks) in network_metrics.METRICS.items():
     assert set(networks) <= registry.NETWORKS.keys()
     assert name.endswith(networks[0]) or said[name] == networks[0]

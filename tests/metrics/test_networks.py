@@ -20,7 +20,6 @@ import soundfile
 from avlink_jax.errors import UserError
 from avlink_jax.metrics.networks import (
   aisfx,
-  cnn14,
   efficientnet_lite0,
   i3d,
   inception,
@@ -221,24 +220,6 @@ def test_vggish_is_torchvggish(monkeypatch):
     expected = network(torch.from_numpy(x)[:, None]).numpy()
   made = jax.jit(vggish.forward)(weights, x)['embedding']
   assert off(made, expected) < TOLERANCE and made.shape[-1] == VGGISH.size[0]
-
-
-def test_cnn14_is_panns_inference():
-  models = pytest.importorskip('panns_inference.models')
-  network = models.Cnn14(sample_rate=16000, window_size=512, hop_size=160, mel_bins=64, fmin=50,
-                         fmax=8000, classes_num=527)
-  made_here = {name: value.clone() for name, value in network.state_dict().items()
-               if 'extractor' in name}
-  random_state(network)
-  network.load_state_dict(made_here, strict=False)  # its filters are no weights
-  weights = cnn14.rename({f'model.{k}': v.numpy() for k, v in network.state_dict().items()})
-  wave = noise(32000)
-  with torch.no_grad():
-    expected = network(torch.from_numpy(wave)[None])
-  made = jax.jit(cnn14.forward)(weights, cnn14.prepare(wave))
-  assert off(made['embedding'], expected['embedding']) < TOLERANCE
-  assert off(jax.nn.sigmoid(made['logits']), expected['clipwise_output']) < TOLERANCE
-  assert (made['embedding'].shape[-1], made['logits'].shape[-1]) == PANNS.size
 
 
 def test_aisfx_is_aisfx(tmp_path):

@@ -21,6 +21,7 @@ from avlink_jax.storage import digest
 from avlink_jax.storage.atomic import write_bytes
 
 FORMAT = 1  # to be raised when the same clip begins to give other rows
+JUST_BEFORE = 1e-4  # seconds; a frame that comes at the middle belongs to the next period
 BATCH = 8  # rows at a time, always as many, so that it is compiled once
 
 
@@ -62,10 +63,10 @@ class Embedder:
       MediaError: it cannot be read, lacks the network's modality, or is too short for it.
     """
     network = self.network
-    if seconds < network.shortest - 1e-6:
+    inputs = read_frames(path, seconds, network.rate, view, network.middle) if network.sees else (
+        read_audio(path, seconds, network.rate))
+    if len(inputs) < round(network.shortest * network.rate):
       raise MediaError(path, f'shorter than {network.name} needs ({network.shortest:.2f} s)')
-    inputs = read_frames(path, seconds, network.rate, view) if network.sees else read_audio(
-        path, seconds, network.rate)
     return self(network.prepare(inputs))
 
 
@@ -74,16 +75,18 @@ def read_audio(path, seconds, rate):
   return decode(path, sample_rate=rate, need_video=False, duration=seconds).audio
 
 
-def read_frames(path, seconds, rate, view=None):
-  """Frames uint8 (N, H, W, 3) at k / rate seconds of a clip, whatever its own frame rate is, in its
-  own size; with a `view` (evaluation/common.View) in that size, and held where its rate is lower.
-
-  Raises MediaError: it has no video."""
+def read_frames(path, seconds, rate, view=None, middle=False):
+  """Frames uint8 (N, H, W, 3) of a clip at `rate` a second, in its own size, whatever its own frame
+  rate is: those on at k / rate seconds, or, `middle`, just before the middle of each period, as
+  FFmpeg's filter `fps` takes them. With a `view` (evaluation/common.View) in that size, and held
+  where its rate is lower. Raises MediaError: it has no video.
+  """
   height, width, fps = view or (None, None, 0.0)
   shown = min(fps, rate) if fps else rate  # frames a second
-  clip = decode(path, height=height, width=width, max_fps=shown, need_audio=False,
-                duration=seconds)
-  count = max(1, int(min(seconds, clip.duration) * rate + 1e-6))
+  start = 0.5 / rate - JUST_BEFORE if middle else 0.0
+  clip = decode(path, height=height, width=width, max_fps=shown, need_audio=False, start=start,
+                duration=seconds - start)
+  count = max(1, int(min(seconds, start + clip.duration) * rate + 1e-6))
   held = (np.arange(count) / rate * shown + 1e-6).astype(int)
   return resample_frames(clip, 0.0, held[-1] + 1, shown)[0][held]
 

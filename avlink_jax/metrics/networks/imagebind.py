@@ -3,7 +3,8 @@
 Two of its trunks, a ViT each. Audio: log-mels of two seconds as an image. Video: two frames as one
 input; a single image is repeated. Each row has length 1. As in the public code, a clip is three
 pieces of audio, or five pieces of video of two seconds (their first and last frames) in three crops
-each, or one image a second, cropped to its centre.
+each, or one image a second, cropped to its centre. For av-benchmark's score a clip's video is one
+image every two seconds, each pair of neighbours in three crops.
 
 Source: Girdhar et al. 2023, `facebookresearch/ImageBind` (data.py, models/); names as in its
 checkpoint `imagebind_huge.pth`. Frames are read at 12 a second here, not at the video's own rate.
@@ -51,9 +52,8 @@ def prepare_images(frames):
   """Centre crops of frames uint8 (N, H, W, 3), each twice: float32 (N, 2, 224, 224, 3)."""
   cropped = []
   for frame in frames:
-    height, width = _resized(*frame.shape[:2])
-    frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
-    top, left = round((height - SIZE) / 2), round((width - SIZE) / 2)
+    frame = _resampled(frame)
+    top, left = (round((side - SIZE) / 2) for side in frame.shape[:2])
     cropped.append(frame[top:top + SIZE, left:left + SIZE])
   return repeat(_normalised(np.stack(cropped)), 'n h w c -> n two h w c', two=2)
 
@@ -67,11 +67,29 @@ def prepare_video(frames):
     last = min(first + round(PIECE * FPS), len(frames)) - 1
     pieces.append([cv2.resize(frames[k].astype(np.float32), (width, height),
                               interpolation=cv2.INTER_LINEAR) for k in (first, last)])
-  pieces = _normalised(np.array(pieces))
+  return _crops(_normalised(np.array(pieces)))
+
+
+def prepare_pairs(frames):
+  """Crops of frames uint8 (N, H, W, 3), N >= 2, each with the next: float32
+  ((N - 1) * 3, 2, 224, 224, 3), as av-benchmark has them."""
+  images = _normalised(np.stack([_resampled(frame) for frame in frames]))
+  return _crops(np.stack([images[:-1], images[1:]], 1))
+
+
+def _crops(pieces):
+  """Both ends and the middle of pieces (N, T, H, W, 3), one side 224: (N * 3, T, 224, 224, 3)."""
+  height, width = pieces.shape[2:4]
   over = max(height, width) - SIZE
   crops = [pieces[..., at:at + SIZE, :, :] if height > width
            else pieces[..., :, at:at + SIZE, :] for at in (0, -(-over // 2), over)]
   return rearrange(np.array(crops), 'crop n t h w c -> (n crop) t h w c')
+
+
+def _resampled(frame):
+  """Frame uint8 (H, W, 3) with its shorter side 224: bicubic, smoothed."""
+  height, width = _resized(*frame.shape[:2])
+  return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _resized(height, width):

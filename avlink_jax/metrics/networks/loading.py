@@ -60,8 +60,9 @@ def load(network, path):
     raise UserError(f'{path}: not the public weights of {network.name}: sha256 {found[:16]}…, '
                     f'not {network.sha256[:16]}…; get it anew: {network.source}')
   try:
-    weights = network.rename(foreign.read(path, lambda name: network.part in name,
-                                          verified=len(network.sha256) == SHA256))
+    weights = network.rename(foreign.read(
+        path, lambda name: any(part in name for part in network.parts),
+        verified=len(network.sha256) == SHA256))
     weights = {name: np.asarray(array, np.float32) for name, array in weights.items()
                if not name.endswith('num_batches_tracked')}
     _require_fitting(network, weights)
@@ -79,8 +80,9 @@ def checksum(path) -> str:
 def _require_fitting(network, weights):
   """Goes through the network with shapes alone: names and sizes must do. Raises KeyError,
   TypeError, ValueError."""
-  second = (2 * network.rate, 8, 8, 3) if network.sees else (2 * network.rate,)
-  x = network.prepare(np.zeros(second, np.uint8 if network.sees else np.float32))
+  count = round(max(2.0, network.shortest) * network.rate)
+  shortest = (count, 8, 8, 3) if network.sees else (count,)
+  x = network.prepare(np.zeros(shortest, np.uint8 if network.sees else np.float32))
   shapes = jax.eval_shape(network.forward, weights, x)
   numbers, classes = network.size
   if shapes['embedding'].shape[-1] != numbers or classes and (

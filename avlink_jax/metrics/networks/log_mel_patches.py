@@ -31,11 +31,11 @@ def patches(wave, log_offset, hop_frames):
 
 
 @functools.cache
-def mel_matrix(bands=BANDS, lowest=LOWEST, highest=HIGHEST):
-  """Filters (257, bands); band k is a triangle in mel between its neighbours' centres."""
+def mel_matrix(bands=BANDS, lowest=LOWEST, highest=HIGHEST, sample_rate=SAMPLE_RATE, n_fft=N_FFT):
+  """Filters (n_fft / 2 + 1, bands); band k is a triangle in mel between its neighbours' centres."""
   def mel(hertz):
     return 1127 * np.log(1 + hertz / 700)
-  bins = mel(np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1))[:, None]
+  bins = mel(np.linspace(0, sample_rate / 2, n_fft // 2 + 1))[:, None]
   edges = np.linspace(mel(lowest), mel(highest), bands + 2)
   low, centre, high = edges[:-2], edges[1:-1], edges[2:]
   matrix = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))

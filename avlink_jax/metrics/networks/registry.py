@@ -4,12 +4,18 @@
     yamnet               16 kHz             0.96 s every 0.48 s       1024     521 (AudioSet)
     vggish               16 kHz             0.96 s                    128      –
     panns                16 kHz             the clip                  2048     527 (AudioSet)
+    panns_32k            32 kHz             the clip                  2048     527 (AudioSet)
+    passt                32 kHz             10 s                      768      527 (AudioSet)
     aisfx                44.1 kHz           2.3 s every 1.2 s         512      –
     soundnet             22.05 kHz          the clip                  256      –
     clap                 48 kHz             10 s, and texts           512      –
+    clap_base            48 kHz             10 s, and texts           512      –
     imagebind_audio      16 kHz             2 s, three of them        1024     –
     imagebind_image      1 frame a s        a frame                   1024     –
     imagebind_video      12 frames a s      2 s in a crop, fifteen    1024     –
+    imagebind_pairs      a frame in 2 s     two frames in a crop      1024     –
+    synchformer_audio    16 kHz             0.64 s every 0.32 s       6 · 768  –
+    synchformer_video    25 frames a s      0.64 s every 0.32 s       8 · 768  –
     i3d                  12 frames a s      the clip                  400      400 (Kinetics)
     inception            2 frames a s       a frame                   2048     1008 (ImageNet)
     efficientnet_lite0   2 frames a s       a frame                   1280     1000 (ImageNet)
@@ -28,10 +34,14 @@ from avlink_jax.metrics.networks import (
   cnn14,
   efficientnet_lite0,
   frames,
+  htsat,
   i3d,
   imagebind,
   inception,
+  laion_clap,
+  passt,
   soundnet,
+  synchformer,
   vggish,
   yamnet,
 )
@@ -54,11 +64,13 @@ class Network(typing.NamedTuple):
     source: where the file is to be had.
     package: (name, path in it) of a Python package that carries the file, or None.
     licence: of the weights.
-    part: substring of its arrays' names, where the file holds other networks too.
+    parts: substrings of its arrays' names, one of which each has, where the file holds other
+      networks too.
+    middle: whether its frames are those in the middle of their periods (embedding.read_frames).
   """
   name: str
   sees: bool
-  rate: int
+  rate: float
   size: tuple
   shortest: float
   prepare: Callable
@@ -69,7 +81,8 @@ class Network(typing.NamedTuple):
   licence: str
   rename: Callable = dict
   package: tuple | None = None
-  part: str = ''
+  parts: tuple = ('',)
+  middle: bool = False
 
 
 YAMNET = Network(
@@ -81,10 +94,17 @@ VGGISH = Network(
     'vggish', False, 16000, (128, 0), 0.0, vggish.prepare, vggish.forward,
     'vggish-10086976.pth', '10086976',
     'https://github.com/harritaylor/torchvggish/releases/tag/v0.1', 'Apache-2.0')
-PANNS = Network(
-    'panns', False, 16000, (2048, 527), 0.0, cnn14.prepare, cnn14.forward,
-    'Cnn14_16k_mAP=0.438.pth', '', 'https://zenodo.org/record/3987831', 'CC-BY-4.0',
-    cnn14.rename)
+PANNS, PANNS_32K = (Network(
+    name, False, recipe.sample_rate, (2048, 527), 0.0, prepare, cnn14.forward, file, '', source,
+    'CC-BY-4.0', cnn14.rename) for name, recipe, prepare, file, source in (
+        ('panns', cnn14.AT_16K, cnn14.prepare_16k, 'Cnn14_16k_mAP=0.438.pth',
+         'https://zenodo.org/record/3987831'),
+        ('panns_32k', cnn14.AT_32K, cnn14.prepare_32k, 'Cnn14_mAP=0.431.pth',
+         'the project PANNs, qiuqiangkong/audioset_tagging_cnn, which links it')))
+PASST = Network(
+    'passt', False, passt.SAMPLE_RATE, (768, 527), 0.0, passt.prepare, passt.forward,
+    'passt-s-f128-p16-s10-ap.476-swa.pt', '', 'the project PaSST, kkoutini/PaSST, its releases',
+    'Apache-2.0', passt.rename)
 AISFX = Network(
     'aisfx', False, 44100, (512, 0), 0.0, aisfx.prepare, aisfx.forward,
     'checkpoint.pth', '499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5',
@@ -117,15 +137,35 @@ CLAP = Network(  # run by clap.py
     'clap', False, 48000, (512, 0), 0.0, None, None,
     'clap/model.safetensors', '',
     'https://huggingface.co/laion/clap-htsat-unfused, with the files beside it', 'Apache-2.0')
-IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO = (Network(
-    f'imagebind_{kind}', sees, rate, (1024, 0), 0.0, prepare, forward,
+CLAP_BASE = Network(  # run by laion_clap.py
+    'clap_base', False, htsat.SAMPLE_RATE, (512, 0), 0.0, htsat.prepare, laion_clap.forward_audio,
+    'music_speech_audioset_epoch_15_esc_89.98.pt', '',
+    'the project LAION-CLAP, LAION-AI/CLAP, which links it; with '
+    f'{laion_clap.TOKENIZER}/tokenizer.json beside it, of RoBERTa base', 'CC0-1.0 (the code)',
+    laion_clap.rename, parts=laion_clap.PARTS)
+IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS = (Network(
+    f'imagebind_{kind}', sees, rate, (1024, 0), shortest, prepare, forward,
     'imagebind_huge.pth', '', 'https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth',
-    'CC-BY-NC-SA-4.0', part=part) for kind, sees, rate, prepare, forward, part in (
-        ('audio', False, 16000, imagebind.prepare_audio, imagebind.forward_audio, '.audio.'),
-        ('image', True, 1, imagebind.prepare_images, imagebind.forward_vision, '.vision.'),
-        ('video', True, imagebind.FPS, imagebind.prepare_video, imagebind.forward_vision,
-         '.vision.')))
+    'CC-BY-NC-SA-4.0', parts=(part,), middle=kind == 'pairs')
+    for kind, sees, rate, shortest, prepare, forward, part in (
+        ('audio', False, 16000, 0.0, imagebind.prepare_audio, imagebind.forward_audio, '.audio.'),
+        ('image', True, 1, 0.0, imagebind.prepare_images, imagebind.forward_vision, '.vision.'),
+        ('video', True, imagebind.FPS, 0.0, imagebind.prepare_video, imagebind.forward_vision,
+         '.vision.'),
+        ('pairs', True, 0.5, 4.0, imagebind.prepare_pairs, imagebind.forward_vision, '.vision.')))
+
+SYNCHFORMER_AUDIO, SYNCHFORMER_VIDEO = (Network(
+    f'synchformer_{kind}', sees, rate, (numbers, 0), synchformer.SHORTEST, prepare, forward,
+    'synchformer_state_dict.pth', '', 'the project MMAudio, hkchengrex/MMAudio, its releases',
+    "MIT (Synchformer's)", rename, parts=parts, middle=sees)
+    for kind, sees, rate, numbers, prepare, forward, rename, parts in (
+        ('audio', False, synchformer.SAMPLE_RATE, 6 * 768, synchformer.prepare_audio,
+         synchformer.forward_audio, synchformer.rename,
+         ('afeat_extractor.', 'aproj.', 'vproj.', 'transformer.')),
+        ('video', True, synchformer.FPS, 8 * 768, synchformer.prepare_video,
+         synchformer.forward_video, dict, ('vfeat_extractor.',))))
 
 NETWORKS = {network.name: network for network in (
-    YAMNET, VGGISH, PANNS, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET, CLAP,
-    IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO)}
+    YAMNET, VGGISH, PANNS, PANNS_32K, PASST, AISFX, I3D, INCEPTION, EFFICIENTNET_LITE0, SOUNDNET,
+    CLAP, CLAP_BASE, IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS,
+    SYNCHFORMER_AUDIO, SYNCHFORMER_VIDEO)}

@@ -16,6 +16,15 @@ def layer_norm(weights, name, x, eps=EPS):
   return x * weights[f'{name}.weight'] + weights[f'{name}.bias']
 
 
+def attend(q, k, v, heads, bias=0.0):
+  """Attention of queries (..., Q, C) over keys and values (..., K, C), in heads: (..., Q, C).
+  `bias` is added to the scores (..., heads, Q, K)."""
+  q, k, v = (rearrange(part, '... l (h d) -> ... h l d', h=heads) for part in (q, k, v))
+  score = jnp.einsum('...qd,...kd->...qk', q, k) * q.shape[-1] ** -0.5
+  weight = jax.nn.softmax(score + bias, -1)
+  return rearrange(jnp.einsum('...qk,...kd->...qd', weight, v), '... h l d -> ... l (h d)')
+
+
 def attention(weights, name, x, heads):
   """Self-attention (B, L, C) -> (B, L, C). `NAME.bias_k`, where there is one, is a further key that
   all queries attend to, `NAME.bias_v` its value."""
@@ -24,25 +33,32 @@ def attention(weights, name, x, heads):
   if f'{name}.bias_k' in weights:
     k, v = (jnp.concatenate([values, repeat(weights[f'{name}.bias_{which}'], '1 1 c -> b 1 c',
                                            b=len(x))], 1) for which, values in (('k', k), ('v', v)))
-  q, k, v = (rearrange(part, 'b l (h d) -> b h l d', h=heads) for part in (q, k, v))
-  weight = jax.nn.softmax(jnp.einsum('bhqd,bhkd->bhqk', q, k) * q.shape[-1] ** -0.5, -1)
-  x = rearrange(jnp.einsum('bhqk,bhkd->bhqd', weight, v), 'b h l d -> b l (h d)')
-  return linear(weights, f'{name}.out_proj', x)
+  return linear(weights, f'{name}.out_proj', attend(q, k, v, heads))
 
 
-def blocks(weights, name, x, heads):
-  """Applies the blocks `NAME.0`, `NAME.1`, ..., for which there are weights, to x (B, L, C).
+def mlp(weights, first, second, x):
+  """Two affine maps with an exact GELU between them."""
+  return linear(weights, second, jax.nn.gelu(linear(weights, first, x), approximate=False))
+
+
+def numbered(weights, name, leaf):
+  """Names `NAME.0`, `NAME.1`, ..., for which there are weights `NAME.0.LEAF`, ...
 
   Raises:
     KeyError: there are none.
   """
   number = 0
-  while f'{name}.{number}.norm_1.weight' in weights:
-    block = f'{name}.{number}'
-    x = x + attention(weights, f'{block}.attn', layer_norm(weights, f'{block}.norm_1', x), heads)
-    hidden = linear(weights, f'{block}.mlp.fc1', layer_norm(weights, f'{block}.norm_2', x))
-    x = x + linear(weights, f'{block}.mlp.fc2', jax.nn.gelu(hidden, approximate=False))
+  while f'{name}.{number}.{leaf}' in weights:
+    yield f'{name}.{number}'
     number += 1
   if not number:
     raise KeyError(f'{name}.0')
+
+
+def blocks(weights, name, x, heads):
+  """Applies the blocks `NAME.0`, `NAME.1`, ..., to x (B, L, C). Raises KeyError: there are none."""
+  for block in numbered(weights, name, 'norm_1.weight'):
+    x = x + attention(weights, f'{block}.attn', layer_norm(weights, f'{block}.norm_1', x), heads)
+    x = x + mlp(weights, f'{block}.mlp.fc1', f'{block}.mlp.fc2',
+                layer_norm(weights, f'{block}.norm_2', x))
   return x
