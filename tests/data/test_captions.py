@@ -59,7 +59,8 @@ def test_a_text_file_beside_a_clip_is_its_caption(tmp_path):
   folder = folder_of(tmp_path, {'a.txt': '\ufeffa dog\nbarks \x00\n', 'captions.csv':
                                 'file,caption\nb.mp4,rain\n', 'other.txt': 'nobody'})
   assert captions_of(folder) == [('a dog barks', 'a dog barks'), ('rain', 'rain')]
-  assert folder.coverage == 'captions: 2 of 2 clips' and not folder.notes
+  assert folder.coverage == 'captions: 2 of 2 clips'
+  assert len(folder.notes) == 1 and '1 .txt (other.txt)' in folder.notes[0]
   assert captions_of(Folder(tmp_path, captions='', **OPTIONS)) == [('', '')] * 2
   assert captions_of(Folder(tmp_path / 'a.mp4', **OPTIONS)) == [('a dog barks', 'a dog barks')]
 

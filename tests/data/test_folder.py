@@ -38,12 +38,39 @@ def test_media_files_are_listed_in_order_and_the_rest_is_left_out(tmp_path):
   assert names_of(Folder(tmp_path, **OPTIONS)) == ['a', 'b', 'deep__er__c']
 
 
+def test_what_is_left_out_is_counted_and_named(tmp_path):
+  touch(tmp_path, 'a.mp4', 'a.npz', 'a.txt', 'captions.csv', '.hidden.jpg', 'x/b.wav', 'c.xyz',
+        'd.xyz', 'README', 'x/README.txt')
+  (tmp_path / 'captions.csv').write_text('file,caption\na.mp4,a dog\n')
+  note, = Folder(tmp_path, **OPTIONS).notes
+  assert note == (f'{tmp_path}: 5 files are left out, by their endings no clips here: '
+                  '2 .xyz (c.xyz, …), 1 .txt (README.txt), 1 .wav (b.wav), '
+                  '1 without ending (README)')
+  note, = Folder(tmp_path, need_video=False, **OPTIONS).notes
+  assert '.wav' not in note
+  touch(tmp_path, *[f'x.{n}' for n in range(20)])
+  assert Folder(tmp_path, **OPTIONS).notes[0].endswith(' and 16 further endings')
+
+
+def test_a_single_file_that_is_no_media_is_told(tmp_path):
+  touch(tmp_path, 'poster.jpg')
+  for name, content in (('list.csv', b'file,caption\n'), ('clips.tar', b'x' * 2000),
+                        ('notes.xyz', b'no media here\n' * 99)):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f'{name}: not a media file; give a folder of clips, a'):
+      Folder(tmp_path / name, **OPTIONS)
+  write_clip(tmp_path / 'a.mp4')
+  (tmp_path / 'a.mp4').rename(tmp_path / 'recording')  # it is one, whatever it is called
+  assert names_of(Folder(tmp_path / 'recording', **OPTIONS)) == ['recording']
+
+
 def test_of_a_samples_folder_each_clip_stands_once(tmp_path):
   """Not again as it was before it was enlarged; a file merely called so is a clip."""
   touch(tmp_path, 'a.mp4', 'a_low.mp4', 'b_low.mp4')
   (tmp_path / 'manifest.jsonl').write_text(
     '{"id": "a", "files": {"video": "a.mp4", "low": "a_low.mp4"}}\n')
   assert names_of(Folder(tmp_path, **OPTIONS)) == ['a', 'b_low']
+  assert '1 low-resolution videos of samples are left out' in Folder(tmp_path, **OPTIONS).notes[0]
   (tmp_path / 'manifest.jsonl').write_text('{"audio_filepath": "a.mp4"}\n')  # somebody else's
   assert len(Folder(tmp_path, **OPTIONS)) == 3
 

@@ -155,6 +155,15 @@ def test_splits_that_a_source_has_not_are_left_out_and_told(clips, tmp_path, cap
     run(clips, tmp_path / 'q', split='train,test')
 
 
+def test_nothing_prepared_is_a_mistake(tmp_path, capsys):
+  (tmp_path / 'clips').mkdir()
+  (tmp_path / 'clips' / 'a.mp4').write_bytes(b'')
+  status = prepare.main([f'--source={tmp_path / "clips"}', f'--output={tmp_path / "r"}', *SIZE])
+  said = capsys.readouterr()
+  assert status == 2 and 'no clip became a record' in said.err
+  assert 'skipped: 3 × empty file' in said.out
+
+
 def test_a_full_disk_is_told_in_a_line_and_what_is_done_is_kept(clips, alone, tmp_path,
                                                                 monkeypatch):
   full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

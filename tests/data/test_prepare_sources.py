@@ -33,7 +33,8 @@ def test_captions_come_from_a_csv_with_a_licence_beside_them(three, tmp_path):
                                   f'c.mp4,CC0,{"x" * (1 << 20)}\n')
   run(three, tmp_path / 'r', f'--captions={tmp_path / "c.csv"}')
   assert captions_of(tmp_path / 'r') == {
-      'a': ('a dog barks', 'CC-BY'), 'b': ('rain', ''), 'c': ('x' * 10_000, 'CC0')}
+      'dog_barking__a': ('a dog barks', 'CC-BY'), 'rain__b': ('rain', ''),
+      'rain__c': ('x' * 10_000, 'CC0')}
 
 
 def test_captions_come_from_labels_through_a_template(three, tmp_path):
@@ -41,7 +42,8 @@ def test_captions_come_from_labels_through_a_template(three, tmp_path):
   run(three, tmp_path / 'r', f'--captions={tmp_path / "c.csv"}',
       '--template=the sound of {label} in a {place}')
   assert {k: v[0] for k, v in captions_of(tmp_path / 'r').items()} == {
-      'a': 'the sound of dog in a yard', 'b': 'the sound of rain in a roof', 'c': ''}
+      'dog_barking__a': 'the sound of dog in a yard', 'rain__b': 'the sound of rain in a roof',
+      'rain__c': ''}
   run(three, tmp_path / 'q', '--template=a video of {folder}')
   assert {v[0] for v in captions_of(tmp_path / 'q').values()} == {
       'a video of dog barking', 'a video of rain'}

@@ -155,7 +155,9 @@ def test_broken_clips_are_replaced_counted_and_listed(tmp_path, capsys):
   listed = {row['clip']: row['reason'] for row in map(
       json.loads, (tmp_path / 'run' / 'skipped.jsonl').read_text().splitlines())}
   assert listed == {'empty': 'empty file', 'text': 'not a media file'}
-  assert [row for row in rows(tmp_path / 'run') if 'loss' in row][-1]['skipped_clips'] == 2
+  last = [row for row in rows(tmp_path / 'run') if 'loss' in row][-1]
+  assert last['skipped_clips'] == 2 and last['silent_clips'] == 0
+  assert 1 <= last['replaced_examples'] <= 4  # of two steps of two
   # The same clips and weights at other paths are no other run.
   config.data.source = str((tmp_path / 'data').rename(tmp_path / 'moved'))
   audio = pathlib.Path(config.frozen.audio)

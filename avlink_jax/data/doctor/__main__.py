@@ -19,7 +19,8 @@ import sys
 
 from avlink_jax.data.doctor import report
 from avlink_jax.data.doctor.examine import HAND, UNUSABLE
-from avlink_jax.data.sources.folder import AUDIO_EXTENSIONS, EXTENSIONS
+from avlink_jax.data.sources import listing
+from avlink_jax.data.sources.listing import AUDIO_EXTENSIONS, EXTENSIONS
 from avlink_jax.data.sturdy_pool import SturdyPool
 from avlink_jax.errors import MISTAKE, UserError
 from avlink_jax.samples.folder import make_folder
@@ -35,18 +36,9 @@ def files_in(root: pathlib.Path) -> tuple[list, dict]:
     return [root], {}
   if not root.is_dir():
     raise UserError(f'{root}: no such folder; give a folder of clips or a media file')
-  found, others = [], {}
-  for path in sorted(root.rglob('*')):
-    if not path.is_file() or any(part.startswith('.') for part in path.relative_to(root).parts):
-      continue
-    if path.suffix.lower() in EXTENSIONS | AUDIO_EXTENSIONS:
-      found.append(path)
-    else:
-      ending = path.suffix.lower() or 'without ending'
-      others[ending] = others.get(ending, 0) + 1
-  if not found:
-    raise UserError(f'{root}: no media files in it')
-  return found, others
+  found = listing.under(root, EXTENSIONS | AUDIO_EXTENSIONS, pictures=True)
+  return sorted(found.media + found.low), {
+      ending: len(paths) for ending, paths in found.by_ending().items()}
 
 
 def identity(path):

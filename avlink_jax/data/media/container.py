@@ -8,7 +8,8 @@ from pathlib import Path
 import av
 from av.video.reformatter import Colorspace
 
-from avlink_jax.data.media.limits import DECODE_SECONDS, MAX_PIXELS
+from avlink_jax.data.media import moving
+from avlink_jax.data.media.limits import DECODE_SECONDS, MAX_PIXELS, Unusable
 from avlink_jax.errors import MediaError
 
 MP4_BOXES = frozenset((b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip'))
@@ -48,7 +49,8 @@ class InMemory:
 
 @contextlib.contextmanager
 def opened(path, seconds=DECODE_SECONDS):
-  """Opens a file (a path, or InMemory) as a PyAV container, and reads no other file.
+  """Opens a file (a path, or InMemory) as a PyAV container, and reads no other file. A picture that
+  moves is opened as the video that it is (moving.py).
 
   FFmpeg gives up after `seconds` of reading up to the first packet, and then for each packet.
 
@@ -61,6 +63,9 @@ def opened(path, seconds=DECODE_SECONDS):
     with path.open() if isinstance(path, InMemory) else open(path, 'rb') as file:
       head = file.read(16)
       cut = _is_cut(file, head)
+      video = moving.as_video(file, seconds) if moving.is_candidate(head) and not cut else None
+  except Unusable as error:
+    raise MediaError(path, str(error)) from None
   except FileNotFoundError:
     raise MediaError(path, 'no such file') from None
   except IsADirectoryError:
@@ -72,7 +77,7 @@ def opened(path, seconds=DECODE_SECONDS):
   if cut:
     raise MediaError(path, 'truncated')
   try:
-    container = av.open(path.open() if isinstance(path, InMemory) else f'file:{path}',
+    container = av.open(video or (path.open() if isinstance(path, InMemory) else f'file:{path}'),
                         options=OPTIONS, metadata_errors='replace', timeout=seconds)
   except av.error.ExitError:
     raise MediaError(path, f'opening takes more than {seconds:g} s') from None

@@ -142,6 +142,8 @@ def prepare(argv):
     print(report.summary(reports))
     if report.skipped(reports):
       say(f'prepare: {folder / SKIPPED} lists what was skipped, with reasons')
+    if not any(of_shard['records'] for of_shard in reports.values()):
+      raise UserError(f'{job.flags.source}: no clip became a record, and {folder} is of no use')
   return reports
 
 

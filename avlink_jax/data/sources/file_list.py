@@ -48,7 +48,8 @@ def read(path, extensions, notes) -> list:
   files = {line: address(line) if SCHEME in line else path.parent / line for line in lines}
   other = [line for line, file in files.items() if file.suffix.lower() not in extensions]
   for count, what in ((len(lines) - len(files), 'repeat a line (they count once)'),
-                      (len(other), 'name no media file (they are left out)')):
+                      (len(other), 'name no media file (they are left out): '
+                       + ', '.join(other[:3])[:200] + (', …' if len(other) > 3 else ''))):
     if count:
       notes.append(f'{path}: {count} of {len(lines)} lines {what}')
   kept = [file for line, file in files.items() if line not in set(other)]

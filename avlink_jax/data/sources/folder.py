@@ -11,14 +11,11 @@ from avlink_jax.data.media.limits import DECODE_SECONDS
 from avlink_jax.data.media.own_rates import in_own_rates
 from avlink_jax.data.sources import captions as caption_files
 from avlink_jax.data.sources import features as features_beside
-from avlink_jax.data.sources import file_list
+from avlink_jax.data.sources import file_list, listing
+from avlink_jax.data.sources.listing import AUDIO_EXTENSIONS, EXTENSIONS
 from avlink_jax.errors import NoSplit, UserError
-from avlink_jax.samples.folder import low_files, read_manifest
 from avlink_jax.storage import digest
 
-EXTENSIONS = frozenset(
-  '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv'.split())
-AUDIO_EXTENSIONS = frozenset('.aac .flac .m4a .mp3 .ogg .opus .wav'.split())
 SPLITS = ('train', 'validation', 'test')
 SPLIT_BOUNDS = (0.90, 0.95)  # of the hash's range: where validation and test begin
 MEASURED = 1000  # files whose size is asked for; more would take minutes on a network's disk
@@ -28,8 +25,10 @@ class Folder:
   """The media files under a folder, sorted by path; or one file, or those that a text file lists,
   one a line, paths or addresses (`file_list.py`).
 
-  Hidden files are left out, and in a samples folder the low-resolution videos (samples/folder.py).
-  Where no video is needed, files with audio alone are clips too: their length is the audio's.
+  Hidden files are left out, in a samples folder the low-resolution videos (samples/folder.py), and
+  what is no media by its ending, which is counted in `notes` (listing.py).
+  Where no video is needed, files with audio alone are clips too: their length is the audio's. Where
+  no audio is needed, pictures that move are (GIF, APNG, WebP).
 
   Splits. Where the folder has a sub-folder named train, validation or test, these are the
   splits. Otherwise each file's place is a hash of its name: the lowest 90 % are train, then
@@ -87,13 +86,19 @@ class Folder:
     extensions = EXTENSIONS if need_video else EXTENSIONS | AUDIO_EXTENSIONS
     if file_list.is_list(root):
       every = file_list.read(root, extensions, self.notes)
+    elif root.is_file():
+      listing.check_file(root)
+      every = [root]
+    elif root.is_dir():
+      found = listing.under(root, extensions, pictures=need_video and not need_audio)
+      if without is not None:
+        found = self._outside(found, root, Path(without))
+      every = found.media
     else:
-      every = _list_files(root, extensions)
-    if without is not None:
-      every = self._others(every, root, Path(without))
+      raise UserError(f'{root}: no such folder; give a folder of clips or a media file')
     names = _names(root, every, split) if root.is_dir() else _names_in_list(every)
     self._captions = caption_files.read(root, every, captions, template)
-    self.notes += self._captions.notes
+    self.notes += self._captions.notes + (found.notes(root) if root.is_dir() else [])
     self._files = every if split is None else self._files_of(root, every, split)
     self._names = [names[file] for file in self._files]
     if twice := [name for name, count in Counter(self._names).items() if count > 1]:
@@ -157,17 +162,18 @@ class Folder:
     """Decodes [start, start + seconds) of clip i alone, and crops its frames to the window."""
     return part(self.load(i, start, seconds), 0.0, seconds, window)
 
-  def _others(self, every: list, root: Path, without: Path) -> list:
-    """Files that do not lie in `without`, where that is a folder within `root`; the others are
-    noted. Raises UserError: none is left."""
+  def _outside(self, found, root: Path, without: Path):
+    """The part of a Listing that does not lie in `without`, where that is a folder within `root`;
+    the rest is noted. Raises UserError: there is no other media."""
     inside = without.resolve()
-    if not root.is_dir() or inside == root.resolve() or not inside.is_relative_to(root.resolve()):
-      return every
-    kept = [file for file in every if not file.resolve().is_relative_to(inside)]
-    if len(kept) < len(every):
-      self.notes.append(f'{root}: {len(every) - len(kept)} files in {without}, the output, are no '
-                        'input')
-    if not kept:
+    if inside == root.resolve() or not inside.is_relative_to(root.resolve()):
+      return found
+    kept = listing.Listing(*([file for file in files if not file.resolve().is_relative_to(inside)]
+                             for files in (found.media, found.low, found.others)))
+    if len(kept.media) < len(found.media):
+      self.notes.append(f'{root}: {len(found.media) - len(kept.media)} files in {without}, the '
+                        'output, are no input')
+    if not kept.media:
       raise UserError(f'{root}: no media files in it but those of {without}, the output')
     return kept
 
@@ -215,28 +221,6 @@ def _hash(name: str) -> float:
                         'big') / 2 ** 64
 
 
-def _list_files(root: Path, extensions: frozenset) -> list:
-  if root.is_file():
-    return [root]
-  if not root.is_dir():
-    raise UserError(f'{root}: no such folder; give a folder of clips or a media file')
-  low = _low_resolution(root)
-  files = [file for file in root.rglob('*')
-           if file.suffix.lower() in extensions and file.is_file() and file not in low
-           and not any(part.startswith('.') for part in file.relative_to(root).parts)]
-  if not files:
-    raise UserError(f'{root}: no media files in it (looked for {" ".join(sorted(extensions))})')
-  return sorted(files, key=lambda file: file.relative_to(root).as_posix())
-
-
-def _low_resolution(root: Path) -> set:
-  """Low-resolution videos of a samples folder (samples/folder.py)."""
-  try:
-    return {root / name for name in low_files(read_manifest(root))}
-  except UserError:  # somebody else's manifest
-    return set()
-
-
 def _split_of(root: Path, file) -> str:
   """Split by whose folder in `root` a file lies; '' in none."""
   first, *others = file.relative_to(root).parts
@@ -258,7 +242,7 @@ def _names(root: Path, files: list, split) -> dict:
 def _rank(file) -> tuple:
   """Order of files that differ in the ending alone."""
   ending = file.suffix.lower()
-  return ending in AUDIO_EXTENSIONS, ending != '.mp4', ending, str(file)
+  return ending in AUDIO_EXTENSIONS, ending != '.mp4', ending, file.suffix != ending, str(file)
 
 
 def _names_in_list(files: list) -> dict:
