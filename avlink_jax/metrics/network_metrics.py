@@ -2,9 +2,9 @@
 
 A metric's name includes its network. Of whole sets: `fad_`, `fd_`, `fid_`, `fvd_` (frechet.py) and
 `is_` (inception_score.py), each with its 95 % interval and, as NAME_infinity, without the bias of a
-finite number of clips (set_figures.py). Of each clip: `kl_` from its reference; `clap_laion`, the
-cosine of its audio and its prompt; `ib_ai`, `ib_av`, the cosine of its audio and its images or its
-video in ImageBind's space.
+finite number of clips (set_figures.py); `is_` also as NAME_splits, which published tables have. Of
+each clip: `kl_` from its reference; `clap_laion`, the cosine of its audio and its prompt; `ib_ai`,
+`ib_av`, the cosine of its audio and its images or its video in ImageBind's space.
 """
 
 import typing
@@ -36,7 +36,7 @@ METRICS = {  # name: (kind of figure, network, another network)
     'fid_efficientnet_lite0': ('frechet', 'efficientnet_lite0'),
     'fvd_i3d': ('frechet', 'i3d'),
 }
-INFINITY = '_infinity'
+INFINITY, SPLITS = '_infinity', '_splits'
 
 
 class Clip(typing.NamedTuple):
@@ -215,6 +215,8 @@ def _figures(result, name, kind, pairs):
   result.figures[name] = function(np.arange(len(pairs))) if enough else None
   result.intervals[name] = set_figures.interval(function, len(pairs))
   result.figures[name + INFINITY] = set_figures.at_infinity(function, len(pairs))
+  if kind == 'score':
+    result.figures[name + SPLITS] = inception_score.score_in_splits(logits)
   if kind == 'frechet' and result.intervals[name]:
     result.intervals[name][0] = max(0.0, result.intervals[name][0])
 
