@@ -28,14 +28,14 @@ def scores(reference: str | os.PathLike, pairs: list, ours: dict, theirs: dict, 
   wanted = [truth.get(pair.id) for pair in pairs]
   if not any(wanted):
     return {}
-  ours, theirs = ([_named(files[pair.id].audio, pair.duration) for pair in pairs]
-                  for files in (ours, theirs))
+  said, said_by_truth = ([_named(files[pair.id].audio, pair.duration) for pair in pairs]
+                         for files in (ours, theirs))
 
-  def right(said):
-    return lambda k, j: float(said[k] == wanted[j]) if said[k] and wanted[j] else None
+  def right(names):
+    return lambda k, j: float(names[k] == wanted[j]) if names[k] and wanted[j] else None
 
-  own, control = clip_figures.paired(right(ours), len(pairs), shifts)
-  true, _ = clip_figures.paired(right(theirs), len(pairs), ())
+  own, control = clip_figures.paired(right(said), len(pairs), shifts)
+  true, _ = clip_figures.paired(right(said_by_truth), len(pairs), ())
   return {NAME: own, f'control_{NAME}': control, f'reference_{NAME}': true}
 
 

@@ -1,4 +1,4 @@
-"""Do generated clips repeat those that were trained on? App. D.3 of the paper asks it of a baseline.
+"""Do generated clips repeat those that were trained on? App. D.3 asks it of a baseline.
 
     python -m avlink_jax.studies.overfitting --generated=DIR --training=DIR [--held_out=DIR] \\
         [--network=imagebind_video] [--networks=DIR] [--output=FILE.json]
