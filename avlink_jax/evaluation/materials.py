@@ -21,7 +21,7 @@ def scores(reference: str | os.PathLike, pairs: list, ours: dict, theirs: dict, 
     ours, theirs: {id: Files} of the generated clips and of the references.
     shifts: rotations of the references for the control.
   """
-  truth = {}
+  truth: dict[str, str] = {}
   for row in read_manifest(reference):
     if isinstance(row.get('materials'), list) and row['materials']:
       truth |= dict.fromkeys(clips_on_disk.stems(row), material.heard(row['materials']))
