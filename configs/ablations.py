@@ -10,7 +10,7 @@ import importlib
 
 TASKS = ('v2a', 'a2v', 'joint')
 PAPER_BLOCKS = 24  # of a tower
-TIMES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 1.0)  # 0.96: V2A's own
+TIMES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 0.98, 1.0)  # 0.96: V2A's own
 TUNED = {'fusion.finetune': True}
 UNIFORM = {'flow.condition_law': 'uniform'}
 CAVP, CLIP = ({'towers.video.features': width} for width in (512, 768))

@@ -130,6 +130,11 @@ class Codec:
     """Wave (S,) at the level that this codec's waves have; here it stays."""
     return wave
 
+  @property
+  def keeping_level(self):
+    """This codec, which reads parts of a wave that `normalise` brought to its level as a whole."""
+    return self
+
   def blank(self, seconds, layout):
     """Batch arrays of an example whose first `seconds` are to be generated: only the mask,
     {mask_name: bool (T,)}."""

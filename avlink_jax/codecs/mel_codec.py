@@ -37,12 +37,14 @@ class MelCodec(Codec):
     load_vocoder: () -> vocoder, which maps log-mel (T, n_mels) -> wave (T·hop,); called once, when
       the first wave is decoded.
     vocoder_source: what `config.sample.vocoder` names; '': nothing.
+    levels: whether `read` brings what it reads to the codec's level.
   """
   name: str
   vae: MelVAE
   spec: MelSpec
   load_vocoder: Callable
   vocoder_source: str = vocoder.GRIFFIN_LIM
+  levels: bool = True
   medium = 'audio'
   part = 'codec'
 
@@ -93,10 +95,14 @@ class MelCodec(Codec):
   def normalise(self, wave):
     return normalise(wave)
 
+  @property
+  def keeping_level(self):
+    return dataclasses.replace(self, levels=False)
+
   def read(self, media, mask, layout):
-    """Normalised log-mel of a wave (S,), and the mask of its frames."""
+    """Log-mel of a wave (S,), normalised if it `levels`, and the mask of its frames."""
     frames, hop = self.frames(layout), self.spec.hop
-    return {'mel': log_mel(normalise(media), self.spec),
+    return {'mel': log_mel(normalise(media) if self.levels else media, self.spec),
             self.mask_name: mask[:frames * hop].reshape(-1, hop).any(-1)}
 
   def blank(self, seconds, layout):

@@ -21,21 +21,21 @@ def scores(reference: str | os.PathLike, pairs: list, ours: dict, theirs: dict, 
     ours, theirs: {id: Files} of the generated clips and of the references.
     shifts: rotations of the references for the control.
   """
-  truth = {}
+  truth: dict[str, str] = {}
   for row in read_manifest(reference):
     if isinstance(row.get('materials'), list) and row['materials']:
       truth |= dict.fromkeys(clips_on_disk.stems(row), material.heard(row['materials']))
   wanted = [truth.get(pair.id) for pair in pairs]
   if not any(wanted):
     return {}
-  ours, theirs = ([_named(files[pair.id].audio, pair.duration) for pair in pairs]
-                  for files in (ours, theirs))
+  said, said_by_truth = ([_named(files[pair.id].audio, pair.duration) for pair in pairs]
+                         for files in (ours, theirs))
 
-  def right(said):
-    return lambda k, j: float(said[k] == wanted[j]) if said[k] and wanted[j] else None
+  def right(names):
+    return lambda k, j: float(names[k] == wanted[j]) if names[k] and wanted[j] else None
 
-  own, control = clip_figures.paired(right(ours), len(pairs), shifts)
-  true, _ = clip_figures.paired(right(theirs), len(pairs), ())
+  own, control = clip_figures.paired(right(said), len(pairs), shifts)
+  true, _ = clip_figures.paired(right(said_by_truth), len(pairs), ())
   return {NAME: own, f'control_{NAME}': control, f'reference_{NAME}': true}
 
 

@@ -2,10 +2,10 @@
 
 A metric's name includes its network. Of whole sets: `fad_`, `fd_`, `fid_`, `fvd_` (frechet.py) and
 `is_` (inception_score.py), each with its 95 % interval and, as NAME_infinity, without the bias of a
-finite number of clips (set_figures.py). Of each clip: `kl_` from its reference; `clap_`, the
-cosine of its audio and its prompt; `ib_ai`, `ib_av`, `ib_score`, the cosine of its audio and its
-images or its video in ImageBind's space; `desync_`, the seconds that its audio is off its
-video.
+finite number of clips (set_figures.py); `is_` also as NAME_splits, which published tables have. Of
+each clip: `kl_` from its reference; `clap_`, the cosine of its audio and its prompt; `ib_ai`,
+`ib_av`, `ib_score`, the cosine of its audio and its images or its video in ImageBind's space;
+`desync_`, the seconds that its audio is off its video.
 """
 
 import functools
@@ -55,7 +55,7 @@ SETS = {  # name: metrics; README.md says which columns they are
     'av_benchmark': ('fad_vggish', 'fd_panns', 'fd_passt', 'kl_panns', 'kl_passt', 'is_panns',
                      'is_passt', 'ib_score', 'desync_synchformer', 'clap_laion_base'),
 }
-INFINITY = '_infinity'
+INFINITY, SPLITS = '_infinity', '_splits'
 EMBEDDERS = {CLAP.name: Clap, CLAP_BASE.name: LaionClap}
 TOGETHER = ('audio_video_similarity', 'desync')  # kinds of figures of audio and video together
 
@@ -242,6 +242,8 @@ def _figures(result, name, kind, pairs):
   result.figures[name] = function(np.arange(len(pairs))) if enough else None
   result.intervals[name] = set_figures.interval(function, len(pairs))
   result.figures[name + INFINITY] = set_figures.at_infinity(function, len(pairs))
+  if kind == 'score':
+    result.figures[name + SPLITS] = inception_score.score_in_splits(logits)
   if kind == 'frechet' and result.intervals[name]:
     result.intervals[name][0] = max(0.0, result.intervals[name][0])
 

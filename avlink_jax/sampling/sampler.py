@@ -6,6 +6,7 @@ may stand for several steps (`sample.refresh`). `Sampler` wraps it for clips of 
 batches of one shape.
 """
 
+import dataclasses
 import functools
 import zlib
 
@@ -174,6 +175,7 @@ class Sampler:
       which something is not finite. All processes call it with the same clips, and all get the
       result.
     """
+    clips = [self._levelled(clip) for clip in clips]
     starts = [self.plan(clip) for clip in clips]
     params = sharding.shard(trained.params, self._mesh)
     long = len(clips) == 1 and len(starts[0]) > self.config.sample.batch_size
@@ -263,13 +265,28 @@ class Sampler:
     return long.Passes(self.task, self._mesh,
                        padded_size(size, size, sharding.batch_shards(self._mesh)))
 
+  def _levelled(self, clip):
+    """Clip of several windows with its audio at the level of its codec, as a whole: each window's
+    own level would make a quiet part as loud as the loudest, and what windows share differ."""
+    if len(self.plan(clip)) > 1:
+      for name in self._heard:
+        clip = dataclasses.replace(clip, audio=self.task.codec(name).normalise(clip.audio))
+    return clip
+
+  @property
+  def _heard(self):
+    """Modalities that condition and are read from a clip's audio."""
+    return [name for name in self.task.conditions if self.task.codec(name).medium == 'audio']
+
   def _window(self, clip, prompt, start):
     """Arrays of one window; of a generated modality only the mask."""
     layout, task = self.task.models.layout, self.task
     window = {f'{name}_text': text for name, text in prompt.items()}
+    several = len(self.plan(clip)) > 1  # whose level `_levelled` has set
     for name in task.modalities:
-      window |= (task.codec(name).blank(clip.duration - start, layout) if name in task.generate
-                 else batches.read(clip, start, layout, task.codec(name)))
+      codec = task.codec(name).keeping_level if several else task.codec(name)
+      window |= (codec.blank(clip.duration - start, layout) if name in task.generate
+                 else batches.read(clip, start, layout, codec))
     return window if task.guide is None else window | task.guide.window(clip, start)
 
   def _tracks(self, starts):

@@ -29,7 +29,7 @@ from avlink_jax.errors import MISTAKE, PREEMPTED, UserError
 from avlink_jax.storage.atomic import write_text
 from avlink_jax.storage.console import say
 from avlink_jax.studies import ablation_report, ablation_scores, line_plot
-from avlink_jax.studies.ablation_rows import generated, scored, the_same
+from avlink_jax.studies.ablation_rows import generated, scored, settings, the_same
 from avlink_jax.studies.jobs import Job, Queue
 from avlink_jax.training.resilience.lock import only_run
 
@@ -183,9 +183,20 @@ def read_flags(argv):
   # The processes work in the project's folder, wherever this one was started.
   options.output = os.path.abspath(options.output or f'runs/ablations-{options.scale}')
   options.rows = selected_rows(options.only)
+  check_vocoder(options.rows, options.scale, flags)
   options.metrics, options.missing, options.networks = parse_metrics(
       options.metrics, options.networks)
   return options, flags
+
+
+def check_vocoder(rows, scale, flags):
+  """Raises UserError: some rows make sound and nothing says through which vocoder, which sampling
+  would ask for after all the training."""
+  if not last_value(flags, 'sample.vocoder') and any(
+      scored(row, scale) and generated(row, scale) == 'audio'
+      and not settings(row, scale)['sample.vocoder'] for row in rows):
+    raise UserError(f'--scale={scale} has no vocoder: give --config.sample.vocoder=…, a workdir of '
+                    'configs/vocoder.py, or griffin_lim')
 
 
 def parse_metrics(text, folder):

@@ -326,7 +326,7 @@ def test_clips_in_sub_folders_are_found_by_name_or_by_path(tmp_path):
 
 def test_where_no_name_matches_one_of_each_side_is_shown(reference, tmp_path):
   ours = write_sounds(tmp_path / 'g', {'b_ours': clicks([1.0])})
-  with pytest.raises(UserError, match='1 clips, such as b_ours.* 4 clips, such as b.*by name'):
+  with pytest.raises(UserError, match='1 clips, such as b_ours.*4 clips, such as b.*by name'):
     evaluate(str(ours), str(reference))
   (tmp_path / 'none').mkdir()
   with pytest.raises(UserError, match='none: no media files in it'):

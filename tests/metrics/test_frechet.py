@@ -96,3 +96,16 @@ def test_inception_score_and_divergence_are_their_formulas():
   assert inception_score.divergence(logits[0], logits[1]) == pytest.approx(
       scipy.stats.entropy(p[0], p[1]))
   assert inception_score.divergence(logits[0], logits[0] + 7) == pytest.approx(0, abs=1e-12)
+
+
+def test_inception_score_in_splits_is_the_public_codes():
+  """torch-fidelity's isc_features_to_metric with its defaults, told anew."""
+  logits = np.random.default_rng(3).normal(0, 2, (37, 6))
+  p = np.exp(logits[np.random.RandomState(2020).permutation(37)])
+  p /= p.sum(1, keepdims=True)
+  parts = [p[k * 37 // 10:(k + 1) * 37 // 10] for k in range(10)]
+  expected = np.mean([np.exp((part * np.log(part / part.mean(0))).sum(1).mean())
+                      for part in parts])
+  assert inception_score.score_in_splits(logits) == pytest.approx(expected)
+  assert inception_score.score_in_splits(logits) < inception_score.score(logits)
+  assert inception_score.score_in_splits(logits[:9]) is None

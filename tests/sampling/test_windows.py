@@ -1,5 +1,6 @@
 """Clips of any length as windows: they cover everything, and what they share is one thing."""
 
+import dataclasses
 import math
 from fractions import Fraction
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from micro import build
+from micro import build, micro_config
 
+from avlink_jax.data.clip import Clip
 from avlink_jax.sampling.sampler import Sampler
 from avlink_jax.sampling.windows import Sum, blend, common_step, track, window_starts
 from configs import a2v, joint, v2a
@@ -175,3 +177,23 @@ def test_on_the_device_and_on_the_host_it_is_the_same(shape):
   np.testing.assert_allclose(device, host, atol=1e-6)
   np.testing.assert_allclose(host[:t.rows], t.flat(values), atol=1e-6)
   assert not host[t.rows:].any()
+
+
+def test_windows_of_a_long_sound_keep_their_levels():
+  """The second half is a tenth as loud as the first, and stays so."""
+  config = micro_config('a2v')
+  task = build(config)[1]
+  layout = task.models.layout
+  seconds = 2 * layout.seconds
+  wave = np.random.default_rng(0).uniform(-0.4, 0.4, round(seconds * 16_000)).astype(np.float32)
+  wave[len(wave) // 2:] *= 0.1
+  clip = Clip('a', seconds, np.zeros((0, 36, 64, 3), np.uint8), np.zeros(0), wave, 16_000)
+  sampler = Sampler(task, {})
+  starts = sampler.plan(clip)
+  levelled = sampler._levelled(clip)
+  first, last = (sampler._window(levelled, {}, start)['mel'] for start in (starts[0], starts[-1]))
+  assert np.mean(first) - np.mean(last[len(last) // 2:]) == pytest.approx(np.log(10), abs=0.3)
+  short = dataclasses.replace(clip, duration=layout.seconds, audio=wave[-round(
+      layout.seconds * 16_000):])
+  assert sampler._levelled(short) is short
+  assert np.mean(sampler._window(short, {}, 0.0)['mel']) == pytest.approx(np.mean(first), abs=0.3)

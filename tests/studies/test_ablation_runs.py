@@ -285,3 +285,11 @@ def test_the_time_left_follows_from_the_steps_and_clips_so_far(tmp_path):
                      ('sample', {'seconds': 5.0, 'size': 10})):
     (tmp_path / 'done' / f'a-seed_0.{kind}.json').write_text(json.dumps(note))
   assert Queue(work, tmp_path).seconds_left() == pytest.approx(55.0)
+
+
+def test_rows_with_sound_need_a_vocoder_before_they_train(tmp_path):
+  argv = ['--scale=small', f'--output={tmp_path}', '--only=ours,ours_a2v']
+  with pytest.raises(UserError, match='has no vocoder: give --config.sample.vocoder='):
+    ablations.read_flags(argv)
+  ablations.read_flags([*argv, '--config.sample.vocoder=griffin_lim'])
+  ablations.read_flags([*argv[:2], '--only=ours_a2v'])
