@@ -16,11 +16,12 @@ import numpy as np
 from avlink_jax.data.clip import resample_frames
 from avlink_jax.data.media.decode import decode
 from avlink_jax.errors import MediaError
-from avlink_jax.metrics.networks import loading
+from avlink_jax.metrics.networks import loading, windowed_sinc
 from avlink_jax.storage import digest
 from avlink_jax.storage.atomic import write_bytes
 
 FORMAT = 1  # to be raised when the same clip begins to give other rows
+MARGIN = 0.1  # seconds that the filter sees beyond a cut
 JUST_BEFORE = 1e-4  # seconds; a frame that comes at the middle belongs to the next period
 BATCH = 8  # rows at a time, always as many, so that it is compiled once
 
@@ -64,15 +65,21 @@ class Embedder:
     """
     network = self.network
     inputs = read_frames(path, seconds, network.rate, view, network.middle) if network.sees else (
-        read_audio(path, seconds, network.rate))
+        read_audio(path, seconds, network.rate, network.windowed))
     if len(inputs) < round(network.shortest * network.rate):
       raise MediaError(path, f'shorter than {network.name} needs ({network.shortest:.2f} s)')
     return self(network.prepare(inputs))
 
 
-def read_audio(path, seconds, rate):
-  """Audio float32 (S,), mono, of a clip's first seconds. Raises MediaError: it has none."""
-  return decode(path, sample_rate=rate, need_video=False, duration=seconds).audio
+def read_audio(path, seconds, rate, windowed=False):
+  """Audio float32 (S,), mono, of a clip's first seconds; `windowed`: resampled by windowed_sinc.py.
+
+  Raises MediaError: it has none."""
+  clip = decode(path, sample_rate=rate, need_video=False, duration=seconds)
+  if not windowed or clip.source_rate == rate:
+    return clip.audio
+  own = decode(path, sample_rate=clip.source_rate, need_video=False, duration=seconds + MARGIN)
+  return windowed_sinc.resample(own.audio, clip.source_rate, rate)[:len(clip.audio)]
 
 
 def read_frames(path, seconds, rate, view=None, middle=False):

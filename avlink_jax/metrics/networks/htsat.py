@@ -46,14 +46,16 @@ def prepare(wave):
 
 @functools.cache
 def stretching(count, wanted):
-  """Matrix (wanted, count) of bicubic interpolation whose ends stay where they are."""
+  """Matrix (wanted, count) of bicubic interpolation whose ends stay where they are.
+
+  Its places are float32, as torch has them: the network was trained so, and 1e-4 shows."""
   def near(x):
     return ((SHARPNESS + 2) * x - (SHARPNESS + 3)) * x * x + 1
 
   def far(x):
     return ((SHARPNESS * x - 5 * SHARPNESS) * x + 8 * SHARPNESS) * x - 4 * SHARPNESS
 
-  places = np.arange(wanted) * (count - 1) / (wanted - 1)
+  places = np.arange(wanted, dtype=np.float32) * np.float32((count - 1) / (wanted - 1))
   whole = np.floor(places).astype(int)
   rest = places - whole
   matrix = np.zeros((wanted, count))

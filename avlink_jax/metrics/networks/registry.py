@@ -67,6 +67,7 @@ class Network(typing.NamedTuple):
     parts: substrings of its arrays' names, one of which each has, where the file holds other
       networks too.
     middle: whether its frames are those in the middle of their periods (embedding.read_frames).
+    windowed: whether its audio is resampled as its public evaluation does (windowed_sinc.py).
   """
   name: str
   sees: bool
@@ -83,6 +84,7 @@ class Network(typing.NamedTuple):
   package: tuple | None = None
   parts: tuple = ('',)
   middle: bool = False
+  windowed: bool = False
 
 
 YAMNET = Network(
@@ -93,10 +95,11 @@ YAMNET = Network(
 VGGISH = Network(
     'vggish', False, 16000, (128, 0), 0.0, vggish.prepare, vggish.forward,
     'vggish-10086976.pth', '10086976',
-    'https://github.com/harritaylor/torchvggish/releases/tag/v0.1', 'Apache-2.0')
+    'https://github.com/harritaylor/torchvggish/releases/tag/v0.1', 'Apache-2.0',
+    windowed=True)
 PANNS, PANNS_32K = (Network(
     name, False, recipe.sample_rate, (2048, 527), 0.0, prepare, cnn14.forward, file, '', source,
-    'CC-BY-4.0', cnn14.rename) for name, recipe, prepare, file, source in (
+    'CC-BY-4.0', cnn14.rename, windowed=True) for name, recipe, prepare, file, source in (
         ('panns', cnn14.AT_16K, cnn14.prepare_16k, 'Cnn14_16k_mAP=0.438.pth',
          'https://zenodo.org/record/3987831'),
         ('panns_32k', cnn14.AT_32K, cnn14.prepare_32k, 'Cnn14_mAP=0.431.pth',
@@ -104,7 +107,7 @@ PANNS, PANNS_32K = (Network(
 PASST = Network(
     'passt', False, passt.SAMPLE_RATE, (768, 527), 0.0, passt.prepare, passt.forward,
     'passt-s-f128-p16-s10-ap.476-swa.pt', '', 'the project PaSST, kkoutini/PaSST, its releases',
-    'Apache-2.0', passt.rename)
+    'Apache-2.0', passt.rename, windowed=True)
 AISFX = Network(
     'aisfx', False, 44100, (512, 0), 0.0, aisfx.prepare, aisfx.forward,
     'checkpoint.pth', '499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5',
@@ -142,11 +145,11 @@ CLAP_BASE = Network(  # run by laion_clap.py
     'music_speech_audioset_epoch_15_esc_89.98.pt', '',
     'the project LAION-CLAP, LAION-AI/CLAP, which links it; with '
     f'{laion_clap.TOKENIZER}/tokenizer.json beside it, of RoBERTa base', 'CC0-1.0 (the code)',
-    laion_clap.rename, parts=laion_clap.PARTS)
+    laion_clap.rename, parts=laion_clap.PARTS, windowed=True)
 IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS = (Network(
     f'imagebind_{kind}', sees, rate, (1024, 0), shortest, prepare, forward,
     'imagebind_huge.pth', '', 'https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth',
-    'CC-BY-NC-SA-4.0', parts=(part,), middle=kind == 'pairs')
+    'CC-BY-NC-SA-4.0', parts=(part,), middle=kind == 'pairs', windowed=not sees)
     for kind, sees, rate, shortest, prepare, forward, part in (
         ('audio', False, 16000, 0.0, imagebind.prepare_audio, imagebind.forward_audio, '.audio.'),
         ('image', True, 1, 0.0, imagebind.prepare_images, imagebind.forward_vision, '.vision.'),
@@ -157,7 +160,7 @@ IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS = (Network(
 SYNCHFORMER_AUDIO, SYNCHFORMER_VIDEO = (Network(
     f'synchformer_{kind}', sees, rate, (numbers, 0), synchformer.SHORTEST, prepare, forward,
     'synchformer_state_dict.pth', '', 'the project MMAudio, hkchengrex/MMAudio, its releases',
-    "MIT (Synchformer's)", rename, parts=parts, middle=sees)
+    "MIT (Synchformer's)", rename, parts=parts, middle=sees, windowed=not sees)
     for kind, sees, rate, numbers, prepare, forward, rename, parts in (
         ('audio', False, synchformer.SAMPLE_RATE, 6 * 768, synchformer.prepare_audio,
          synchformer.forward_audio, synchformer.rename,
