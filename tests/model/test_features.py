@@ -239,4 +239,5 @@ def test_v2a_trains_and_samples_from_a_folder_with_features(clips):
   assert set(result) == {'audio'}
   result, other = result['audio'], other['audio']
   assert result.shape == (round(every[0].duration * 16000),) and np.isfinite(result).all()
-  assert np.abs(result - other).max() > 0.1 * np.abs(result).max() > 0  # it heard the features
+  # It heard the features. (The largest sample of a hardly trained model says nothing.)
+  assert np.median(np.abs(result - other)) > 0.02 * np.median(np.abs(result)) > 0
