@@ -18,18 +18,17 @@ import soundfile
 import soxr
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from avlink_jax.data.media.container import (
-  FrameClock,
-  jumps,
-  main_stream,
-  opened,
-  packets_of,
-  shown_at,
-  untagged_colours,
-  video_end,
-)
+from avlink_jax.data.media.container import main_stream, opened, packets_of, untagged_colours
 from avlink_jax.data.media.decode import decode_audio
 from avlink_jax.data.media.original import mixed, original_audio
+from avlink_jax.data.media.times import (
+  FrameClock,
+  frames_of,
+  jumps,
+  repeats,
+  shown_at,
+  video_end,
+)
 from avlink_jax.errors import MediaError
 from avlink_jax.storage.atomic import replacing, write_bytes
 
@@ -86,7 +85,7 @@ def replace_audio(source, path, audio, sample_rate, original='drop'):
   or 'second_track' (another track beside the new one, which players take by default).
 
   The video is copied packet by packet where mp4 carries its codec, and encoded anew as
-  H.264 where it does not, or where the file begins with frames that are not shown. Frames
+  H.264 where it does not, or where the file has frames before the first that is shown. Frames
   keep their times, counted from the first one; the audio starts with it and is cut, or padded
   with zeros, to the video's length.
 
@@ -101,7 +100,7 @@ def replace_audio(source, path, audio, sample_rate, original='drop'):
     audio, sample_rate = mixed(own, audio, sample_rate, AAC_RATE), AAC_RATE
   try:
     with opened(source) as container, replacing(path) as temporary, _mp4(temporary) as output:
-      video_packets = (_encode_anew if survey.dts is None else _copy_packets)(
+      video_packets = (_encode_anew if survey.packets is None else _copy_packets)(
         output, container, source, survey)
       tracks = [video_packets, _encode_audio(output, audio, sample_rate, survey.length)]
       if own is not None and original == 'second_track':
@@ -198,23 +197,23 @@ def _copy_audio(output, container, length: Fraction, slack: Fraction):
   if audio is None or audio.codec_context.name != 'aac' or (
       audio.codec_context.profile != 'LC' or not audio.codec_context.extradata):
     return None
-  packets, shows = [], []
+  packets, clock = [], video and FrameClock(video)
   for packet in packets_of(container, *filter(None, (audio, video))):
     if packet is None or packet.is_corrupt or packet.size and packet.pts is None:
       return None
     if packet.size and packet.stream is audio:
       packets.append(packet)
-    elif packet.size and not packet.is_discard:
-      shows.append(shown_at(packet) * video.time_base)
+    elif packet.stream is video:
+      clock.find_zero(packet)
   if not packets or any(
       a.duration != AAC_FRAME * audio.time_base * audio.rate or a.pts + a.duration != b.pts
       for a, b in itertools.pairwise(packets)):
     return None
   # Without video 0 s is the first sample: after the silence that the encoder put before it.
-  if not shows and not (packets[0].is_discard and audio.start_time == 0):
+  if (clock.zero is None if clock else not (packets[0].is_discard and audio.start_time == 0)):
     return None
-  zero, end = (round(time / audio.time_base)
-               for time in (min(shows, default=0), min(shows, default=0) + length))
+  begin = 0 if clock is None else clock.zero * video.time_base
+  zero, end = (round(time / audio.time_base) for time in (begin, begin + length))
   if packets[-1].pts + packets[-1].duration < end - slack / audio.time_base:
     return None
   # A packet's audio overlaps with the one before: that is kept too, and an edit list hides it.
@@ -228,20 +227,23 @@ def _copy_audio(output, container, length: Fraction, slack: Fraction):
 
 
 class _Survey(NamedTuple):
-  """Timing of a video stream, read from its packets before any is copied or decoded.
+  """Timing of a video stream, read from its packets before any is copied.
 
-  Times are in the stream's time base, those of the lists with the first frame at 0.
+  Times are in units of `base` seconds, with the first frame at 0.
 
-  zero: presentation time of the first frame on the file's clock.
+  base: see FrameClock.
   shows: presentation times, in order, and last the end of the video.
-  length: seconds from the first frame to the end.
-  dts: decoding time of each packet, in the file's order; None where the packets cannot go into
-    an mp4 as they are and keep their timing.
+  packets: (presentation, decoding) time of each packet, in the file's order; None where the packets
+    cannot go into an mp4 as they are and keep their timing.
   """
-  zero: int
+  base: Fraction
   shows: list
-  length: Fraction
-  dts: list | None
+  packets: list | None
+
+  @property
+  def length(self) -> Fraction:
+    """Seconds from the first frame to the end."""
+    return self.shows[-1] * self.base
 
   def lasting(self, shown: int) -> int:
     """Duration of the frame that shows at `shown`; mp4's length is the sum of these."""
@@ -251,31 +253,39 @@ class _Survey(NamedTuple):
 
 def _survey(container, source) -> _Survey:
   stream = _video_stream(container, source)
-  period = FrameClock(stream).period
-  shows, decoded, last = [], [], None
+  clock = FrameClock(stream)
+  shows: list[int] = []
+  decoded, last = [], None
   copyable = stream.codec_context.name in COPYABLE
   for packet in _demux(container, stream, source):
-    if not packet.size:
-      continue
+    clock.find_zero(packet)
     ticks = shown_at(packet)
-    copyable &= ticks is not None and ticks == packet.pts and not packet.is_discard
-    copyable &= bool(shows) or packet.is_keyframe
-    if ticks is None:
-      ticks = shows[-1] + period if shows else 0
-    if not packet.is_discard:
-      shows.append(ticks)
-      decoded.append(packet.dts)
-      last = max(last or (ticks, 0), (ticks, packet.duration or period))
-  if not shows:
+    if packet.size:
+      copyable &= ticks is not None and ticks == packet.pts and not packet.is_discard
+      copyable &= bool(shows) or packet.is_keyframe
+      if ticks is None:
+        ticks = shows[-1] + clock.period if shows else 0
+      if not packet.is_discard:
+        shows.append(ticks)
+        decoded.append(packet.dts)
+    elif not repeats(packet):
+      continue
+    if not packet.is_discard and (last is None or ticks >= last[0]):
+      last = ticks, packet.duration or clock.period
+  if clock.zero is None or last is None:
     raise MediaError(source, 'no video stream')
-  zero, end = min(shows), video_end(stream, *last)
-  if any(jumps((b - a) * stream.time_base)
-         for a, b in itertools.pairwise(sorted([*shows, end]))):
+  end = int(clock.seconds(video_end(stream, *last), 2) / clock.base)
+  copyable &= min(shows) == clock.zero and len(set(shows)) == len(shows)
+  shows = [int(clock.seconds(ticks) / clock.base) for ticks in shows]
+  packets = None
+  if copyable:
+    unit = stream.time_base / clock.base
+    decoded = [None if dts is None else int((dts - clock.zero) * unit) for dts in decoded]
+    packets = list(zip(shows, _decoding_times(shows, decoded), strict=True))
+  shows = sorted({0, *(shown for shown in shows if 0 < shown < end), end})
+  if any(jumps((b - a) * clock.base) for a, b in itertools.pairwise(shows)):
     raise MediaError(source, 'timestamps jump')
-  copyable &= len(set(shows)) == len(shows)
-  dts = [ticks - zero for ticks in _decoding_times(shows, decoded)] if copyable else None
-  return _Survey(zero, [ticks - zero for ticks in [*sorted(shows), end]],
-                 (end - zero) * stream.time_base, dts)
+  return _Survey(clock.base, shows, packets)
 
 
 def _decoding_times(pts: list, dts: list) -> list:
@@ -296,13 +306,15 @@ def _copy_packets(output, container, source, survey: _Survey):
   """Adds a stream like the source's; returns its packets, the first frame at 0 s."""
   stream = _video_stream(container, source)
   target = output.add_stream_from_template(stream, opaque=True)
+  target.time_base = survey.base
   if stream.codec_context.name == 'hevc':
     target.codec_context.codec_tag = 'hvc1'  # the only one of its two tags that Safari plays
 
   def packets():
     filled = (packet for packet in _demux(container, stream, source) if packet.size)
-    for packet, dts in zip(filled, survey.dts, strict=True):
-      packet.pts, packet.dts, packet.stream = packet.pts - survey.zero, dts, target
+    for packet, (pts, dts) in zip(filled, survey.packets, strict=True):
+      packet.pts, packet.dts, packet.stream = pts, dts, target
+      packet.time_base = survey.base
       packet.duration = survey.lasting(packet.pts)
       yield packet
   return packets()
@@ -315,23 +327,22 @@ def _encode_anew(output, container, source, survey: _Survey):
   context = stream.codec_context
   target = _h264(output, context.width + context.width % 2, context.height + context.height % 2,
                  stream.average_rate or Fraction(25))
-  target.codec_context.time_base = stream.time_base
+  target.codec_context.time_base = survey.base
   if stream.sample_aspect_ratio:
     target.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
   clock = FrameClock(stream)
 
   def frames():
-    first = last = None
+    last = None
     for frame in _decode(container, stream, source):
-      ticks = clock(frame)
-      if first is None:
-        first = ticks
+      shown = int(clock.seconds(clock(frame)) / survey.base)
+      if last is None:
         target.set_display_rotation(frame.rotation)
-      elif ticks <= last:
+      elif shown <= last:
         continue  # as `decode` does
-      last = ticks
+      last = shown
       converted = _to_yuv(frame, target)
-      converted.pts, converted.time_base, converted.pict_type = last - first, stream.time_base, 0
+      converted.pts, converted.time_base, converted.pict_type = shown, survey.base, 0
       yield converted
 
   def packets():
@@ -361,7 +372,7 @@ def _decode(container, stream, source):
   """Yields the stream's frames. Raises MediaError where the stream is broken."""
   for packet in _demux(container, stream, source):
     try:
-      frames = packet.decode()
+      frames = frames_of(packet)
     except av.error.FFmpegError:
       raise MediaError(source, 'corrupt stream') from None
     yield from frames
