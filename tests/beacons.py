@@ -87,9 +87,11 @@ class Beacons:
     yield from stream.encode()
 
 
-def copied(source, target, keep=lambda packet: True, shift=lambda packet: 0):
-  """Copies the packets for which `keep(packet)` holds into another container, `shift` seconds
-  later; returns its path."""
+def copied(source, target, keep=lambda packet: True, shift=lambda packet: 0,
+           empties=lambda packet: ()):
+  """Copies the packets for which `keep(packet)` holds into another container, `shift(packet)`
+  seconds later; returns its path. `empties(packet)`: times in ticks, after that shift, of empty
+  packets ahead of one, which mean that the frame before them stays."""
   with av.open(str(source)) as given, av.open(str(target), 'w') as made:
     streams = {s.index: made.add_stream_from_template(s) for s in given.streams}
     for packet in given.demux():
@@ -98,8 +100,14 @@ def copied(source, target, keep=lambda packet: True, shift=lambda packet: 0):
       ticks = round(shift(packet) / packet.time_base)
       packet.dts = (packet.pts if packet.dts is None else packet.dts) + ticks
       packet.pts += ticks
-      packet.stream = streams[packet.stream.index]
-      made.mux(packet)
+      stream = streams[packet.stream.index]
+      for at in empties(packet):
+        empty = av.Packet()
+        empty.pts = empty.dts = at
+        empty.duration, empty.time_base, empty.stream = packet.duration, packet.time_base, stream
+        made.mux_one(empty)
+      packet.stream = stream
+      made.mux_one(packet)
   return target
 
 

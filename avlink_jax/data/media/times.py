@@ -11,8 +11,8 @@ import math
 from fractions import Fraction
 
 PADDING = 0.1  # seconds: the most that an encoder adds at the end to fill its last frame
-# Denominators of frame rates in use; an average of frame rates has others.
-RATES = (1, 2, 1001, 2002)
+# Frame rates in use are multiples of one over these; an average of frame rates seldom is.
+RATES = (100, 2002)
 
 
 class FrameClock:
@@ -165,7 +165,7 @@ def _matroska_end(stream) -> int | None:
 def _rounded_rate(stream) -> Fraction | None:
   """Frame rate, where it is a usual one whose period the time base cannot hold."""
   for rate in (stream.average_rate, stream.base_rate):
-    if rate and rate.denominator in RATES:
+    if rate and any((rate * whole).denominator == 1 for whole in RATES):
       return rate if (1 / rate / stream.time_base).denominator > 1 else None
   return None
 
