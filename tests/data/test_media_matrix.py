@@ -7,7 +7,6 @@ codec's delay there; MPEG-PS with several frames to a packet, of which FFmpeg ti
 
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 from beacons import RATE, Beacons, heard, seen
@@ -27,20 +26,16 @@ CODECS = [
   ('avi', 'mjpeg', 'pcm_s16le'), ('avi', 'mpeg4', 'pcm_s16le'), ('avi', 'libx264', 'pcm_s16le'),
   ('ts', 'libx264', 'aac'), ('ts', 'mpeg2video', 'mp2'), ('flv', 'libx264', 'aac'),
   ('nut', 'libx264', 'aac'), ('asf', 'mpeg4', 'libmp3lame')]
-RATES = [Fraction(15), FILM, Fraction(24), Fraction(25), NTSC, Fraction(60)]
-TIMED = [('mp4', 'libx264', 'aac'), ('mkv', 'libx264', 'aac'), ('ts', 'libx264', 'aac')]
+MP4, MKV, TS = (('mp4', 'libx264', 'aac'), ('mkv', 'libx264', 'aac'), ('ts', 'libx264', 'aac'))
+RATES = {MP4: [FILM, NTSC, Fraction(15)], TS: [FILM, NTSC],
+         MKV: [Fraction(15), FILM, Fraction(24), Fraction(25), NTSC, Fraction(60)]}
 OFFSETS = [(Fraction('0.3'), Fraction(0)), (Fraction(0), Fraction('0.3'))]
 CASES = [
   *((*codecs, Fraction(30), Fraction(0), Fraction(0)) for codecs in CODECS),
-  *((*codecs, rate, Fraction(0), Fraction(0)) for codecs in TIMED for rate in RATES),
-  *((*codecs, rate, *starts) for codecs in [
-    *TIMED, ('webm', 'libvpx-vp9', 'libopus'), ('flv', 'libx264', 'aac'), ('nut', 'ffv1', 'aac')]
-    for rate in (Fraction(30), NTSC) for starts in OFFSETS)]
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quiet():
-  av.logging.set_level(av.logging.PANIC)
+  *((*codecs, rate, Fraction(0), Fraction(0)) for codecs, rates in RATES.items() for rate in rates),
+  *((*codecs, rate, *starts) for codecs, rate in [
+    (MP4, NTSC), (MKV, NTSC), (TS, Fraction(30)), (('webm', 'libvpx-vp9', 'libopus'), Fraction(30)),
+    (('flv', 'libx264', 'aac'), NTSC), (('nut', 'ffv1', 'aac'), NTSC)] for starts in OFFSETS)]
 
 
 @pytest.mark.parametrize(

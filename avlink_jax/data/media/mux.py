@@ -246,7 +246,7 @@ class _Survey(NamedTuple):
     return self.shows[-1] * self.base
 
   def lasting(self, shown: int) -> int:
-    """Duration of the frame that shows at `shown`; mp4's length is the sum of these."""
+    """Duration of the frame that shows at `shown`."""
     after = min(bisect.bisect_right(self.shows, shown), len(self.shows) - 1)
     return max(1, self.shows[after] - shown)
 
@@ -315,9 +315,8 @@ def _copy_packets(output, container, source, survey: _Survey):
     for packet, (pts, dts) in zip(filled, survey.packets, strict=True):
       packet.pts, packet.dts, packet.stream = pts, dts, target
       packet.time_base = survey.base
-      packet.duration = survey.lasting(packet.pts)
       yield packet
-  return packets()
+  return _lasting(packets(), survey)
 
 
 def _encode_anew(output, container, source, survey: _Survey):
@@ -347,10 +346,27 @@ def _encode_anew(output, container, source, survey: _Survey):
 
   def packets():
     for frame in itertools.chain(frames(), [None]):
-      for packet in target.encode(frame):
-        packet.duration = survey.lasting(packet.pts)
-        yield packet
-  return packets()
+      yield from target.encode(frame)
+  return _lasting(packets(), survey)
+
+
+def _lasting(packets, survey: _Survey):
+  """Yields packets with their durations, so that the last frame is held as long as in the source.
+
+  A track of an mp4 lasts from the first decoding time to the last, and as long as the packet that
+  is decoded last, which need not be the frame that shows last.
+  """
+  first = last = None
+  for packet in packets:
+    packet.duration = survey.lasting(packet.pts)
+    if last is None:
+      first = packet.dts
+    else:
+      yield last
+    last = packet
+  if last is not None:
+    last.duration = max(1, survey.shows[-1] + first - last.dts)
+    yield last
 
 
 def _video_stream(container, source):
