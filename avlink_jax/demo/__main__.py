@@ -88,7 +88,7 @@ def run(argv=None) -> None:
     except OSError as error:
       raise UserError(f'--port={flags.port}: {error}') from None
     finally:
-      blocks.close()
+      blocks.close(verbose=False)
 
 
 def main(argv=None) -> int:
@@ -104,4 +104,6 @@ def main(argv=None) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  status = main()
+  sys.stdout.flush()
+  os._exit(status)  # a job may be running in a thread, and JAX would end it with a crash

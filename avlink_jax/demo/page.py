@@ -59,7 +59,7 @@ def _tab(task, preset, load, folder):
       choice = gr.Radio([('sound for a video', 'audio'), ('video for a sound', 'video')],
                         value=toward[0], label='Generate', visible=len(toward) > 1,
                         elem_id=f'{task}-direction')
-      video = gr.Video(label='Video', sources=['upload', 'webcam'], height=240,
+      video = gr.Video(label='Video', sources=['upload', 'webcam'],
                        visible=toward[0] == 'audio', elem_id=f'{task}-video')
       audio = gr.Audio(label='Sound', sources=['upload', 'microphone'], type='filepath',
                        visible=toward[0] == 'video', elem_id=f'{task}-audio')
@@ -74,7 +74,7 @@ def _tab(task, preset, load, folder):
       quality = gr.Radio(list(PRESETS), value=preset, label='Preset', elem_id=f'{task}-preset')
       button = gr.Button('Generate', variant='primary', elem_id=f'{task}-generate')
     with gr.Column(scale=3, min_width=320):
-      state = gr.Markdown('Takes appear here.', elem_id=f'{task}-state', min_height=60)
+      state = gr.Markdown('Takes appear here.', elem_id=f'{task}-state', min_height=120)
       slots = [_slot(f'{task}-take-{i + 1}') for i in range(jobs.MAX_TAKES)]
   if len(toward) > 1:
     choice.change(
