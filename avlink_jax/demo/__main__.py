@@ -78,10 +78,8 @@ def run(argv=None) -> None:
     files = configs(flags.config)
     settings = {task: config_files.load(file) for task, file in files.items()}
     own = config_files.load(flags.config).task
-    blocks = page.build(
-        loader(files, own, flags.workdir),
-        {task: config.sample.preset for task, config in settings.items()}, own,
-        pathlib.Path(folder, 'job'))
+    blocks = page.build(loader(files, own, flags.workdir), settings, own,
+                        pathlib.Path(folder, 'job'))
     try:
       print(f'{page.serve(blocks, flags.host, flags.port)} (Ctrl-C ends it)', flush=True)
       signal.pause()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from ml_collections import ConfigDict
 
 from avlink_jax.cli.presets import PRESETS
 from avlink_jax.demo import jobs
@@ -21,13 +22,13 @@ PLACEHOLDERS = {'audio': 'a hammer strikes metal', 'video': 'a ball bounces on a
 FONT = ('system-ui', 'sans-serif')  # of this machine: the page fetches nothing from elsewhere
 
 
-def build(load: Callable[[str, str, str], Any], presets: dict[str, str], first: str,
+def build(load: Callable[[str, str, str], Any], configs: dict[str, ConfigDict], first: str,
           folder: pathlib.Path) -> gr.Blocks:
   """The page, which is not served yet.
 
   Args:
     load: gives the model of (task, what is generated, preset).
-    presets: {task: its preset by default}, for each tab that the page has.
+    configs: {task: its config}, for each tab that the page has.
     first: task whose tab is open.
     folder: for the files of a job until Gradio has copied them.
   """
@@ -36,9 +37,9 @@ def build(load: Callable[[str, str, str], Any], presets: dict[str, str], first: 
         '# AV-Link\nSound for a video, or video for a sound. Files are at most '
         f'{jobs.MAX_BYTES >> 20} MiB and {jobs.MAX_SECONDS:g} s; they are deleted after an hour.')
     with gr.Tabs(selected=first):
-      for task, preset in presets.items():
+      for task, config in configs.items():
         with gr.Tab(TITLES[task], id=task):
-          _tab(task, preset, functools.partial(load, task), folder)
+          _tab(task, config.sample, functools.partial(load, task), folder)
   return page.queue(max_size=WAITING, default_concurrency_limit=1)
 
 
@@ -51,8 +52,8 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
   return address
 
 
-def _tab(task, preset, load, folder):
-  """Adds what a tab shows, and what its button does."""
+def _tab(task, settings, load, folder):
+  """Adds what a tab shows, and what its button does. Presets are shown where they differ."""
   toward = TOWARD[task]
   with gr.Row():
     with gr.Column(scale=2, min_width=300):
@@ -71,7 +72,8 @@ def _tab(task, preset, load, folder):
         takes = gr.Slider(1, jobs.MAX_TAKES, value=1, step=1, label='Takes',
                           elem_id=f'{task}-takes')
         seed = gr.Number(value=0, precision=0, minimum=0, label='Seed', elem_id=f'{task}-seed')
-      quality = gr.Radio(list(PRESETS), value=preset, label='Preset', elem_id=f'{task}-preset')
+      quality = gr.Radio(list(PRESETS), value=settings.preset, label='Preset',
+                         visible=bool(settings.fast), elem_id=f'{task}-preset')
       button = gr.Button('Generate', variant='primary', elem_id=f'{task}-generate')
     with gr.Column(scale=3, min_width=320):
       state = gr.Markdown('Takes appear here.', elem_id=f'{task}-state', min_height=120)
