@@ -115,8 +115,8 @@ def _slot(name):
     video = gr.Video(show_label=False, interactive=False, height=288, buttons=[])
     spectrogram = gr.Image(show_label=False, interactive=False, buttons=[], height=140)
     with gr.Row():
-      wav = gr.DownloadButton('wav', size='sm', elem_id=f'{name}-wav')
-      mp4 = gr.DownloadButton('mp4', size='sm', elem_id=f'{name}-mp4')
+      wav = gr.DownloadButton('Download wav', size='sm', elem_id=f'{name}-wav')
+      mp4 = gr.DownloadButton('Download mp4', size='sm', elem_id=f'{name}-mp4')
   return group, title, video, spectrogram, wav, mp4
 
 
