@@ -1,0 +1,168 @@
+"""The page in a browser: upload, generate, play, download; a broken file; two visitors at once."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from avlink_jax.cli import config_files
+from avlink_jax.data.media import decode, mux
+from avlink_jax.demo import __main__ as demo
+from tests import chromium
+from tests.demo.stand_in import StandIn
+
+pytest.importorskip('gradio', reason='Gradio, the extra [demo], is not installed')
+ROOT = pathlib.Path(__file__).parents[2]
+in_browser = pytest.mark.skipif(chromium.PATH is None, reason='Chromium is not installed')
+
+
+class Models:
+  """Gives stand-ins; counts how many generate at once. `pause` holds them up."""
+
+  def __init__(self):
+    self.pause, self.now, self.most, self.count = threading.Event(), 0, 0, 0
+    self.pause.set()
+
+  def __call__(self, task, generated, preset):
+    model = StandIn(generated)
+
+    def generate(**given):
+      self.now, self.count = self.now + 1, self.count + 1
+      self.most = max(self.most, self.now)
+      assert self.pause.wait(chromium.PATIENCE)
+      samples = model(**given)
+      self.now -= 1
+      return samples
+
+    return generate
+
+
+@pytest.fixture(scope='module')
+def models():
+  return Models()
+
+
+@pytest.fixture(scope='module')
+def address(models, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('page')
+  with pytest.MonkeyPatch.context() as patch:
+    for name in ('GRADIO_TEMP_DIR', 'GRADIO_ANALYTICS_ENABLED'):
+      patch.setenv(name, '')  # so that it is put back
+    demo.private(folder / 'gradio')
+    page = demo.library()
+    blocks = page.build(models, {task: config_files.load(file) for task, file in demo.configs(
+        'configs/v2a.py:nano').items()}, 'v2a', folder / 'job')
+    yield page.serve(blocks, '127.0.0.1', None)
+    blocks.close(verbose=False)
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+  with chromium.browser(tmp_path_factory.mktemp('profile')) as page:
+    yield page
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('files')
+  mux.write_mp4(folder / 'ball.mp4', frames=np.zeros((12, 72, 128, 3), np.uint8), fps=6)
+  mux.write_wav(folder / 'click.wav', np.ones(16000, np.float32) / 2, 16000)
+  (folder / 'bad.mp4').write_bytes(b'no video at all' * 50)
+  return folder
+
+
+def opened(browser, address):
+  browser.open(address)
+  browser.wait('document.querySelector("#v2a-video input[type=file]") && '
+               'document.querySelector("#v2a-generate")')
+  return browser
+
+
+def upload(page, place, path):
+  page.wait(f'document.querySelector("{place} input[type=file]")')
+  root = page('DOM.getDocument')['root']['nodeId']
+  node = page('DOM.querySelector', nodeId=root, selector=f'{place} input[type=file]')['nodeId']
+  page('DOM.setFileInputFiles', nodeId=node, files=[str(path)])
+  page.wait(f'(e => e && !e.querySelector("input[type=file]"))(document.querySelector("{place}"))')
+
+
+@in_browser
+@pytest.mark.slow
+def test_a_video_that_is_dropped_gets_sound_that_plays_and_can_be_downloaded(
+    browser, address, files, tmp_path):
+  page = opened(browser, address)
+  upload(page, '#v2a-video', files / 'ball.mp4')
+  page.click('#v2a-generate')
+  page.wait('(v => v && v.readyState >= 2)(document.querySelector("#v2a-take-1 video"))')
+  page.value('document.querySelector("#v2a-take-1 video").play()')
+  page.wait('(v => v.currentTime > 0.2 && v.webkitAudioDecodedByteCount > 0)'
+            '(document.querySelector("#v2a-take-1 video"))')
+  page.wait('document.querySelector("#v2a-take-1 img").naturalWidth > 100')
+  assert '2 onsets' in page.value('document.querySelector("#v2a-take-1").innerText')
+  page('Page.setDownloadBehavior', behavior='allow', downloadPath=str(tmp_path))
+  for kind in ('wav', 'mp4'):
+    page.click(f'#v2a-take-1-{kind}')
+    limit = time.monotonic() + chromium.PATIENCE
+    while not (tmp_path / f'ball.{kind}').is_file():
+      assert time.monotonic() < limit, list(tmp_path.iterdir())
+      time.sleep(0.05)
+  assert soundfile.info(tmp_path / 'ball.wav').duration == 2
+  assert decode.decode(tmp_path / 'ball.mp4').audio.any()
+  hosts = page.value('[...new Set(performance.getEntriesByType("resource").map('
+                     'e => new URL(e.name).hostname))]')
+  assert hosts == ['127.0.0.1']
+
+
+@in_browser
+@pytest.mark.slow
+def test_a_broken_file_is_a_line_without_a_path(browser, address, files):
+  page = opened(browser, address)
+  upload(page, '#v2a-video', files / 'bad.mp4')
+  page.click('#v2a-generate')
+  page.wait('document.body.innerText.includes("bad.mp4: not a media file")')
+  assert '/bad.mp4' not in page.value('document.body.innerText')
+
+
+@in_browser
+@pytest.mark.slow
+def test_two_visitors_get_their_takes_one_after_the_other(browser, address, files, models):
+  models.pause.clear()
+  models.most, before = 0, models.count
+  visitors = [opened(browser, address),
+              opened(chromium.Page(browser._send, browser._receive), address)]
+  for page, task, file in zip(visitors, ('v2a', 'a2v'), ('ball.mp4', 'click.wav'), strict=True):
+    if task == 'a2v':
+      page.value('[...document.querySelectorAll("button[role=tab]")].find('
+                 'b => b.innerText.includes("Video for a sound")).click()')
+    upload(page, f'#{task}-{"video" if task == "v2a" else "audio"}', files / file)
+    page.click(f'#{task}-generate')
+  visitors[0].wait('document.querySelector("#v2a-state").innerText.includes("Loading")')
+  visitors[1].wait('document.querySelector("#a2v-state").innerText.includes("queue")')
+  models.pause.set()
+  for page, task in zip(visitors, ('v2a', 'a2v'), strict=True):
+    page.wait(f'document.querySelector("#{task}-take-1 video")')
+  assert models.most == 1 and models.count == before + 2
+  assert 'click' in visitors[1].value('document.querySelector("#a2v-take-1").innerText')
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_page_and_deletes_its_files(tmp_path):
+  process = subprocess.Popen(
+      [sys.executable, '-m', 'avlink_jax.demo'], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, env=os.environ | {'TMPDIR': str(tmp_path), 'JAX_PLATFORMS': 'cpu'})
+  try:
+    assert process.stdout.readline().startswith('http://127.0.0.1:')
+    assert list(tmp_path.glob('avlink_jax-demo-*'))
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=chromium.PATIENCE)
+  finally:
+    process.kill()
+  assert process.returncode == 130 and 'Traceback' not in error
+  assert not list(tmp_path.glob('avlink_jax-demo-*'))
