@@ -82,7 +82,7 @@ class Examples:
                drop_silent=False):
     self.source, self.layout, self.readers = source, layout, readers
     self.min_seconds, self.max_broken, self.drop_silent = min_seconds, max_broken, drop_silent
-    self._hears = any(reader.medium == 'audio' for reader in readers)
+    self._hears = 'audio' in {reader.medium for reader in readers}
     self._cache, self._seconds, self._lacks = Cache(cache_bytes), {}, {}
     self._broken, self._damaged, self._lock = {}, 0, threading.Lock()
     self._seen, self._tried = bytearray(len(source)), 0  # which clips, and how many of them

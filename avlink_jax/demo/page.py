@@ -52,18 +52,24 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
   return address
 
 
+def _conditions(generated):
+  """Which modality the visitor gives: {name: bool}."""
+  return {name: name == OTHER[generated] for name in OTHER}
+
+
 def _tab(task, settings, load, folder):
   """Adds what a tab shows, and what its button does. Presets are shown where they differ."""
   toward = TOWARD[task]
+  shown = _conditions(toward[0])
   with gr.Row():
     with gr.Column(scale=2, min_width=300):
       choice = gr.Radio([('sound for a video', 'audio'), ('video for a sound', 'video')],
                         value=toward[0], label='Generate', visible=len(toward) > 1,
                         elem_id=f'{task}-direction')
       video = gr.Video(label='Video', sources=['upload', 'webcam'],
-                       visible=toward[0] == 'audio', elem_id=f'{task}-video')
+                       visible=shown['video'], elem_id=f'{task}-video')
       audio = gr.Audio(label='Sound', sources=['upload', 'microphone'], type='filepath',
-                       visible=toward[0] == 'video', elem_id=f'{task}-audio')
+                       visible=shown['audio'], elem_id=f'{task}-audio')
       prompt = gr.Textbox(label='Prompt', placeholder=PLACEHOLDERS[toward[0]],
                           elem_id=f'{task}-prompt')
       negative = gr.Textbox(label='Negative prompt', placeholder='what not to generate',
@@ -80,8 +86,8 @@ def _tab(task, settings, load, folder):
       slots = [_slot(f'{task}-take-{i + 1}') for i in range(jobs.MAX_TAKES)]
   if len(toward) > 1:
     choice.change(
-        lambda generated: (gr.update(visible=generated == 'audio'),
-                           gr.update(visible=generated == 'video'),
+        lambda generated: (*(gr.update(visible=_conditions(generated)[name])
+                             for name in ('video', 'audio')),
                            gr.update(placeholder=PLACEHOLDERS[generated])),
         choice, [video, audio, prompt], queue=False, api_visibility='private')
 

@@ -193,7 +193,7 @@ def check_vocoder(rows, scale, flags):
   """Raises UserError: some rows make sound and nothing says through which vocoder, which sampling
   would ask for after all the training."""
   if not last_value(flags, 'sample.vocoder') and any(
-      scored(row, scale) and generated(row, scale) == 'audio'
+      scored(row, scale) and 'audio' in generated(row, scale).split('+')
       and not settings(row, scale)['sample.vocoder'] for row in rows):
     raise UserError(f'--scale={scale} has no vocoder: give --config.sample.vocoder=…, a workdir of '
                     'configs/vocoder.py, or griffin_lim')

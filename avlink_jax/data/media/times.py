@@ -14,6 +14,10 @@ PADDING = 0.1  # seconds: the most that an encoder adds at the end to fill its l
 # Frame rates in use are multiples of one over these; an average of frame rates seldom is.
 RATES = (100, 2002)
 
+# Containers whose header counts what a stream has, by kind of stream. In AVI a silent stretch of
+# sound may be an empty chunk, which is counted and takes no time.
+COUNTED = {'audio': ('mov', 'wav', 'flac'), 'video': ('mov', 'wav', 'flac', 'avi')}
+
 
 class FrameClock:
   """Presentation times of a stream's decoded frames.
@@ -120,9 +124,7 @@ def declared_end(stream) -> int | None:
   container = stream.container.format.name
   if container.startswith('matroska'):
     return _matroska_end(stream)
-  # In AVI a silent stretch of sound may be an empty chunk, which is counted and takes no time.
-  counted = 'mov', 'wav', 'flac', *(['avi'] if stream.type == 'video' else [])
-  if stream.duration and container.startswith(counted):
+  if stream.duration and container.startswith(COUNTED[stream.type]):
     return (stream.start_time or 0) + stream.duration
   return None
 
