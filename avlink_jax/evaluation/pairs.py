@@ -121,7 +121,8 @@ def _walk(folder, other):
     yield from _walk(path, other)
 
 
-def none_match(ours: dict, theirs: dict, generated, reference) -> str:
+def none_match(ours: dict, theirs: dict, generated: str | os.PathLike,
+               reference: str | os.PathLike) -> str:
   """Message that no name is in both folders, with a name of each, as like as they come."""
   sides = [(folder, found) for folder, found in ((generated, ours), (reference, theirs))]
   for folder, found in sides:

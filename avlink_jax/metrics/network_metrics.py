@@ -18,7 +18,7 @@ from avlink_jax.errors import MediaError, UserError
 from avlink_jax.metrics import clip_figures, frechet, inception_score, set_figures
 from avlink_jax.metrics.networks import loading, synchformer
 from avlink_jax.metrics.networks.clap import Clap
-from avlink_jax.metrics.networks.embedding import Embedder
+from avlink_jax.metrics.networks.embedding import Embedder, exact
 from avlink_jax.metrics.networks.laion_clap import LaionClap
 from avlink_jax.metrics.networks.registry import CLAP, CLAP_BASE, NETWORKS
 from avlink_jax.storage.console import Progress
@@ -277,7 +277,7 @@ def _audio_video_similarities(result, name, audio, video, shifts):
 
 def _desyncs(result, name, clips, audio, video, weights, shifts):
   """Seconds between each clip's audio and its own video, and other clips' videos."""
-  compared = jax.jit(synchformer.compare)
+  compared = jax.jit(exact(synchformer.compare))
 
   def of(side):
     def between(k, j):

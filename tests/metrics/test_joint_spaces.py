@@ -20,6 +20,7 @@ from test_networks import TOLERANCE, channels_first, noise, off, random_state
 from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
 from avlink_jax.evaluate import evaluate, summary
+from avlink_jax.evaluation import common
 from avlink_jax.metrics import network_metrics
 from avlink_jax.metrics.networks import embedding, imagebind, kaldi_mel, registry
 from avlink_jax.metrics.networks.clap import Clap
@@ -206,6 +207,9 @@ def test_frames_in_the_middle_are_those_of_ffmpegs_fps(fps, rate, tmp_path):
           expected.append(graph.pull().to_ndarray(format='rgb24').mean())
   made = embedding.read_frames(tmp_path / 'a.mp4', 4.0, rate, middle=True).mean((1, 2, 3))
   assert len(made) == 4 * rate and np.allclose(made, expected[:len(made)], atol=5)
+  seen = common.View(32, 32, fps)  # its own size and rate
+  viewed = embedding.read_frames(tmp_path / 'a.mp4', 4.0, rate, seen, middle=True)
+  assert np.allclose(viewed.mean((1, 2, 3)), made, atol=1)
 
 
 # -- CLAP

@@ -144,7 +144,7 @@ def test_figures_are_drawn_from_the_sweeps(tmp_path):
   page = ablation_report.write(folder).read_text()
   drawn = (folder / 'figures' / 'fig3_v2a.svg').read_text()
   # event_f1 and onset_accuracy; t = 0.96 is uniform_time
-  assert len(marks(drawn)) == 2 * 11 and drawn in page
+  assert len(marks(drawn)) == 2 * 12 and drawn in page
   assert 'location 0' in (folder / 'figures' / 'fig6.svg').read_text()
 
 

@@ -10,10 +10,18 @@ import pathlib
 import av
 import numpy as np
 
-from avlink_jax.data.media.container import main_stream, opened, packets_of, shown_at
+from avlink_jax.data.media.container import DAMAGE, main_stream, opened, packets_of
 from avlink_jax.data.media.decode import decode, decode_audio
 from avlink_jax.data.media.downmix import mono
 from avlink_jax.data.media.silence import SILENCE, covered, lacking
+from avlink_jax.data.media.times import (
+  FrameClock,
+  audio_end,
+  frames_of,
+  repeats,
+  shown_at,
+  video_end,
+)
 from avlink_jax.errors import MediaError
 
 UNUSABLE, HAND, NOTE = 'unusable', 'look', 'note'  # severities, the worst first
@@ -93,13 +101,7 @@ def _streams(container, result):
   others = [stream.type for stream in container.streams if stream not in (video, audio)]
   if others:
     add(Finding(NOTE, 'more_tracks', f'further tracks: {", ".join(others)}', 'are not used'))
-  times = {'video': [], 'audio': []}
-  for packet in packets_of(container, *filter(None, (video, audio))):
-    if packet is None or not packet.size or (shown := shown_at(packet)) is None:
-      continue
-    kind, base = packet.stream.type, packet.stream.time_base
-    times[kind].append((float(shown * base), float((packet.duration or 0) * base)))
-  _timing({kind: sorted(rows) for kind, rows in times.items()}, result)
+  _timing(container, video, audio, result)
 
 
 def _video_facts(video, facts, add):
@@ -113,31 +115,69 @@ def _video_facts(video, facts, add):
     add(Finding(NOTE, 'alpha', 'transparency', 'is dropped'))
 
 
-def _timing(times, result):
+def _timing(container, video, audio, result):
   """Where sound and picture begin and end, holes and uneven frames."""
   facts, add = result.facts, result.findings.append
-  video, audio = times['video'], times['audio']
-  if len(video) > 2:
-    steps = np.diff([time for time, _ in video])
+  shows, sounds, hidden, zero, begins = _times(container, video, audio)
+  if hidden:
+    add(Finding(NOTE, 'hidden_pictures', f'{hidden} pictures before the first that can be decoded',
+                'are left out: time 0 is the first that can'))
+  if len(shows) > 2:
+    steps = np.diff([time for time, _ in shows])
     if steps.std() > VARIABLE * steps.mean():
       add(Finding(NOTE, 'variable_rate', f'frames of {1e3 * steps.min():.0f} to '
                   f'{1e3 * steps.max():.0f} ms', 'keep their times'))
-  if video and audio:
-    start = audio[0][0] - video[0][0]
-    end = sum(audio[-1]) - sum(video[-1])
+  if shows and sounds and begins is not None:
+    start, end = begins - zero, audio_end(audio, sum(sounds[-1])) - sum(shows[-1])
     facts |= {'sound_starts': round(start, 3), 'sound_ends': round(end, 3)}
     for value, name, verb in ((start, 'start_offset', 'begins'), (end, 'end_offset', 'ends')):
       if abs(value) > OFFSET:
         add(Finding(HAND if abs(value) > 10 * OFFSET else NOTE, name,
                     f'sound {verb} {abs(value):.2f} s {"after" if value > 0 else "before"} the '
                     'picture', 'stays in time: cut, or filled up with silence'))
-  if len(audio) > 1:
-    gaps = [after - sum(row) for row, (after, _) in zip(audio, audio[1:], strict=False)]
+  if len(sounds) > 1:
+    gaps = [after - sum(row) for row, (after, _) in zip(sounds, sounds[1:], strict=False)]
     if holes := [gap for gap in gaps if gap > HOLE]:
       add(Finding(HAND, 'holes', f'{len(holes)} holes in the sound, {sum(holes):.2f} s in all',
                   'become silence'))
-  if audio and audio[0][0] < 0:
-    facts['priming'] = round(-audio[0][0], 4)
+  if begins is not None and sounds[0][0] < begins:
+    facts['priming'] = round(begins - sounds[0][0], 4)
+
+
+def _times(container, video, audio):
+  """Times by the packets, in seconds on the file's clock: (time, duration) of each frame that shows
+  and of each piece of sound, the number of pictures before the first that is decoded, the time of
+  that picture, and that of the first sample; the last two None where there is none."""
+  clock, begins = video and FrameClock(video), None
+  shows, sounds, last = [], [], None
+  for packet in packets_of(container, *filter(None, (video, audio))):
+    if packet is None:
+      break
+    try:
+      if packet.stream is video:
+        clock.find_zero(packet)
+      elif begins is None:
+        begins = next((frame.time for frame in frames_of(packet)), None)
+    except DAMAGE:
+      break
+    ticks, base = shown_at(packet), packet.stream.time_base
+    if ticks is None:
+      continue
+    if packet.stream is not video:
+      sounds.append((float(ticks * base), float((packet.duration or 0) * base)))
+    elif not packet.is_discard:
+      last = max(last or (ticks, 0), (ticks, packet.duration or clock.period))
+      if not repeats(packet):
+        shows.append(ticks)
+  if clock is None or clock.zero is None or last is None:
+    return [], sorted(sounds), 0, None, begins
+  hidden = sum(ticks < clock.zero for ticks in shows)
+  zero, shows = float(clock.zero * video.time_base), sorted(
+    {clock.zero, *(ticks for ticks in shows if ticks > clock.zero)})
+  ends = [*shows[1:], max(video_end(video, *last), shows[-1] + 1)]
+  times = [zero + float(clock.seconds(ticks)) for ticks in [*shows, ends[-1]]]
+  return ([(time, after - time) for time, after in zip(times, times[1:], strict=False)],
+          sorted(sounds), hidden, zero, begins)
 
 
 def _picture(path, result):

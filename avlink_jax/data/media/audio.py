@@ -6,8 +6,9 @@ import numpy as np
 import scipy.ndimage
 import soxr
 
-from avlink_jax.data.media.container import SeekFailed, jumps
+from avlink_jax.data.media.container import SeekFailed
 from avlink_jax.data.media.limits import Unusable, check_rate
+from avlink_jax.data.media.times import audio_end, jumps
 
 DRIFT = 0.005  # seconds audio may stray from its timestamps before it is aligned again
 
@@ -24,7 +25,8 @@ class AudioTrack:
   def __init__(self, stream, mix, allowance):
     self.stream, self.zero, self.end = stream, None, None
     self.pieces, self._times, self._rate, self._mix = [], [], None, mix
-    self._allowance, self._seek_target, self._channels = allowance, None, 1
+    self._allowance, self._seek_target = allowance, None
+    self._until, self._channels = math.inf, 1
 
   @property
   def rate(self) -> int:
@@ -54,6 +56,11 @@ class AudioTrack:
     self._times.append(time)
     self.end = time + len(piece) / self._rate
 
+  def close(self):
+    """Leaves the encoder's padding out, once the stream was read to its end."""
+    if self.end is not None and (end := audio_end(self.stream, self.end)) < self.end:
+      self.end = self._until = end
+
   def waveform(self, zero: float, length: float, sample_rate: int, samples: int,
             lead: int = 0) -> np.ndarray:
     """Audio float32 (samples, ...) from file time `zero` on, `length` seconds at sample_rate.
@@ -76,6 +83,8 @@ class AudioTrack:
         anchor = offset
       _paste(native, round((anchor + count - zero) * self._rate), piece)
     audio = soxr.resample(native, self._rate, sample_rate)[lead * sample_rate:][:samples]
+    # After resampling, which blurs an edge that is not in the sound.
+    audio[round(min(max(0.0, self._until - lead - zero), length) * sample_rate):] = 0
     rest = np.zeros((samples - len(audio), *channels), np.float32)
     audio = np.concatenate([audio, rest])
     if not np.isfinite(audio).all():

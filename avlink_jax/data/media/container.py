@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import math
 from pathlib import Path
 
 import av
@@ -15,9 +16,6 @@ from avlink_jax.errors import MediaError
 MP4_BOXES = frozenset((b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip'))
 EBML, SEGMENT = b'\x1aE\xdf\xa3', b'\x18\x53\x80\x67'  # Matroska and WebM begin with these
 MAGIC = (b'RIFF', EBML, b'OggS', b'fLaC')
-# Containers whose header states a length; the others estimate one from the bit rate.
-DECLARING = ('mov', 'matroska', 'avi', 'wav', 'flac')
-SHORT = 0.5  # seconds a stream may lack of its declared length (headers round, players pad)
 IMAGE_FORMATS = frozenset(('image2', 'gif', 'apng', 'ico'))
 IMAGE_BRANDS = frozenset(('avif', 'heic', 'mif1'))
 # Formats that are lists of other files: a clip is one file, and reads none that it names.
@@ -60,10 +58,9 @@ def opened(path, seconds=DECODE_SECONDS):
   """
   path = path if isinstance(path, InMemory) else Path(path)
   try:
-    with path.open() if isinstance(path, InMemory) else open(path, 'rb') as file:
-      head = file.read(16)
-      cut = _is_cut(file, head)
-      video = moving.as_video(file, seconds) if moving.is_candidate(head) and not cut else None
+    head, size, by_header = _bytes(path)
+    cut = by_header is not None and by_header > size
+    video = None if cut else _moving(path, head, seconds)
   except Unusable as error:
     raise MediaError(path, str(error)) from None
   except FileNotFoundError:
@@ -95,6 +92,11 @@ def opened(path, seconds=DECODE_SECONDS):
     yield container
 
 
+def states_bytes(path) -> bool:
+  """Tells whether the header says how many bytes the file has: an opened one has them all."""
+  return _bytes(path)[2] is not None
+
+
 def main_stream(streams):
   """The stream a player would pick, None where there is none. Cover art does not count."""
   streams = [s for s in streams if s.codec_context
@@ -121,88 +123,38 @@ def packets_of(container, *streams):
     yield packet
 
 
-class FrameClock:
-  """Presentation times of a stream's decoded frames, in units of its time base.
-
-  To be called with the frames in decoder order. A frame without a timestamp is taken to show one
-  period after the one before it.
-  """
-
-  def __init__(self, stream):
-    self._start, self._avi = stream.start_time or 0, _is_avi(stream)
-    self.period = round(1 / (stream.average_rate or 25) / stream.time_base)
-    self._last, self._lag = None, 0
-
-  def __call__(self, frame) -> int:
-    ticks = frame.dts if self._avi or frame.pts is None else frame.pts
-    if ticks is None:
-      ticks = self._start if self._last is None else self._last + self.period
-    else:
-      # AVI keeps no presentation times, and where frames are reordered FFmpeg's guess at them
-      # is out of order. Decoding times come out in order, late by what reordering takes.
-      if self._avi and self._last is None:
-        self._lag = ticks - self._start
-      ticks -= self._lag
-    self._last = ticks
-    return ticks
-
-
-def shown_at(packet):
-  """Presentation time of a packet's frame, in time-base units; None where unknown.
-
-  In AVI it is the time of some frame, not always this one.
-  """
-  return packet.dts if packet.pts is None or _is_avi(packet.stream) else packet.pts
-
-
-def jumps(seconds: float) -> bool:
-  """Tells whether the step between neighbouring timestamps is implausible."""
-  return not -1 < seconds < 600
-
-
-def declared_end(stream) -> int | None:
-  """End of a stream by its header, in time-base units; None where it declares none."""
-  if stream.duration and stream.container.format.name.startswith(DECLARING):
-    return (stream.start_time or 0) + stream.duration
-  return None
-
-
-def video_end(stream, last: int, duration: int) -> int:
-  """End of the last frame, which shows at `last` for `duration`; all in time-base units.
-
-  The header comes first: mp4 stores gaps between decoding times instead of durations, and they
-  differ where the frame rate varies.
-  """
-  declared = declared_end(stream)
-  if declared is not None and 0 < (declared - last) * stream.time_base <= SHORT:
-    return declared
-  return last + duration
-
-
-def _is_avi(stream) -> bool:
-  return stream.container.format.name == 'avi'
-
-
 def untagged_colours(frame):
   """Colour matrix to assume where a frame names none; None leaves it to swscale."""
   # Untagged HD is BT.709 by custom, while swscale would take it for BT.601.
   return Colorspace.ITU709 if frame.colorspace == 2 and frame.height >= 720 else None
 
 
-def _is_cut(file, head: bytes) -> bool:
-  """Tells whether the file has fewer bytes than its container declares."""
-  size = file.seek(0, 2)
-  if head[4:8] in MP4_BOXES:
-    return _is_cut_mp4(file, size)
-  if head[:4] == b'RIFF':
-    length = int.from_bytes(head[4:8], 'little')  # 0 or the largest number: unknown
-    return 0 < length < 2 ** 32 - 1 and length > size
-  if head[:4] == EBML:
-    return _is_cut_matroska(file, size)
-  return False
+def _open(path):
+  return path.open() if isinstance(path, InMemory) else open(path, 'rb')
 
 
-def _is_cut_mp4(file, size: int) -> bool:
+def _moving(path, head: bytes, seconds):
+  """A picture that moves as a video (moving.as_video); None of any other file."""
+  if not moving.is_candidate(head):
+    return None
+  with _open(path) as file:
+    return moving.as_video(file, seconds)
+
+
+def _bytes(path) -> tuple[bytes, int, float | None]:
+  """A file's first bytes, its size, and the size by its header; None where it states none."""
+  with _open(path) as file:
+    size = file.seek(0, 2)
+    file.seek(0)
+    head = file.read(16)
+    if head[4:8] in MP4_BOXES:
+      return head, size, _mp4_bytes(file, size)
+    if head[:4] == b'RIFF':
+      return head, size, _riff_bytes(file, size)
+    return head, size, _matroska_bytes(file) if head[:4] == EBML else None
+
+
+def _mp4_bytes(file, size: int) -> float | None:
   """Walks the top-level boxes, [size, kind, content] each; the index is the one called moov."""
   at, kinds = 0, set()
   while at + 8 <= size:
@@ -214,17 +166,34 @@ def _is_cut_mp4(file, size: int) -> bool:
     kinds.add(kind)
     # 0 is 'up to the end of the file', and padding; other sizes below 8 are damage.
     at = at + length if length >= 8 else size
-  return at > size or b'moov' not in kinds
+  if b'moov' not in kinds:
+    return math.inf
+  return None if b'moof' in kinds and at <= size else at  # there may be more fragments to come
 
 
-def _is_cut_matroska(file, size: int) -> bool:
-  """Compares the declared size of the Segment, which holds everything, with the file's."""
+def _riff_bytes(file, size: int) -> int | None:
+  """Walks the parts of an AVI or a WAV, ['RIFF', size, content] each: large files have several."""
+  at, end = 0, None
+  while at + 8 <= size:
+    file.seek(at)
+    header = file.read(8)
+    length = int.from_bytes(header[4:], 'little')
+    if header[:4] != b'RIFF':
+      break
+    if length in (0, 2 ** 32 - 1):  # unknown
+      return None
+    end, at = at + length, at + 8 + length + length % 2
+  return end
+
+
+def _matroska_bytes(file) -> int | None:
+  """End of the Segment, which holds everything."""
   file.seek(0)
   head = file.read(4096)
   at = head.find(SEGMENT) + len(SEGMENT)
   if at < len(SEGMENT) or at >= len(head):
-    return False
+    return None
   width = 9 - head[at].bit_length()  # a variable-length number: leading zeros give its width
   length = int.from_bytes(head[at:at + width], 'big') - (1 << 7 * width)
   unknown = (1 << 7 * width) - 1
-  return length != unknown and at + width + length > size
+  return None if length == unknown else at + width + length

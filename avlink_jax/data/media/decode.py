@@ -3,11 +3,12 @@
 Clock. 0 s is the moment the first frame shows (the first sample starts, where there is no
 video). Everything is aligned by the timestamps in the file, never by counting: frame rates
 vary, audio starts early or late, and streams have holes. Audio that starts late is preceded
-by zeros, audio from before the first frame is cut, and the clip is as long as the video.
+by zeros, audio from before the first frame is cut, and the clip is as long as the video. Both
+end where the file says they do (`times.py`): a last frame is held, an encoder's padding dropped.
 
 Damage. A file is refused, not repaired, if
-  - it is shorter than its container says, in bytes (`container.py`) or, where a length is
-    declared, by more than SHORT seconds in a stream;
+  - it is shorter than its container says: in bytes (`container.py`) or, where it says seconds
+    only, by more than SHORT of them;
   - the demuxer or a decoder reports an error, or flags a packet or a frame as corrupt
     (concealed errors look like good frames);
   - its timestamps jump back by more than a second or forward by more than ten minutes;
@@ -30,19 +31,13 @@ from avlink_jax.data.clip import EPSILON, Clip
 from avlink_jax.data.media.audio import AudioTrack
 from avlink_jax.data.media.container import (
   DAMAGE,
-  DECLARING,
-  SHORT,
-  FrameClock,
   InMemory,
   SeekFailed,
-  declared_end,
-  jumps,
   main_stream,
   opened,
   packets_of,
-  shown_at,
+  states_bytes,
   untagged_colours,
-  video_end,
 )
 from avlink_jax.data.media.downmix import Downmix, mono_or_stereo
 from avlink_jax.data.media.limits import (
@@ -54,9 +49,19 @@ from avlink_jax.data.media.limits import (
   Unusable,
   check_frame_size,
 )
+from avlink_jax.data.media.times import (
+  FrameClock,
+  declared_end,
+  frames_of,
+  jumps,
+  repeats,
+  shown_at,
+  video_end,
+)
 from avlink_jax.errors import MediaError
 
 PREROLL = 1.25  # seconds before a span at which decoding starts, so that decoders settle
+SHORT = 0.5  # seconds a stream may lack of its declared length (headers round, players pad)
 SEEKABLE = ('mov', 'matroska')  # their packets carry the times at which frames show
 
 
@@ -150,8 +155,11 @@ def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, nee
       if seeks and container.format.name.startswith(SEEKABLE):
         _seek(container, video_track or audio_track, tracks, start)
       whole = _read(container, video_track, audio_track, start, stop, allowance)
-      if whole and _is_short(container, tracks):
+      if whole and _is_short(container, tracks) and not states_bytes(path):
         raise Unusable('truncated')
+      if whole:
+        for track in tracks:
+          track.close()
       if video_track and video_track.zero is None:
         if need_video or not audio_track:
           raise Unusable('no video stream')
@@ -208,15 +216,15 @@ def _read(container, video_track, audio_track, start: float, stop: float, allowa
     if packet is None or packet.is_corrupt:
       raise Unusable('corrupt stream')
     zero = video_track.zero if video_track else audio_track.zero
-    if zero is not None and all(track.end is not None and track.end - zero > stop + 0.1
-                                for track in tracks.values()):
+    if stop < math.inf and zero is not None and all(
+        track.end is not None and track.end - zero > stop + 0.1 for track in tracks.values()):
       return False
     track = tracks[packet.stream.index]
     if track is video_track:
       track.see(packet)
     if not track.decodes:
       continue
-    for frame in packet.decode():
+    for frame in frames_of(packet):
       allowance.check_time()
       if frame.is_corrupt:
         # After a seek, frames may come whose references lie before it; none is in the span.
@@ -234,8 +242,8 @@ def _is_short(container, tracks) -> bool:
   if any(by_header is not None and end < by_header * track.stream.time_base - SHORT
          for track, end, by_header in zip(tracks, ends, declared, strict=True)):
     return True
-  # Matroska declares one length for the whole file; a stream that is not read may be longer.
-  if (container.duration and container.format.name.startswith(DECLARING)
+  # Matroska may declare one length for the whole file; a stream that is not read may be longer.
+  if (container.duration and container.format.name.startswith('matroska')
       and len(tracks) == len(container.streams) and None in declared):
     by_header = ((container.start_time or 0) + container.duration) / av.time_base
     return max(ends) < by_header - SHORT
@@ -247,7 +255,7 @@ def _seek(container, reference, tracks, start: float):
   for packet in packets_of(container, reference.stream):
     if packet is None or packet.is_corrupt:
       raise SeekFailed
-    if frames := packet.decode():
+    if frames := frames_of(packet):
       reference.add(frames[0])
       break
   else:
@@ -266,7 +274,7 @@ class _VideoTrack:
 
   def __init__(self, stream, start, stop, max_fps, height, width, decodes, allowance):
     check_frame_size(stream.codec_context.height, stream.codec_context.width)
-    self.stream, self.zero, self.end = stream, None, None
+    self.stream, self._last = stream, None  # (ticks, duration) of the last frame that was read
     self._decoding = decodes
     self._start, self._stop, self._max_fps = start, stop, max_fps
     self._clock = FrameClock(stream)
@@ -281,16 +289,23 @@ class _VideoTrack:
     self._pending, self._seeking = None, True
 
   @property
+  def zero(self) -> float | None:
+    return None if self._clock.zero is None else float(self._clock.zero * self.stream.time_base)
+
+  @property
+  def end(self) -> float | None:
+    if self.zero is None or self._last is None:
+      return None
+    return self.zero + float(self._clock.seconds(sum(self._last), 2))  # both are rounded
+
+  @property
   def decodes(self) -> bool:
     """Need for further frames: unneeded video is decoded up to its first, which sets the clock."""
     return self._decoding or self.zero is None
 
   def add(self, frame):
     ticks = self._clock(frame)
-    shows = float(ticks * self.stream.time_base)
-    if self.zero is None:
-      self.zero = shows
-    time = shows - self.zero
+    time = float(self._clock.seconds(ticks))
     if self._seeking and time > self._start:
       raise SeekFailed
     self._seeking = False
@@ -301,16 +316,27 @@ class _VideoTrack:
         return  # a second frame for the same moment: the first one stands
       self._keep_pending(time)
     self._pending = (time, frame)
-    end = self._ends(ticks, frame.duration)
-    self.end = end if self._decoding or self.end is None else max(self.end, end)
+    self._extend(ticks, frame.duration)
 
   def see(self, packet):
-    """Updates the end from a packet, where the video is not decoded: of the packets up to the
-    first frame the decoder keeps the other frames, as many as it has threads."""
+    """Notes a packet: the end of one that is not decoded, or that repeats the frame before it.
+
+    Where the video is not decoded, the decoder keeps as many frames as it has threads.
+    """
     ticks = shown_at(packet)
-    if not self._decoding and ticks is not None and packet.size and not packet.is_discard:
-      end = self._ends(ticks, packet.duration)
-      self.end = end if self.end is None else max(self.end, end)
+    unseen = repeats(packet) or (not self._decoding and packet.size and not packet.is_discard)
+    if ticks is not None and unseen:
+      self._extend(ticks, packet.duration)
+
+  def close(self):
+    """Holds the last frame up to the declared end, once the stream was read to its end."""
+    if self._last is None:
+      return
+    last, duration = self._last
+    held = video_end(self.stream, last, duration) - last
+    if jumps(held * self.stream.time_base):
+      raise Unusable('timestamps jump')
+    self._last = last, held
 
   def finish(self):
     """Kept frames, uint8 (N, H, W, 3), and the times at which they start to show, float64 (N,)."""
@@ -322,10 +348,11 @@ class _VideoTrack:
     times = np.maximum(np.array(self._times) - self._start, 0)
     return np.stack(self._frames), times
 
-  def _ends(self, ticks: int, duration: int) -> float:
-    ends = video_end(self.stream, ticks, duration or self._clock.period)
-    return float(ends * self.stream.time_base)
-
+  def _extend(self, ticks: int, duration: int):
+    """Counts a frame that shows at `ticks` for `duration`."""
+    if self._last is None or ticks >= self._last[0]:
+      self._last = ticks, duration or self._clock.period
+      
   def _keep_pending(self, until: float):
     """Keeps the pending frame, which shows until `until`, if it is on at a moment that counts."""
     time, frame = self._pending

@@ -3,14 +3,12 @@
 A file takes its final name when it is complete (`storage/atomic.py`).
 """
 
-import bisect
 import contextlib
 import heapq
 import io
 import itertools
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -18,18 +16,11 @@ import soundfile
 import soxr
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from avlink_jax.data.media.container import (
-  FrameClock,
-  jumps,
-  main_stream,
-  opened,
-  packets_of,
-  shown_at,
-  untagged_colours,
-  video_end,
-)
+from avlink_jax.data.media.container import main_stream, opened, packets_of, untagged_colours
 from avlink_jax.data.media.decode import decode_audio
 from avlink_jax.data.media.original import mixed, original_audio
+from avlink_jax.data.media.survey import Survey, demux, survey_of, video_stream
+from avlink_jax.data.media.times import FrameClock, frames_of
 from avlink_jax.errors import MediaError
 from avlink_jax.storage.atomic import replacing, write_bytes
 
@@ -37,10 +28,6 @@ from avlink_jax.storage.atomic import replacing, write_bytes
 # end, which readers that ignore edit lists decode too, is 21 ms instead of 64 at 16 kHz.
 AAC_RATE = 48000
 AAC_FRAME = 1024  # samples
-# Names of the decoders of what browsers play in mp4. HEVC some do not; it is kept all the same, for
-# its colours and depth, and whoever shows the file can say so.
-COPYABLE = frozenset(('h264', 'hevc', 'av1', 'libdav1d', 'vp9'))
-H264_PIXELS = ('yuv420p', 'yuvj420p')  # no browser plays H.264 of more bits, or finer colour
 BT709 = 1  # FFmpeg's number for it as matrix, as primaries and as transfer alike
 
 
@@ -89,7 +76,7 @@ def replace_audio(source, path, audio, sample_rate, original='drop'):
   or 'second_track' (another track beside the new one, which players take by default).
 
   The video is copied packet by packet where browsers play its codec in mp4, and encoded anew as
-  H.264 where they do not, or where the file begins with frames that are not shown. Frames
+  H.264 where they do not, or where the file has frames before the first that is shown. Frames
   keep their times, counted from the first one; the audio starts with it and is cut, or padded
   with zeros, to the video's length.
 
@@ -100,13 +87,13 @@ def replace_audio(source, path, audio, sample_rate, original='drop'):
     UserError: `path` cannot be written.
   """
   with opened(source) as container:
-    survey = _survey(container, source)
+    survey = survey_of(container, source)
   own = None if original == 'drop' else original_audio(source, AAC_RATE)
   if own is not None and original == 'mix':
     audio, sample_rate = mixed(own, audio, sample_rate, AAC_RATE), AAC_RATE
   try:
     with opened(source) as container, replacing(path) as temporary, _mp4(temporary) as output:
-      video_packets = (_encode_anew if survey.dts is None else _copy_packets)(
+      video_packets = (_encode_anew if survey.packets is None else _copy_packets)(
         output, container, source, survey)
       tracks = [video_packets, _encode_audio(output, audio, sample_rate, survey.length)]
       if own is not None and original == 'second_track':
@@ -114,7 +101,7 @@ def replace_audio(source, path, audio, sample_rate, original='drop'):
       _interleave(output, tracks)
   except av.error.FFmpegError:  # disk errors are UserErrors by now
     raise MediaError(source, 'corrupt stream') from None
-  return 'h264' if survey.dts is None else survey.codec
+  return 'h264' if survey.packets is None else survey.codec
 
 
 def write_wav(path, audio, sample_rate):
@@ -204,23 +191,23 @@ def _copy_audio(output, container, length: Fraction, slack: Fraction):
   if audio is None or audio.codec_context.name != 'aac' or (
       audio.codec_context.profile != 'LC' or not audio.codec_context.extradata):
     return None
-  packets, shows = [], []
+  packets, clock = [], video and FrameClock(video)
   for packet in packets_of(container, *filter(None, (audio, video))):
     if packet is None or packet.is_corrupt or packet.size and packet.pts is None:
       return None
     if packet.size and packet.stream is audio:
       packets.append(packet)
-    elif packet.size and not packet.is_discard:
-      shows.append(shown_at(packet) * video.time_base)
+    elif packet.stream is video:
+      clock.find_zero(packet)
   if not packets or any(
       a.duration != AAC_FRAME * audio.time_base * audio.rate or a.pts + a.duration != b.pts
       for a, b in itertools.pairwise(packets)):
     return None
   # Without video 0 s is the first sample: after the silence that the encoder put before it.
-  if not shows and not (packets[0].is_discard and audio.start_time == 0):
+  if (clock.zero is None if clock else not (packets[0].is_discard and audio.start_time == 0)):
     return None
-  zero, end = (round(time / audio.time_base)
-               for time in (min(shows, default=0), min(shows, default=0) + length))
+  begin = 0 if clock is None else clock.zero * video.time_base
+  zero, end = (round(time / audio.time_base) for time in (begin, begin + length))
   if packets[-1].pts + packets[-1].duration < end - slack / audio.time_base:
     return None
   # A packet's audio overlaps with the one before: that is kept too, and an edit list hides it.
@@ -233,145 +220,78 @@ def _copy_audio(output, container, length: Fraction, slack: Fraction):
   return iter(kept)
 
 
-class _Survey(NamedTuple):
-  """Timing of a video stream, read from its packets before any is copied or decoded.
-
-  Times are in the stream's time base, those of the lists with the first frame at 0.
-
-  zero: presentation time of the first frame on the file's clock.
-  shows: presentation times, in order, and last the end of the video.
-  length: seconds from the first frame to the end.
-  dts: decoding time of each packet, in the file's order; None where the packets cannot go into
-    an mp4 as they are and keep their timing.
-  codec: name of the video's decoder.
-  """
-  zero: int
-  shows: list
-  length: Fraction
-  dts: list | None
-  codec: str
-
-  def lasting(self, shown: int) -> int:
-    """Duration of the frame that shows at `shown`; mp4's length is the sum of these."""
-    after = min(bisect.bisect_right(self.shows, shown), len(self.shows) - 1)
-    return max(1, self.shows[after] - shown)
-
-
-def _survey(container, source) -> _Survey:
-  stream = _video_stream(container, source)
-  period = FrameClock(stream).period
-  shows, decoded, last = [], [], None
-  context = stream.codec_context
-  copyable = context.name in COPYABLE and (
-    context.name != 'h264' or context.pix_fmt in H264_PIXELS)
-  for packet in _demux(container, stream, source):
-    if not packet.size:
-      continue
-    ticks = shown_at(packet)
-    copyable &= ticks is not None and ticks == packet.pts and not packet.is_discard
-    copyable &= bool(shows) or packet.is_keyframe
-    if ticks is None:
-      ticks = shows[-1] + period if shows else 0
-    if not packet.is_discard:
-      shows.append(ticks)
-      decoded.append(packet.dts)
-      last = max(last or (ticks, 0), (ticks, packet.duration or period))
-  if not shows:
-    raise MediaError(source, 'no video stream')
-  zero, end = min(shows), video_end(stream, *last)
-  if any(jumps((b - a) * stream.time_base)
-         for a, b in itertools.pairwise(sorted([*shows, end]))):
-    raise MediaError(source, 'timestamps jump')
-  copyable &= len(set(shows)) == len(shows)
-  dts = [ticks - zero for ticks in _decoding_times(shows, decoded)] if copyable else None
-  return _Survey(zero, [ticks - zero for ticks in [*sorted(shows), end]],
-                 (end - zero) * stream.time_base, dts, context.name)
-
-
-def _decoding_times(pts: list, dts: list) -> list:
-  """Decoding times that rise from packet to packet and never come after the packet's own pts.
-
-  The file's own where they do; Matroska has none for the first packets, other files have wrong
-  ones. Else the presentation times in order, earlier by as much as reordering needs.
-  """
-  if (None not in dts and all(a < b for a, b in itertools.pairwise(dts))
-      and all(a <= b for a, b in zip(dts, pts, strict=True))):
-    return dts
-  in_order = sorted(pts)
-  delay = max(sorted_ - own for sorted_, own in zip(in_order, pts, strict=True))
-  return [time - delay for time in in_order]
-
-
-def _copy_packets(output, container, source, survey: _Survey):
+def _copy_packets(output, container, source, survey: Survey):
   """Adds a stream like the source's; returns its packets, the first frame at 0 s."""
-  stream = _video_stream(container, source)
+  stream = video_stream(container, source)
   target = output.add_stream_from_template(stream, opaque=True)
+  target.time_base = survey.base
   if stream.codec_context.name == 'hevc':
     target.codec_context.codec_tag = 'hvc1'  # the only one of its two tags that Safari plays
 
   def packets():
-    filled = (packet for packet in _demux(container, stream, source) if packet.size)
-    for packet, dts in zip(filled, survey.dts, strict=True):
-      packet.pts, packet.dts, packet.stream = packet.pts - survey.zero, dts, target
-      packet.duration = survey.lasting(packet.pts)
+    filled = (packet for packet in demux(container, stream, source) if packet.size)
+    for packet, (pts, dts) in zip(filled, survey.packets, strict=True):
+      packet.pts, packet.dts, packet.stream = pts, dts, target
+      packet.time_base = survey.base
       yield packet
-  return packets()
+  return _lasting(packets(), survey)
 
 
-def _encode_anew(output, container, source, survey: _Survey):
+def _encode_anew(output, container, source, survey: Survey):
   """Adds an H.264 stream with the source's frames and timing; returns its packets."""
-  stream = _video_stream(container, source)
+  stream = video_stream(container, source)
   stream.thread_type = 'AUTO'
   context = stream.codec_context
   target = _h264(output, context.width + context.width % 2, context.height + context.height % 2,
                  stream.average_rate or Fraction(25))
-  target.codec_context.time_base = stream.time_base
+  target.codec_context.time_base = survey.base
   if stream.sample_aspect_ratio:
     target.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
   clock = FrameClock(stream)
 
   def frames():
-    first = last = None
+    last = None
     for frame in _decode(container, stream, source):
-      ticks = clock(frame)
-      if first is None:
-        first = ticks
+      shown = int(clock.seconds(clock(frame)) / survey.base)
+      if last is None:
         target.set_display_rotation(frame.rotation)
-      elif ticks <= last:
+      elif shown <= last:
         continue  # as `decode` does
-      last = ticks
+      last = shown
       converted = _to_yuv(frame, target)
-      converted.pts, converted.time_base, converted.pict_type = last - first, stream.time_base, 0
+      converted.pts, converted.time_base, converted.pict_type = shown, survey.base, 0
       yield converted
 
   def packets():
     for frame in itertools.chain(frames(), [None]):
-      for packet in target.encode(frame):
-        packet.duration = survey.lasting(packet.pts)
-        yield packet
-  return packets()
+      yield from target.encode(frame)
+  return _lasting(packets(), survey)
 
 
-def _video_stream(container, source):
-  stream = main_stream(container.streams.video)
-  if stream is None:
-    raise MediaError(source, 'no video stream')
-  return stream
+def _lasting(packets, survey: Survey):
+  """Yields packets with their durations, so that the last frame is held as long as in the source.
 
-
-def _demux(container, stream, source):
-  """Yields the stream's packets. Raises MediaError where the container is broken."""
-  for packet in packets_of(container, stream):
-    if packet is None or packet.is_corrupt:
-      raise MediaError(source, 'corrupt stream')
-    yield packet
+  A track of an mp4 lasts from the first decoding time to the last, and as long as the packet that
+  is decoded last, which need not be the frame that shows last.
+  """
+  first = last = None
+  for packet in packets:
+    packet.duration = survey.lasting(packet.pts)
+    if last is None:
+      first = packet.dts
+    else:
+      yield last
+    last = packet
+  if last is not None:
+    last.duration = max(1, survey.shows[-1] + first - last.dts)
+    yield last
 
 
 def _decode(container, stream, source):
   """Yields the stream's frames. Raises MediaError where the stream is broken."""
-  for packet in _demux(container, stream, source):
+  for packet in demux(container, stream, source):
     try:
-      frames = packet.decode()
+      frames = frames_of(packet)
     except av.error.FFmpegError:
       raise MediaError(source, 'corrupt stream') from None
     yield from frames

@@ -84,17 +84,19 @@ def read_audio(path, seconds, rate, windowed=False):
 
 def read_frames(path, seconds, rate, view=None, middle=False):
   """Frames uint8 (N, H, W, 3) of a clip at `rate` a second, in its own size, whatever its own frame
-  rate is: those on at k / rate seconds, or, `middle`, just before the middle of each period, as
-  FFmpeg's filter `fps` takes them. With a `view` (evaluation/common.View) in that size, and held
-  where its rate is lower. Raises MediaError: it has no video.
+  rate is; with a `view` (evaluation/common.View) in that size, and held where its rate is lower.
+
+  They are those on at k / rate seconds, or, `middle`, just before the middle of each period, as
+  FFmpeg's filter `fps` takes them. Raises MediaError: it has no video.
   """
   height, width, fps = view or (None, None, 0.0)
   shown = min(fps, rate) if fps else rate  # frames a second
-  start = 0.5 / rate - JUST_BEFORE if middle else 0.0
+  late = 0.5 / rate - JUST_BEFORE if middle else 0.0
+  start = late if shown == rate else 0.0
   clip = decode(path, height=height, width=width, max_fps=shown, need_audio=False, start=start,
                 duration=seconds - start)
   count = max(1, int(min(seconds, start + clip.duration) * rate + 1e-6))
-  held = (np.arange(count) / rate * shown + 1e-6).astype(int)
+  held = ((np.arange(count) / rate + late - start) * shown + 1e-6).astype(int)
   return resample_frames(clip, 0.0, held[-1] + 1, shown)[0][held]
 
 

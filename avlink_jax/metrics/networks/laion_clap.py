@@ -13,7 +13,7 @@ import numpy as np
 
 from avlink_jax.codecs import text_files
 from avlink_jax.metrics.networks import htsat, roberta
-from avlink_jax.metrics.networks.embedding import Embedder
+from avlink_jax.metrics.networks.embedding import Embedder, exact
 from avlink_jax.metrics.networks.layers import linear, relu
 
 PARTS = ('audio_branch.', 'text_branch.', 'audio_projection.', 'text_projection.')
@@ -56,7 +56,7 @@ class LaionClap(Embedder):
         self.path.parent / TOKENIZER,
         len(self.weights['text_branch.embeddings.word_embeddings.weight']),
         "put RoBERTa base's tokenizer.json there", ('tokenizer.json',))
-    self._text = jax.jit(forward_text)
+    self._text = jax.jit(exact(forward_text))
 
   def texts(self, prompts) -> np.ndarray:
     """Embeds prompts: float32 (P, 512), rows of length 1."""
