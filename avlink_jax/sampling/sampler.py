@@ -276,7 +276,7 @@ class Sampler:
   @property
   def _heard(self):
     """Modalities that condition and are read from a clip's audio."""
-    return [name for name in self.task.conditions if self.task.codec(name).medium == 'audio']
+    return [name for name in self.task.conditions if self.task.codec(name).sample_rate]
 
   def _window(self, clip, prompt, start):
     """Arrays of one window; of a generated modality only the mask."""
