@@ -11,6 +11,10 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # before anything imports jax
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
   os.environ['XLA_FLAGS'] = (
       '--xla_cpu_use_fusion_emitters=false ' + os.environ.get('XLA_FLAGS', '')).strip()
+# Numba crashes where two processes compile the same into one folder (librosa's peak_pick, 0.68).
+if (worker := os.environ.get('PYTEST_XDIST_WORKER')):
+  os.environ.setdefault('NUMBA_CACHE_DIR', str(
+      pathlib.Path(__file__).resolve().parents[1] / '.pytest_cache' / 'numba' / worker))
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
