@@ -245,6 +245,8 @@ def _encode_anew(output, container, source, survey: Survey):
   target = _h264(output, context.width + context.width % 2, context.height + context.height % 2,
                  stream.average_rate or Fraction(25))
   target.codec_context.time_base = survey.base
+  # Of frames as uneven as a GIF's, B-frames have decoding times that cut the last one short in mp4.
+  target.codec_context.max_b_frames = 0
   if stream.sample_aspect_ratio:
     target.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
   clock = FrameClock(stream)
