@@ -24,6 +24,7 @@ from avlink_jax.model.aided_fusion import AidedFusion
 from avlink_jax.model.avlink import AVLink
 from avlink_jax.model.fusion import Fusion
 from avlink_jax.model.injection import Injection
+from avlink_jax.model.remat import POLICIES
 from avlink_jax.model.tower import Tower
 from avlink_jax.storage import config_bounds
 
@@ -82,8 +83,8 @@ def build(config: ConfigDict, dtype: Any = jnp.float32, platform: str | None = N
   config_bounds.check(config)
   if not {name for direction in config.generate for name in direction.split('+')} <= set(NAMES):
     raise UserError(f'generate={tuple(config.generate)}: use audio, video or audio+video')
-  if config.remat not in ('none', 'block', 'segment'):
-    raise UserError(f'remat={config.remat!r}: use none, block or segment')
+  if config.remat not in POLICIES:
+    raise UserError(f'remat={config.remat!r}: use {", ".join(POLICIES)}')
   texts = build_texts(config, dtype)
   context = codec_seam.Context(dtype, platform, remat=config.remat != 'none')
   codecs = {name: codec_seam.make(codec_kind(config.towers[name]), name, config, context)
@@ -113,8 +114,9 @@ def fused(config):
 def build_towers(config, settings, codecs, texts, dtype, platform):
   """Yields the tower of each codec in `codecs` {name: Codec}, in order; `settings` are the towers'
   ConfigDicts and `texts` the text encoders by name."""
-  # Without Fusion Blocks there are no segments between them, so each block is rematerialised.
-  remat = config.remat == 'block' or config.remat == 'segment' and not fused(config)
+  remat = config.remat
+  if remat == 'segment':  # of which there are none without Fusion Blocks between them
+    remat = 'none' if fused(config) else 'block'
   kernel = attention.Kernel(attention.choose(config.attention, platform))
   for name, codec in codecs.items():
     yield tower_seam.make(settings[name], tower_seam.Context(
@@ -135,7 +137,8 @@ def build_link(config, towers, clock_rate, dtype, platform):
     axes = [tower.axis for tower in towers.values()]
     fusion = Fusion(f.blocks, f.width, f.heads, f.mlp, f.rank, clock_rate=clock_rate,
                     rope_base=f.rope_base, attention=kernel.between(axes, axes), dtype=dtype,
-                    cross=f.injection == 'cross', remat=config.remat == 'block')
+                    cross=f.injection == 'cross',
+                    remat='none' if config.remat == 'segment' else config.remat)
     if f.contrast or f.nearness:
       fusion = AidedFusion(fusion, f.contrast, f.nearness)
     link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject)

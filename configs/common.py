@@ -41,9 +41,10 @@ def base(task, scale):
   c.name = task  # the run's: its task's, or its ablation's (configs/ablations.py)
   c.seed = 0  # of the first weights, the order of examples, the noise in training
   c.attention = 'auto'  # kernel: auto, reference, tiled, cudnn, splash (model/attention.py)
-  # what is computed again in the backward pass, to save memory: none, block (each block, the least
-  # memory), segment (each Fusion Block with what it feeds)
-  c.remat = by_scale('block', 'none', 'none')
+  # what is computed again in the backward pass, to save memory: none, attention (each block without
+  # its attention), block (each block, the least memory), segment (each Fusion Block with what it
+  # feeds)
+  c.remat = by_scale('attention', 'none', 'none')
   c.compile_cache = '~/.cache/avlink_jax'  # keeps accelerators' programs; a bucket too; '': none
   # what is generated, a direction each: audio, video, audio+video (both at once); with Fusion
   # Blocks the others condition; of several directions each example is drawn one

@@ -19,7 +19,7 @@ import numpy as np
 from einops import rearrange
 
 from avlink_jax.errors import UserError
-from avlink_jax.model import axes, flash, rope
+from avlink_jax.model import axes, flash, remat, rope
 
 TILE_LOGITS = 1 << 19  # 2 MiB of float32: what a core's own cache holds
 
@@ -127,10 +127,14 @@ class Kernel:
     return self._joint(q, k, v, key_mask)
 
   def _joint(self, q, k, v, key_mask):
-    attention = IMPLEMENTATIONS.get(self.implementation) or IMPLEMENTATIONS[
-        choose(self.implementation)]
+    name = self.implementation if self.implementation in IMPLEMENTATIONS else choose(
+        self.implementation)
     mask = None if key_mask is None else _concatenate(key_mask, 1)
-    out = attention(*(_concatenate(x, 2) for x in (q, k, v)), mask)
+    together = [_concatenate(x, 2) for x in (q, k, v)]
+    out = IMPLEMENTATIONS[name](*together, mask)
+    _, heads, keys, dim = together[1].shape
+    if name not in HOME and remat.is_dear(keys, heads * dim):
+      out = remat.kept(out)  # the kernels of accelerators keep what their gradients need
     return jnp.split(out, np.cumsum([x.shape[2] for x in q])[:-1], axis=2)
 
   def _on_mesh(self, q, k, v, key_mask):

@@ -136,7 +136,7 @@ class DiT(Tower):
     seconds: count -> float64 (count,): when each data frame is.
     input_channels: of what is embedded, where that is not the data alone; 0: the data's.
     attention: kernel of self-attention, over tokens with the logical axis `axis`.
-    remat: recompute each block for the gradient instead of keeping its activations.
+    remat: what the gradient keeps of a block (remat.py): none, attention or block.
   """
   channels: int
   patch: tuple[int, ...]
@@ -150,7 +150,7 @@ class DiT(Tower):
   input_channels: int = 0
   axis: str = 'tokens'
   attention: Kernel = Kernel()
-  remat: bool = False
+  remat: str = 'none'
   dtype: jnp.dtype = jnp.float32
 
   @property

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from avlink_jax.errors import UserError
+from avlink_jax.model import remat
 
 LANES = 128  # blocks of the TPU's kernel are multiples of it
 QUERY_BLOCKS = (512, 640)  # tokens; between them, whatever fills up least
@@ -83,15 +84,19 @@ def splash(q, k, v, key_mask=None, interpret=False):
   key_mask = jnp.pad(key_mask, ((0, 0), (0, filled_k - k.shape[2])))
   q = _fill(q * jnp.asarray(dim ** -0.5, q.dtype), filled_q)
   k, v = _fill(k, filled_k), _fill(v, filled_k)
-  # The fused backward kernel would keep a copy of the queries' gradient for each block of keys.
+  # One backward kernel for the gradients of queries, keys and values: five matrix products for the
+  # seven of two kernels.
   sizes = tpu.BlockSizes(
       block_q=block_q, block_kv=block_k, block_q_dkv=block_q, block_kv_dkv=block_k,
-      block_q_dq=block_q, block_kv_dq=block_k)
+      use_fused_bwd_kernel=True)
   attend = tpu.make_splash_mha(
       tpu.MultiHeadMask([tpu.FullMask((filled_q, filled_k))] * heads), block_sizes=sizes,
-      head_shards=1, q_seq_shards=1, interpret=interpret)
+      head_shards=1, q_seq_shards=1, interpret=interpret,
+      residual_checkpoint_name=remat.NAME if remat.is_dear(k.shape[2], heads * dim) else None)
   segments = tpu.SegmentIds(jnp.ones((batch, filled_q), jnp.int32), key_mask.astype(jnp.int32))
-  return jax.vmap(attend)(q, k, v, segments)[:, :, :queries]
+  # An example at a time: that kernel makes a copy of the queries' gradient for each block of keys.
+  out = jax.lax.map(lambda one: attend(*one), (q, k, v, segments))
+  return out[:, :, :queries]
 
 
 def _fill(x, length):

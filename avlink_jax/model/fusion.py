@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avlink_jax.model import rope
+from avlink_jax.model import remat, rope
 from avlink_jax.model.attention import Attention, Kernel
 from avlink_jax.model.axes import constrain
 from avlink_jax.model.dit import MLP, layer_norm, modulate, modulate_normal, time_features
@@ -124,7 +124,7 @@ class Fusion:
     clock_rate: positions a second of the temporal RoPE; the paper's η_v, one a video frame.
     attention: kernel of the joint attention, whose queries and keys are all streams' tokens.
     cross: each stream attends to the other's tokens only (an ablation).
-    remat: recompute each block for the gradient instead of keeping its activations.
+    remat: what the gradient keeps of a block (remat.py): none, attention or block.
   """
   blocks: int = 8
   width: int = 1024
@@ -136,7 +136,7 @@ class Fusion:
   attention: Kernel = Kernel()
   dtype: jnp.dtype = jnp.float32
   cross: bool = False
-  remat: bool = False
+  remat: str = 'none'
 
   @property
   def block(self):
@@ -173,7 +173,7 @@ class Fusion:
       return self.block.apply({'params': params}, tokens, times, masks, angles, views, wanted)
 
     kept = [isinstance(s, Kept) for s in streams]
-    tokens, normal = (jax.checkpoint(fuse) if self.remat else fuse)(
+    tokens, normal = remat.checkpointed(fuse, self.remat)(
         params, [s if k else s.tokens for s, k in zip(streams, kept, strict=True)],
         [s.t if k else s.input.t for s, k in zip(streams, kept, strict=True)],
         [s.mask for s in streams], views)

@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 
+from avlink_jax.model import remat
+
 # Up to so many blocks a tower's loops are written out. A loop keeps what its gradient needs in
 # arrays over all its turns, filled and copied: of two nano blocks with their gradient it took a
 # sixth on a CPU (tests/benchmarks/blocks.py). Deep towers keep their loops: they compile once.
 UNROLLED = 4
 
 
-def run(block, blocks, first, count, tokens, depth, remat=False):
+def run(block, blocks, first, count, tokens, depth, policy='none'):
   """Tokens after blocks first … first + count − 1 of `depth`.
 
   Args:
@@ -17,7 +19,7 @@ def run(block, blocks, first, count, tokens, depth, remat=False):
     blocks: stacked parameters of all blocks.
     first: int or traced int32; `count` is static.
     tokens: (B, N, C).
-    remat: recompute each block for the gradient instead of keeping its activations.
+    policy: what the gradient keeps of a block (remat.py): none, attention or block.
   """
   if isinstance(first, int):
     turns, own = jax.tree.map(lambda p: p[first:first + count], blocks), lambda block: block
@@ -28,5 +30,4 @@ def run(block, blocks, first, count, tokens, depth, remat=False):
   def one(tokens, turn):
     return block(own(turn), tokens), None
 
-  body = jax.checkpoint(one) if remat else one
-  return jax.lax.scan(body, tokens, turns, unroll=depth <= UNROLLED)[0]
+  return jax.lax.scan(remat.checkpointed(one, policy), tokens, turns, unroll=depth <= UNROLLED)[0]

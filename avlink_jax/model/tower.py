@@ -158,7 +158,7 @@ class Context:
     axis: logical axis of its tokens.
     attention: kernel of the implementation to use; a tower says which tokens it is for.
     dtype: what is computed in.
-    remat: recompute each block for the gradient instead of keeping its activations.
+    remat: what the gradient keeps of a block (remat.py): none, attention or block.
     name: the modality's, for messages.
   """
   channels: int
@@ -168,7 +168,7 @@ class Context:
   axis: str
   attention: Kernel
   dtype: Any = jnp.float32
-  remat: bool = False
+  remat: str = 'none'
   name: str = 'NAME'
 
 

@@ -139,7 +139,7 @@ class Wan(Tower):
     patch: how much of each axis (time first) makes a token.
     seconds: count -> float64 (count,): when each data frame is.
     attention: kernel of self-attention, over tokens with the logical axis `axis`.
-    remat: recompute each block for the gradient instead of keeping its activations.
+    remat: what the gradient keeps of a block (remat.py): none, attention or block.
   """
   channels: int
   patch: tuple[int, ...]
@@ -152,7 +152,7 @@ class Wan(Tower):
   rope_base: float = 10_000.0
   axis: str = 'tokens'
   attention: Kernel = Kernel()
-  remat: bool = False
+  remat: str = 'none'
   dtype: jnp.dtype = jnp.float32
 
   @property

@@ -7,6 +7,8 @@ import jax
 from avlink_jax.errors import UserError, out_of_memory
 from avlink_jax.training.sharding import divisors
 
+LESS = {'none': 'attention', 'attention': 'block'}  # what the gradient keeps (model/remat.py)
+
 
 @contextlib.contextmanager
 def advice(remedies, subject):
@@ -31,8 +33,8 @@ def for_training(task, devices):
   remedies = []
   if task.accumulates:
     remedies += [f'train.accumulate={n}' for n in divisors(per_device) if n > train.accumulate][:1]
-  if config.remat == 'none':
-    remedies.append('remat=block')
+  if config.remat in LESS:
+    remedies.append(f'remat={LESS[config.remat]}')
   remedies += _fsdp(config, devices)
   if per_device > train.accumulate:
     smaller = per_device // 2 // train.accumulate or 1

@@ -111,7 +111,7 @@ def test_padding_of_the_data_is_not_attended_to():
 
 
 def test_blocks_run_in_any_stretches_from_a_traced_first_and_recomputed():
-  deep = dataclasses.replace(VIDEO, depth=5, remat=True)  # more than is written out
+  deep = dataclasses.replace(VIDEO, depth=5, remat='block')  # more than is written out
   p = random_params(deep)
 
   def cut(p, given, first):

@@ -79,7 +79,7 @@ def test_remat_goes_forward_again(task):
 
 
 def test_an_unknown_remat_is_told():
-  with pytest.raises(UserError, match="remat='all': use none, block or segment"):
+  with pytest.raises(UserError, match="remat='all': use none, attention, block, segment"):
     build(micro_config('v2a', remat='all'))
 
 
@@ -128,12 +128,12 @@ def out_of_memory():
 
 
 @pytest.mark.parametrize('changes, devices, remedies', [
-    ({}, 8, ['train.accumulate=2', 'remat=block', 'mesh.fsdp=2', 'train.batch_size=128']),
+    ({}, 8, ['train.accumulate=2', 'remat=attention', 'mesh.fsdp=2', 'train.batch_size=128']),
     ({'train.accumulate': 4, 'remat': 'segment', 'mesh.fsdp': 4}, 8,
      ['train.accumulate=8', 'mesh.fsdp=8', 'train.batch_size=128']),
     ({'mesh.sequence': 4, 'mesh.fsdp': 2}, 8,
-     ['train.accumulate=2', 'remat=block', 'train.batch_size=128']),
-    ({'train.batch_size': 8, 'mesh.fsdp': 8, 'remat': 'block'}, 8, [])])
+     ['train.accumulate=2', 'remat=attention', 'train.batch_size=128']),
+    ({'train.batch_size': 8, 'mesh.fsdp': 8, 'remat': 'attention'}, 8, ['remat=block'])])
 def test_too_little_memory_for_a_step_is_told_with_what_to_set(changes, devices, remedies):
   config = micro_config('v2a', **{'train.batch_size': 256} | changes)
   assert memory.for_training(build(config)[1], devices) == remedies
