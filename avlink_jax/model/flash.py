@@ -14,6 +14,7 @@ from avlink_jax.model import remat
 LANES = 128  # blocks of the TPU's kernel are multiples of it
 QUERY_BLOCKS = (512, 640)  # tokens; between them, whatever fills up least
 KEY_BLOCKS = (512, 640, 768, 896, 1024)
+COPIED_KEYS = 4096  # of so many at most the backward kernel makes one copy of the queries' gradient
 
 
 def check_cudnn(head_dim, dtype):
@@ -85,16 +86,19 @@ def splash(q, k, v, key_mask=None, interpret=False):
   q = _fill(q * jnp.asarray(dim ** -0.5, q.dtype), filled_q)
   k, v = _fill(k, filled_k), _fill(v, filled_k)
   # One backward kernel for the gradients of queries, keys and values: five matrix products for the
-  # seven of two kernels.
+  # seven of two kernels. It makes a copy of the queries' gradient for each run of blocks of keys.
+  blocks = filled_k // block_k
+  run = max(n for n in range(1, blocks + 1) if blocks % n == 0 and (
+      n == 1 or n * block_k <= COPIED_KEYS))
   sizes = tpu.BlockSizes(
-      block_q=block_q, block_kv=block_k, block_q_dkv=block_q, block_kv_dkv=block_k,
-      use_fused_bwd_kernel=True)
+      block_q=block_q, block_kv=block_k, block_q_dkv=block_q, block_kv_dkv=run * block_k,
+      block_kv_dkv_compute=block_k, use_fused_bwd_kernel=True)
   attend = tpu.make_splash_mha(
       tpu.MultiHeadMask([tpu.FullMask((filled_q, filled_k))] * heads), block_sizes=sizes,
       head_shards=1, q_seq_shards=1, interpret=interpret,
       residual_checkpoint_name=remat.NAME if remat.is_dear(k.shape[2], heads * dim) else None)
   segments = tpu.SegmentIds(jnp.ones((batch, filled_q), jnp.int32), key_mask.astype(jnp.int32))
-  # An example at a time: that kernel makes a copy of the queries' gradient for each block of keys.
+  # An example at a time, so that there are the copies of one.
   out = jax.lax.map(lambda one: attend(*one), (q, k, v, segments))
   return out[:, :, :queries]
 
