@@ -64,6 +64,14 @@ def test_each_oddity_is_found(tmp_path, name, severity, made):
   assert names(examine(tmp_path / 'a.mp4')).get(name) == severity
 
 
+def test_counter_phase_in_a_part_is_found_with_its_time(tmp_path):
+  left, right = noise(3), noise(3)
+  right[RATE:2 * RATE] *= -1
+  found = examine(film(tmp_path / 'a.mp4', np.stack([left, right], 1), seconds=3))
+  part, = (each for each in found.findings if each.name == 'counter_phase')
+  assert part.what == 'the channels cancel each other in a mono mix in 1.1 s of it, from 1.0 s on'
+
+
 def test_a_hole_in_the_sound_is_found(tmp_path):
   """A second of packets is taken out of the middle."""
   film(tmp_path / 'whole.mp4', noise(4), seconds=4)
