@@ -17,6 +17,7 @@ from avlink_jax.data.media.silence import BLOCK, SILENCE
 
 CANCELLED, WEAK = 0.1, 0.3  # level of the mix over that of the loudest channel
 WINDOW = 10  # blocks of BLOCK seconds
+PIECES = 50  # that are summed up at once
 FADE = 0.02  # seconds in which a channel takes the mix's place
 
 
@@ -34,19 +35,34 @@ class Energies:
     self._samples: collections.Counter = collections.Counter()  # by block, as _sums
     self._sums: dict[int, np.ndarray] = {}  # (2, 1 + C): of the values and their squares
     self._weights = np.zeros(0)
+    # Pieces that follow each other, not summed up yet: that is quicker for many at once.
+    self._pieces: list = []
+    self._begin, self._end, self._like = 0.0, 0.0, (0, 0)
 
   def add(self, mix, data, weights, begin: float, sample_rate: int):
     """Adds a mix float (S,) of channels (C, S) by weights (C,); the first sample is at `begin`
     seconds."""
     if len(weights) > len(self._weights):
       self._weights = np.asarray(weights)
+    like = len(data), sample_rate
+    if like != self._like or abs(begin - self._end) > 1e-6 or len(self._pieces) == PIECES:
+      self._sum_up()
+      self._begin, self._like = begin, like
+    self._pieces.append(np.concatenate([mix[None], data]))
+    self._end = begin + len(mix) / sample_rate
+
+  def _sum_up(self):
+    """Adds the pieces to the blocks."""
+    if not self._pieces:
+      return
+    values, (_, sample_rate) = np.concatenate(self._pieces, axis=1, dtype=np.float64), self._like
+    self._pieces, length = [], values.shape[1]
     first, last = (math.floor(time / BLOCK + 1e-6) for time in (
-        begin, begin + (len(mix) - 1) / sample_rate))
-    at = np.round((np.arange(first, last + 1) * BLOCK - begin) * sample_rate).astype(int)
-    at = np.clip(at, 0, len(mix) - 1)
-    values = np.concatenate([mix[None], data]).astype(np.float64)
+        self._begin, self._begin + (length - 1) / sample_rate))
+    at = np.round((np.arange(first, last + 1) * BLOCK - self._begin) * sample_rate).astype(int)
+    at = np.clip(at, 0, length - 1)
     sums = np.add.reduceat(np.stack([values, np.square(values)]), at, axis=-1)
-    for n, samples in enumerate(np.diff(at, append=len(mix))):
+    for n, samples in enumerate(np.diff(at, append=length)):
       if samples:
         self._samples[first + n] += int(samples)
         own, before = sums[..., n], self._sums.get(first + n)
@@ -54,6 +70,7 @@ class Energies:
 
   def stretches(self) -> tuple[Stretch, ...]:
     """Stretches, in order, in which the channels cancel each other."""
+    self._sum_up()
     blocks = sorted(self._sums)  # a hole in the audio ends no stretch
     if not blocks:
       return ()
