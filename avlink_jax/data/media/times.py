@@ -51,12 +51,19 @@ class FrameClock:
       if self._avi and self.zero is None:
         self._lag = _reordering(self._stream, ticks)
       ticks -= self._lag
+      if self._last is not None and ticks <= self._last and not self._avi:
+        ticks = self._again(frame, ticks)
     if self.zero is None:
       self.zero = ticks
     elif ticks > self._last:
       self._step = min(self._step or ticks - self._last, ticks - self._last)
     self._last = ticks
     return ticks
+
+  def _again(self, frame, ticks: int) -> int:
+    """Time of a frame whose `ticks` do not come after the frame before it. Of what leaves the
+    decoder last FFmpeg may not know the time, and gives it that of the frame before."""
+    return ticks if frame.dts is not None else self._last + (self._step or self.period)
 
   def find_zero(self, packet):
     """Decodes a packet where there is no time zero yet. Raises FFmpegError: it is broken."""
