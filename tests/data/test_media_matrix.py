@@ -30,7 +30,7 @@ CODECS = [
   ('ts', 'libx264', 'aac'), ('ts', 'mpeg2video', 'mp2'), ('flv', 'libx264', 'aac'),
   ('nut', 'libx264', 'aac'), ('asf', 'mpeg4', 'libmp3lame')]
 MP4, MKV, TS = (('mp4', 'libx264', 'aac'), ('mkv', 'libx264', 'aac'), ('ts', 'libx264', 'aac'))
-ASF = 'asf', 'mpeg4', 'libmp3lame'
+ASF, AVI = ('asf', 'mpeg4', 'libmp3lame'), ('avi', 'mpeg4', 'pcm_s16le')
 RATES = {MP4: [FILM, NTSC, Fraction(15)], TS: [FILM, NTSC], ASF: [FILM, NTSC],
          MKV: [Fraction(15), FILM, Fraction(24), Fraction(25), NTSC, Fraction(60)]}
 OFFSETS = [(Fraction('0.3'), Fraction(0)), (Fraction(0), Fraction('0.3'))]
@@ -39,7 +39,8 @@ CASES = [
   *((*codecs, rate, Fraction(0), Fraction(0)) for codecs, rates in RATES.items() for rate in rates),
   *((*codecs, rate, *starts) for codecs, rate in [
     (MP4, NTSC), (MKV, NTSC), (TS, Fraction(30)), (('webm', 'libvpx-vp9', 'libopus'), Fraction(30)),
-    (('flv', 'libx264', 'aac'), NTSC), (('nut', 'ffv1', 'aac'), NTSC)] for starts in OFFSETS)]
+    (('flv', 'libx264', 'aac'), NTSC), (('nut', 'ffv1', 'aac'), NTSC)] for starts in OFFSETS),
+  (*AVI, Fraction(30), *OFFSETS[0])]
 
 
 @pytest.mark.parametrize(

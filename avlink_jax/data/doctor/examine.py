@@ -173,7 +173,7 @@ def _times(container, video, audio):
   if clock is None or clock.zero is None or last is None:
     return [], sorted(sounds), 0, None, begins
   hidden = sum(ticks < clock.zero for ticks in shows)
-  zero, shows = float(clock.zero * video.time_base), sorted(
+  zero, shows = float(clock.begins), sorted(
     {clock.zero, *(ticks for ticks in shows if ticks > clock.zero)})
   ends = [*shows[1:], max(video_end(video, *last), shows[-1] + 1)]
   times = [zero + float(clock.seconds(ticks)) for ticks in [*shows, ends[-1]]]

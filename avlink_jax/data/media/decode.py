@@ -294,7 +294,7 @@ class _VideoTrack:
 
   @property
   def zero(self) -> float | None:
-    return None if self._clock.zero is None else float(self._clock.zero * self.stream.time_base)
+    return None if self._clock.zero is None else float(self._clock.begins)
 
   @property
   def end(self) -> float | None:
