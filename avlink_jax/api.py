@@ -311,7 +311,7 @@ def wave_clip(wave, sample_rate, layout):
     raise UserError('audio= with a wave needs sample_rate=, in Hz')
   if not np.isfinite(wave).all():
     raise UserError('audio=: the wave has numbers that are not finite')
-  mono = wave.astype(np.float32) if wave.ndim == 1 else downmix.mono(wave)
+  mono = wave.astype(np.float32) if wave.ndim == 1 else downmix.mono(wave, sample_rate)
   if sample_rate != layout.sample_rate:
     mono = librosa.resample(mono, orig_sr=sample_rate, target_sr=layout.sample_rate)
   return Clip(id='clip', duration=len(mono) / layout.sample_rate,

@@ -1,6 +1,5 @@
 """Mode `train`: the training loop of every task, top to bottom."""
 
-import collections
 import contextlib
 import functools
 import itertools
@@ -40,6 +39,7 @@ from avlink_jax.training import (
     wandb_run,
 )
 from avlink_jax.training.checkpoint import Checkpoints
+from avlink_jax.training.data_counts import DataCounts
 from avlink_jax.training.log import Log
 from avlink_jax.training.profile import Profile
 from avlink_jax.training.resilience import config_drift, drift_record, rising_rate
@@ -145,12 +145,8 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
     state = init_from.start(state, config.train.init_from, task)
   start, steps = start or 0, config.train.steps
 
-  # Unusable clips (name, reason), and how many times one was come upon: also in place of another.
-  skipped = collections.Counter({(name, reason): count
-                                 for name, reason, count in saved.get('skipped', ())})
-  replaced = saved.get('replaced', skipped.total())
-  silent = set(saved.get('silent', ()))  # names of clips that lack sound
-  log = Log(mirror.here, steps, start, first, saved.get('seconds', 0.0), skipped,
+  counts = DataCounts(saved)
+  log = Log(mirror.here, steps, start, first, saved.get('seconds', 0.0), counts.skipped,
             mfu.share_of_peak(config, jitted, mesh.devices.flat),
             wandb_run.start(config, mirror.here) if first else None)
   validation = Validation(task, jitted, mesh, frozen)
@@ -158,10 +154,20 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
   pipeline.tell_instead(samples.source, first)
   bad_numbers = BadNumbers(mirror.here, start, config.train.max_bad_steps, jax.process_index())
   mirror.push()
+  rows = sharding.local_rows(mesh, config.train.batch_size)
   batches = pipeline.train_batches(
       examples, task.prepare, seed=config.seed, batch_size=config.train.batch_size,
-      first_step=start, last_step=steps,
-      rows=sharding.local_rows(mesh, config.train.batch_size), threads=config.data.threads)
+      first_step=start, last_step=steps, rows=rows, threads=config.data.threads)
+
+  def count_together():
+    """Counts what all processes found odd in the data, and says what is new."""
+    had_silent = bool(counts.silent)
+    skipped, silent = counts.meet()
+    log.skipped(mirror.here, skipped)
+    if silent and not had_silent and not config.data.drop_silent:
+      name, lack = silent[0]
+      say(f'{name}: {lack}, and is trained on: silent_clips in metrics.jsonl counts such clips, '
+          'data.drop_silent leaves them out', first)
 
   def report(step, metrics, ids):
     """Checks and logs a step's results; waits for its end, while the next one runs already."""
@@ -171,7 +177,8 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
     profile.ended(step)
     bad_numbers.check(step, bad_in_a_row, ids)
     if step % config.train.log_every == 0 or step == steps:
-      log.step(step, {**metrics, **pipeline.shares(
+      count_together()
+      log.step(step, {**metrics, **counts.figures(), **pipeline.shares(
           source, config.seed, step * config.train.batch_size)})
     mirror.push(bucket.EVERY)
 
@@ -215,18 +222,12 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
     with jax.transfer_guard(config.train.transfer_guard):
       with profile.step(step):
         state, metrics = jitted.update(state, frozen, batch)
-      log.skipped(mirror.here, [row for row in dict.fromkeys(meta.skipped) if row not in skipped])
-      skipped.update(meta.skipped)
-      replaced += meta.replaced
-      if meta.silent and not silent and not config.data.drop_silent:
-        name, lack = meta.silent[0]
-        say(f'{name}: {lack}, and is trained on: silent_clips in metrics.jsonl counts such clips, '
-            'data.drop_silent leaves them out', first)
-      silent.update(name for name, _ in meta.silent)
       if pending:
         report(*pending)
-    pending = (step, {**metrics, 'skipped_clips': len(skipped),
-                      'replaced_examples': replaced, 'silent_clips': len(silent)}, meta.ids)
+    counts.add(step, rows, meta)
+    if jax.process_count() == 1:
+      count_together()  # and not only when it is logged
+    pending = (step, metrics, meta.ids)
     leave = preemption.reached(step)
     save = step % config.checkpoint.every == 0 or step == steps or leave
     # A resumed run will not report steps before its checkpoint.
@@ -234,12 +235,12 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
       report(*pending)
       pending = None
     if save:
+      count_together()
       log.sync()
       mirror.push()
       checkpoints.save(step, state, {
           'config': config.to_dict(), 'seconds': log.seconds, 'data': data,
-          'replaced': replaced, 'silent': sorted(silent),
-          'skipped': [[*clip, count] for clip, count in skipped.items()]})
+          **counts.as_saved()})
     if leave:
       break
     if validation.due(step):

@@ -93,14 +93,27 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-  """What the host knows of a batch: ids, exact event times (or None), skipped clips and why, and
-  how many examples are of another clip than their own because of that. `silent` lists clips that
-  lack sound, (name, what), skipped or not."""
+  """What the host knows of a batch: ids, exact event times (or None), and what was odd about its
+  examples: (place in the batch, skipped, silent), lists of clips that were skipped, (name, reason),
+  and of those that lack sound there, (name, what), skipped or not."""
   ids: list[str]
   events: list[np.ndarray | None]
-  skipped: list[tuple[str, str]]
-  replaced: int = 0
-  silent: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+  odd: list[tuple[int, list, list]] = dataclasses.field(default_factory=list)
+
+  @property
+  def skipped(self) -> list[tuple[str, str]]:
+    """Skipped clips, and why."""
+    return [row for _, skipped, _ in self.odd for row in skipped]
+
+  @property
+  def silent(self) -> list[tuple[str, str]]:
+    """Clips that lack sound, and what."""
+    return [row for *_, silent in self.odd for row in silent]
+
+  @property
+  def replaced(self) -> int:
+    """Number of examples that are of another clip than their own, which was skipped."""
+    return sum(bool(skipped) for _, skipped, _ in self.odd)
 
 
 def audio(clip: Clip, start: float, layout: Layout):

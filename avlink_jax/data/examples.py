@@ -6,14 +6,23 @@ import threading
 import numpy as np
 
 from avlink_jax.data import batch as batches
+from avlink_jax.data.clip import samples_of
 from avlink_jax.data.media import silence
 from avlink_jax.errors import MediaError, UserError
 
 ENOUGH = 20  # clips that are tried before their broken ones are a share of anything
 
 
+ROUNDS = 20  # tries with all clips, where those that can be used are silent where they are cropped
+IN_PART = 'silence, or little sound, in a part of it'
+
+
 class Silent(MediaError):
   """Clip that lacks sound and is left out. It is not broken."""
+
+
+class SilentPart(Silent):
+  """Part of a clip that lacks sound and is left out. Others need not."""
 
 
 class Cache:
@@ -46,17 +55,12 @@ class MixedExamples:
   def __init__(self, source, parts):
     self.source, self._parts = source, parts
 
-  def lack(self, name):
-    """As of Examples; a name may have its source's label before it, as in `skipped`."""
-    lacks = (part.lack(name.removeprefix(f'{label}/'))
-             for label, part in zip(self.source.labels, self._parts, strict=True))
-    return next(filter(None, lacks), '')
-
   def __call__(self, index, seed=None):
     part, local = self.source.locate(index)
-    made, id, events, skipped = self._parts[part](local, seed)
+    made, id, events, *lists = self._parts[part](local, seed)
     label = self.source.labels[part]
-    return made, id, events, [(f'{label}/{name}', reason) for name, reason in skipped]
+    return (made, id, events, *([(f'{label}/{name}', reason) for name, reason in rows]
+                                for rows in lists))
 
 
 class Examples:
@@ -74,8 +78,9 @@ class Examples:
   (layout.crop), its place in time and in the picture is drawn first, from the clip's length, and
   that part alone is loaded; the lengths are kept, and no pictures.
 
-  Whole clips of which the sound is read are looked at for silence (media/silence.py); with
-  `drop_silent` those that lack sound are left out as well, which is no share of the broken ones.
+  Clips of which the sound is read, and the parts that examples show, are looked at for silence
+  (media/silence.py); with `drop_silent` what lacks sound is left out, which is no share of the
+  broken ones.
   """
 
   def __init__(self, source, layout, readers, cache_bytes, min_seconds, max_broken,
@@ -92,14 +97,10 @@ class Examples:
     self._long_enough(index, clip.duration)
     if self._hears and len(clip.audio) and (
         lack := silence.lacking(clip.audio, clip.sample_rate)):
-      self._lacks[clip.id] = lack
+      self._lacks[index] = lack
       if self.drop_silent:
         raise Silent(self.source.name(index), lack)
     return clip
-
-  def lack(self, name):
-    """What the sound of a clip that was read lacks, '' where nothing."""
-    return self._lacks.get(name, '')
 
   def _long_enough(self, index, seconds):
     """The length; MediaError where it is too little."""
@@ -109,7 +110,8 @@ class Examples:
     return seconds
 
   def _read(self, index, seed):
-    """(example, id, events) of one clip; MediaError where it cannot be used."""
+    """(example, id, events, lack) of one clip, `lack` being what the sound of the example lacks;
+    MediaError where it cannot be used."""
     if self._shows_part(seed):
       return self._read_part(index, np.random.default_rng(seed))
     if index in self._broken:
@@ -120,14 +122,14 @@ class Examples:
     clip = kept or self._clip(index)
     slack = clip.duration - self.layout.seconds
     if slack <= 1 / self.layout.fps:
-      made = self._example(clip, 0.0)
+      made = self._example(index, clip, 0.0)
       self._cache.put(index, made, sum(
           a.nbytes for a in made[0].values() if isinstance(a, np.ndarray)))
       return made
     if kept is None:
       self._cache.put(index, clip, clip.frames.nbytes + clip.audio.nbytes)
     return self._example(
-        clip, 0.0 if seed is None else np.random.default_rng(seed).uniform(0.0, slack))
+        index, clip, 0.0 if seed is None else np.random.default_rng(seed).uniform(0.0, slack))
 
   def _shows_part(self, seed):
     """Whether no more than what an example shows is read: then other parts may still be whole."""
@@ -144,28 +146,49 @@ class Examples:
     height, width = layout.crop
     window = (int(rng.integers(layout.height - height + 1)),
               int(rng.integers(layout.width - width + 1)), height, width)
-    return self._example(self.source.load_part(index, start, layout.seconds, window), 0.0)
+    return self._example(
+        index, self.source.load_part(index, start, layout.seconds, window), 0.0)
 
-  def _example(self, clip, start):
+  def _example(self, index, clip, start):
+    lack = self._lack(index, clip, start)
+    if lack and self.drop_silent:
+      raise SilentPart(self.source.name(index), lack)
     events = None if clip.events is None else clip.events - start
-    return (batches.example(clip, start, self.layout, self.readers), clip.id, events)
+    return (batches.example(clip, start, self.layout, self.readers), clip.id, events, lack)
+
+  def _lack(self, index, clip, start):
+    """What the sound of an example from `start` seconds of a clip on lacks; '' where nothing."""
+    part = clip.audio[samples_of(clip.sample_rate, start, self.layout.seconds)]
+    if not self._hears or not len(part) or not silence.lacking(part, clip.sample_rate):
+      return ''
+    return self._lacks.get(index, IN_PART)
 
   def __call__(self, index, seed=None):
-    """The example at `index`, or where that is unusable at another: (example, id, events, skipped).
+    """The example at `index`, or where that is unusable at another: (example, id, events, skipped,
+    silent).
 
     `seed` (one number or several) places the crop and draws replacements; None takes the clip's
-    beginning, and all of the picture. `skipped` lists (name, reason). Raises UserError where too
-    many clips of the source are unusable.
+    beginning, and all of the picture. `skipped` lists (name, reason), `silent` (name, what it
+    lacks) of examples without sound, skipped or not. Raises UserError where too many clips of the
+    source are unusable.
     """
-    skipped = []
-    for i in attempts(index, len(self.source), seed):
-      try:
-        made = self._read(i, seed)
-        self._note(i)
-        return (*made, skipped)
-      except MediaError as error:
-        self._note(i, error)
-        skipped.append((self.source.name(i), error.reason))
+    skipped, silent = [], []
+    for crop in crops(seed):
+      in_part = False  # only: another crop may be used
+      for i in attempts(index, len(self.source), seed):
+        try:
+          *made, lack = self._read(i, crop)
+          self._note(i)
+          return (*made, skipped, silent + ([(self.source.name(i), lack)] if lack else []))
+        except MediaError as error:
+          part = isinstance(error, SilentPart)
+          self._note(i, None if part else error)
+          in_part |= part
+          skipped.append((self.source.name(i), error.reason))
+          if isinstance(error, Silent):
+            silent.append(skipped[-1])
+      if not in_part:
+        break
     raise UserError(f'none of the {len(self.source)} clips can be used; the first: '
                     f'{skipped[0][0]}: {skipped[0][1]}')
 
@@ -187,6 +210,13 @@ class Examples:
       raise UserError(f'{broken} of the first {tried} clips cannot be used, more than '
                       f'data.max_broken={self.max_broken:g} allows: {told}'
                       + ('; …' if broken > len(first) else ''))
+
+
+def crops(seed):
+  """Yields seeds of an example's crop: first the example's own; without one no other."""
+  yield seed
+  for n in range(1, ROUNDS if seed is not None else 0):
+    yield (*np.atleast_1d(seed).tolist(), n)
 
 
 def attempts(index, size, seed=None):

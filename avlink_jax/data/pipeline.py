@@ -4,8 +4,6 @@ Batch k is a pure function of (source, seed, k): a run that starts at step k rea
 left alone would have read, and so does each host, which loads only its own rows.
 """
 
-import dataclasses
-
 import grain
 import numpy as np
 
@@ -166,10 +164,7 @@ def train_batches(examples, prepare, *, seed, batch_size, first_step, last_step,
 
   def load(step):
     drawn = [order(int(slot)) for slot in step * batch_size + rows]
-    batch, meta = collate([examples(index, crop) for index, crop in drawn], prepare)
-    names = dict.fromkeys([*meta.ids, *(name for name, _ in meta.skipped)])
-    return batch, dataclasses.replace(meta, silent=[
-        (name, lack) for name in names if (lack := examples.lack(name))])
+    return collate([examples(index, crop) for index, crop in drawn], prepare)
 
   dataset = grain.MapDataset.range(first_step, last_step).map(load)
   return iter(dataset.to_iter_dataset(
@@ -208,11 +203,10 @@ def shares(source, seed, examples):
 
 
 def collate(loaded, prepare):
-  """[(example, id, events, skipped)] -> (batch, Meta)."""
-  made, ids, events, skipped = zip(*loaded, strict=True)
-  return (batches.stack(made, prepare),
-          batches.Meta(list(ids), list(events), [s for rows in skipped for s in rows],
-                       sum(map(bool, skipped))))
+  """[(example, id, events, skipped, silent)] -> (batch, Meta)."""
+  made, ids, events, skipped, silent = zip(*loaded, strict=True)
+  odd = [row for row in zip(range(len(made)), skipped, silent, strict=True) if row[1] or row[2]]
+  return batches.stack(made, prepare), batches.Meta(list(ids), list(events), odd)
 
 
 def first_batch(examples, prepare, count):

@@ -1,6 +1,9 @@
 """Work on many files in other processes, which a decoder may crash."""
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -55,4 +58,13 @@ class SturdyPool:
 def _spawned(processes):
   # Not forked: JAX may have started threads in this process. What they call must not stand in
   # `__main__`, which they do not import.
-  return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn'))
+  return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn'),
+                             initializer=_begin)
+
+
+def _begin():
+  """Begins a process: Ctrl-C, which a terminal sends to all, is its parent's to tell; and however
+  that one ends, this one ends too."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  if parent := multiprocessing.parent_process():
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -59,6 +59,12 @@ def spectrogram_png(audio, sample_rate: int, onsets=(), events=()) -> bytes:
   return file.getvalue()
 
 
+def spectrogram_of_size(audio, sample_rate: int, width: int, height: int) -> np.ndarray:
+  """Log-mel spectrogram of audio float (S,) mono, uint8 (height, width, 3)."""
+  image = Image.fromarray(_palette()[_levels(_log_mel(audio, sample_rate))])
+  return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
 def spectrogram_frames(audio, sample_rate: int):
   """Still video for audio without any: its spectrogram.
 
@@ -70,8 +76,7 @@ def spectrogram_frames(audio, sample_rate: int):
     uint8 (N, 144, 256, 3), a read-only view of one image; N / FRAME_FPS seconds cover the audio,
     and N is at least 1.
   """
-  image = Image.fromarray(_palette()[_levels(_log_mel(audio, sample_rate))])
-  image = np.asarray(image.resize(FRAME_SIZE, Image.Resampling.BILINEAR))
+  image = spectrogram_of_size(audio, sample_rate, *FRAME_SIZE)
   count = max(1, math.ceil(round(len(audio) / sample_rate * FRAME_FPS, 6)))
   return np.broadcast_to(image, (count, *image.shape))
 

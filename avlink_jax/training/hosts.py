@@ -1,8 +1,10 @@
 """Several processes that are one run: how they meet, gather and wait for each other."""
 
+import json
 import os
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
@@ -49,6 +51,24 @@ def as_the_first(value):
   if jax.process_count() == 1:
     return value
   return multihost_utils.broadcast_one_to_all(value)
+
+
+def exchange(values):
+  """Lists of all processes, in their order, of which this one's is `values`; what they hold is
+  JSON-like. Costs next to nothing where all are empty."""
+  if jax.process_count() == 1:
+    return [values]
+  text = json.dumps(values).encode() if values else b''
+  with jax.transfer_guard('allow'):
+    sizes = multihost_utils.process_allgather(np.int32(len(text)))
+    if not sizes.any():
+      return [[] for _ in sizes]
+    # A power of two, as each size is compiled for.
+    padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
+    padded[:len(text)] = np.frombuffer(text, np.uint8)
+    texts = multihost_utils.process_allgather(padded)
+  return [json.loads(bytes(text[:size])) if size else []
+          for text, size in zip(texts, sizes, strict=True)]
 
 
 def wait_for_all(name, seconds):

@@ -18,7 +18,7 @@ import tempfile
 import time
 
 from avlink_jax.data.batch import Layout
-from avlink_jax.data.media import audio
+from avlink_jax.data.media import audio, scaler
 from avlink_jax.data.media import decode as media
 from avlink_jax.data.prepare import convert, shots
 from avlink_jax.data.sources import records, shards
@@ -61,7 +61,7 @@ def ours(folder, count, codec, output):
   """(clips, clips that gave no record, windows, seconds by what they were spent on)."""
   layout, spent = Layout(5.16, 6.0, 36, 64), Spent()
   spent.wrap(media, '_decode', 'demux, decode')
-  spent.wrap(media._Scaler, '__call__', 'scale, crop, to RGB')
+  spent.wrap(scaler.Scaler, '__call__', 'scale, crop, to RGB')
   spent.wrap(audio.AudioTrack, 'waveform', 'resample the audio')
   spent.wrap(shots, 'cuts', 'find shots')
   spent.wrap(convert.Codec, 'encode', 'mel to latents')

@@ -169,7 +169,7 @@ def test_a_file_that_is_too_short_is_replaced_and_told(folder):
   source = Folder(folder, height=36, width=64, sample_rate=16000)
   examples = pipeline.make_examples(source, models.layout, task.readers, config.data)
   for visit in range(2):
-    made, id, _, skipped = examples(3, visit)
+    made, id, _, skipped, _ = examples(3, visit)
     assert made['video'].shape == (9, 12, 24, 3) and id in ('0', '1', '2')
     (name, reason), = skipped
     assert name == 'short' and reason.startswith('shorter than 0.5 s')

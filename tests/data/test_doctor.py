@@ -1,6 +1,13 @@
 """The doctor finds in a file what was made wrong with it, and nothing in good ones."""
 
 import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import av
 import numpy as np
@@ -11,9 +18,10 @@ from avlink_jax.data.doctor import __main__ as command
 from avlink_jax.data.doctor import report
 from avlink_jax.data.doctor.examine import HAND, NOTE, UNUSABLE, examine
 from avlink_jax.data.media import mux
-from avlink_jax.errors import MISTAKE
+from avlink_jax.errors import INTERRUPTED, MISTAKE
 
 RATE = 48_000
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def film(path, wave, seconds=2.0, still=False):
@@ -64,6 +72,14 @@ def test_each_oddity_is_found(tmp_path, name, severity, made):
   assert names(examine(tmp_path / 'a.mp4')).get(name) == severity
 
 
+def test_counter_phase_in_a_part_is_found_with_its_time(tmp_path):
+  left, right = noise(3), noise(3)
+  right[RATE:2 * RATE] *= -1
+  found = examine(film(tmp_path / 'a.mp4', np.stack([left, right], 1), seconds=3))
+  part, = (each for each in found.findings if each.name == 'counter_phase')
+  assert part.what == 'the channels cancel each other in a mono mix in 1.1 s of it, from 1.0 s on'
+
+
 def test_a_hole_in_the_sound_is_found(tmp_path):
   """A second of packets is taken out of the middle."""
   film(tmp_path / 'whole.mp4', noise(4), seconds=4)
@@ -106,6 +122,26 @@ def test_an_interrupted_look_goes_on(tmp_path, monkeypatch):
   monkeypatch.setattr(command, 'SturdyPool', lambda *_: Counted())
   again = command.look(tmp_path, files, journal, 1)
   assert Counted.given == [files[1]] and again[0] == rows[0]
+
+
+def test_ctrl_c_ends_it_with_a_line_and_its_processes_with_it(tmp_path):
+  film(tmp_path / '0.mp4', None, seconds=1)
+  for n in range(1, 40):
+    shutil.copy(tmp_path / '0.mp4', tmp_path / f'{n}.mp4')
+  journal = tmp_path / 'report.jsonl'
+  # As from a terminal: a shell's background commands ignore Ctrl-C.
+  process = subprocess.Popen(
+      [sys.executable, '-m', 'avlink_jax.data.doctor', str(tmp_path), '--jobs=1',
+       f'--output={tmp_path / "report.html"}'], stderr=subprocess.PIPE, text=True, cwd=ROOT,
+      start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+  while not journal.exists() and process.poll() is None:
+    time.sleep(0.05)
+  os.killpg(process.pid, signal.SIGINT)
+  said = process.communicate(timeout=100)[1]  # up to the end of all who write there
+  assert process.returncode == INTERRUPTED, said
+  assert said.splitlines()[-1] == (
+      'avlink_jax: interrupted: with --output the same command goes on')
+  assert 'Traceback' not in said and 0 < len(journal.read_text().splitlines()) < 40
 
 
 class Counted:

@@ -191,7 +191,7 @@ def test_a_damaged_record_is_replaced_and_counted(folder, tmp_path):
   with pytest.raises(MediaError, match='damaged record'):
     source.load(0)
   examples = pipeline.make_examples(source, layout, (Pixels('video', 6.0),), config_of().data)
-  _, id, _, skipped = examples(0)
+  _, id, _, skipped, _ = examples(0)
   assert id in [source.name(i) for i in range(1, len(source))]
   assert len(skipped) == 1 and 'damaged' in skipped[0][1]
 

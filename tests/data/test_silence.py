@@ -1,5 +1,6 @@
 """Silence in training data is counted, and left out where that is asked for."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -8,8 +9,8 @@ from preparing import ids, rows, run, write_clip
 
 from avlink_jax.data import pipeline
 from avlink_jax.data.batch import Layout
-from avlink_jax.data.clip import Clip
-from avlink_jax.data.examples import Examples
+from avlink_jax.data.clip import Clip, part
+from avlink_jax.data.examples import IN_PART, Examples
 from avlink_jax.data.media import mux
 from avlink_jax.data.media.silence import lacking
 from avlink_jax.errors import UserError
@@ -28,7 +29,7 @@ def sounding(share, level=0.3):
 
 
 class Source:
-  """Clips with waves of {name: wave}."""
+  """Clips with waves of {name: wave}, whole or in part."""
 
   def __init__(self, waves):
     self._clips = list(waves.items())
@@ -40,13 +41,21 @@ class Source:
     return self._clips[i][0]
 
   def load(self, i):
-    return Clip(*self._clips[i][:1], SECONDS, np.zeros((0, 4, 8, 3), np.uint8), np.zeros(0),
-                self._clips[i][1], RATE)
+    name, wave = self._clips[i]
+    return Clip(name, len(wave) / RATE, np.zeros((0, 4, 8, 3), np.uint8), np.zeros(0), wave, RATE)
+
+  def seconds(self, i):
+    return self.load(i).duration
+
+  def load_part(self, i, start, seconds, window=None):
+    return part(self.load(i), start, seconds, window)
 
 
-def examples_of(drop_silent, max_broken=0.5, **waves):
-  return Examples(Source(waves), Layout(SECONDS, 6.0, 4, 8), READERS, 1 << 20, 0.1, max_broken,
-                  drop_silent)
+LAYOUT = Layout(SECONDS, 6.0, 4, 8)
+
+
+def examples_of(drop_silent, max_broken=0.5, layout=LAYOUT, **waves):
+  return Examples(Source(waves), layout, READERS, 1 << 20, 0.1, max_broken, drop_silent)
 
 
 def drawn(examples, steps=6):
@@ -86,6 +95,50 @@ def test_silence_that_is_left_out_is_not_broken():
   assert {id for meta in drawn(examples_of(True, 0.1, **waves)) for id in meta.ids} == {'clip0'}
   with pytest.raises(UserError, match='none of the 2 clips can be used; the first: .*: silence'):
     examples_of(True, 0.1, a=sounding(0), b=sounding(0))(0)
+
+
+# -- of a long clip an example is a part
+
+HALF = np.concatenate([sounding(0), sounding(0), sounding(1), sounding(1)])
+layouts = pytest.mark.parametrize('layout', [
+    LAYOUT, dataclasses.replace(LAYOUT, crop=(4, 8), clip_seconds=2.0)], ids=['whole', 'part'])
+
+
+def batches_of(examples, steps=12):
+  return list(pipeline.train_batches(
+      examples, {}, seed=0, batch_size=2, first_step=0, last_step=steps))
+
+
+@layouts
+def test_a_part_without_sound_is_counted(layout):
+  """Whether the clip is read as a whole and cropped, or no more of it than the part."""
+  count = 0
+  for batch, meta in batches_of(examples_of(False, layout=layout, half=HALF, full=sounding(1))):
+    silent = [n for n, wave in enumerate(batch['wave']) if lacking(wave, RATE)]
+    assert [place for place, *_ in meta.odd] == silent
+    assert meta.silent == [('half', IN_PART)] * len(silent) and not meta.skipped
+    count += len(silent)
+  assert 0 < count < 12
+
+
+@layouts
+def test_with_the_switch_another_clip_takes_the_place_of_a_silent_part(layout):
+  examples = examples_of(True, layout=layout, half=HALF, full=sounding(1))
+  made = batches_of(examples)
+  assert not any(lacking(wave, RATE) for batch, _ in made for wave in batch['wave'])
+  assert {id for _, meta in made for id in meta.ids} == {'half', 'full'}
+  assert {row for _, meta in made for row in meta.skipped} == {('half', IN_PART)}
+  assert sum(meta.replaced for _, meta in made) > 0
+  again = batches_of(examples_of(True, layout=layout, half=HALF, full=sounding(1)))
+  assert [meta.ids for _, meta in again] == [meta.ids for _, meta in made]
+
+
+def test_an_only_clip_is_cropped_anew_where_it_is_silent():
+  examples = examples_of(True, half=HALF)
+  assert not any(lacking(examples(0, seed)[0]['wave'], RATE) for seed in range(30))
+  beginning = 'none of the 1 clips can be used; the first: half: silence, or little sound, in a'
+  with pytest.raises(UserError, match=beginning):
+    examples(0)  # always its beginning
 
 
 def test_prepared_records_are_counted_and_left_out_alike(tmp_path, capsys):

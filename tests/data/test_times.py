@@ -120,34 +120,42 @@ def frame_of(packet):
   return round(packet.pts * packet.time_base * 30)
 
 
-@pytest.mark.parametrize('codec', ['mjpeg', 'mpeg4', 'libx264'])
+LATE = Fraction(38, 30)
+REORDERED = {'mjpeg': 0, 'mpeg4': 1, 'libx264': 2}  # frames by which decoding is ahead
+
+
+def delayed(codec, folder, empties=lambda packet: ()):
+  """An AVI whose picture begins LATE after the sound, at true decoding times. Those of the source,
+  which begins at 0, had no place before it, and were written too late."""
+  source = Beacons(codec, 'pcm_s16le').write(folder / 'whole.avi')
+  shift = LATE - Fraction(REORDERED[codec], 30)
+  return copied(source, folder / 'late.avi', empties=empties,
+                shift=lambda packet: shift * (packet.stream.type == 'video'))
+
+
+@pytest.mark.parametrize('codec', REORDERED)
 def test_an_avi_that_begins_with_empty_frames_is_whole_and_in_time(tmp_path, codec):
-  late = Fraction(38, 30)
-  source = Beacons(codec, 'pcm_s16le').write(tmp_path / 'whole.avi')
+  count = 38 - REORDERED[codec]
 
   def empties(packet):
-    first = packet.stream.type == 'video' and packet.dts == 38
-    return range(38) if first else ()
+    first = packet.stream.type == 'video' and packet.dts == count
+    return range(count) if first else ()
 
-  path = copied(source, tmp_path / 'late.avi', empties=empties,
-                shift=lambda packet: late * (packet.stream.type == 'video'))
+  path = delayed(codec, tmp_path, empties)
   for clip in (decode(path), decode(path, need_video=False)):
     assert clip.duration == pytest.approx(3, abs=0.001)
-    np.testing.assert_allclose(heard(clip), [2 - float(late)], atol=CLICK)
+    np.testing.assert_allclose(heard(clip), [2 - float(LATE)], atol=CLICK)
   np.testing.assert_allclose(seen(decode(path)), [0, 1, 2], atol=1e-6)
   check_new_sound(path, tmp_path / 'new.mp4')
   facts, _ = facts_of(path)
-  assert facts['sound_starts'] == pytest.approx(float(-late), abs=0.001)
+  assert facts['sound_starts'] == pytest.approx(float(-LATE), abs=0.001)
 
 
 def test_empty_frames_that_a_writer_put_behind_the_first_do_not_delay_the_others(tmp_path):
   """FFmpeg's writer moves the first picture of a late stream to the beginning of an AVI."""
-  late = Fraction(38, 30)
-  source = Beacons('mpeg4', 'pcm_s16le').write(tmp_path / 'whole.avi')
-  path = copied(source, tmp_path / 'late.avi',
-                shift=lambda packet: late * (packet.stream.type == 'video'))
+  path = delayed('mpeg4', tmp_path)
   for clip in (decode(path), decode(path, need_video=False)):
-    np.testing.assert_allclose(heard(clip), [2 - float(late)], atol=CLICK)
+    np.testing.assert_allclose(heard(clip), [2 - float(LATE)], atol=CLICK)
   check_new_sound(path, tmp_path / 'new.mp4')
 
 

@@ -198,7 +198,7 @@ def test_a_clip_without_vectors_is_replaced_and_reported(clips):
   bare = [examples.source.name(i) for i in range(len(examples.source))]
   if 'bare' not in bare:  # the split is by names, which do not change
     pytest.skip('the clip without vectors is of another split')
-  made, name, _, skipped = examples(bare.index('bare'))
+  made, name, _, skipped, _ = examples(bare.index('bare'))
   assert name != 'bare' and made['video_features'].shape == (6, WIDTH)
   assert skipped == [('bare', 'no features beside it (bare.npz)')]
 

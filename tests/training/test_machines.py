@@ -40,14 +40,13 @@ class Regression:
 class Examples:
   """Example i: noise of its index and of how it is cropped."""
   source = range(40)
-  lack = lambda self, name: ''
   def __call__(self, index, seed):
     noise = np.random.default_rng(seed).standard_normal((2, 16)).astype(np.float32)
     return index, noise + index % 7, [], []
 
 def collate(loaded, prepare):
   x = np.stack([made[1] for made in loaded])
-  return {'x': x[:, 0], 'y': x[:, 1, :4]}, Meta([int(made[0]) for made in loaded], [], [])
+  return {'x': x[:, 0], 'y': x[:, 1, :4]}, Meta([int(made[0]) for made in loaded], [])
 
 pipeline.collate = collate
 config, task = micro_config('t2a'), Regression()
@@ -78,8 +77,11 @@ for k, (batch, meta) in enumerate(batches, (start or 0) + 1):
   losses.append(float(metrics['loss'])), ids.append(meta.ids), bad.append(int(metrics['bad_steps']))
 checkpoints.save(last, state, {'config': {}})
 checkpoints.close()
+with jax.transfer_guard('disallow'):  # as in training
+  exchanged = [hosts.exchange(['é' * process * 999] * process), hosts.exchange([])]
 pathlib.Path(where, f'{last}.{process}.json').write_text(json.dumps(
-    {'devices': len(jax.devices()), 'losses': losses, 'ids': ids, 'bad': bad}))
+    {'devices': len(jax.devices()), 'losses': losses, 'ids': ids, 'bad': bad,
+     'exchanged': exchanged}))
 '''
 
 
@@ -104,6 +106,8 @@ def leg(workdir, last, *, devices=1, processes=1, fsdp=1, sequence=1, poisoned=0
     assert process.returncode == 0, said
   told = [json.loads((workdir / f'{last}.{p}.json').read_text()) for p in range(processes)]
   assert all(t['devices'] == devices * processes for t in told)
+  lists = [['é' * p * 999] * p for p in range(processes)]
+  assert all(t['exchanged'] == [lists, [[]] * processes] for t in told)
   for other in told[1:]:  # all hosts know the same, each of its own rows
     assert (other['losses'], other['bad']) == (told[0]['losses'], told[0]['bad']) or poisoned
   if sequence > 1:  # over both processes: each has the whole batch

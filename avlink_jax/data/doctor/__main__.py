@@ -6,8 +6,8 @@ rotation, HDR, interlacing, what cannot be used at all; and says what is done wi
 line a finding, the worst first. With --output also writes a page with thumbnails and spectrograms,
 and report.json beside it, for scripts. Neither JAX nor an accelerator is used.
 
-Exit status: 0 nothing needs a hand, 1 something does, 2 a mistake. With --output the same command
-goes on where it was interrupted.
+Exit status: 0 nothing needs a hand, 1 something does, 2 a mistake, 130 interrupted (Ctrl-C). With
+--output the same command goes on where it was interrupted.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from avlink_jax.data.doctor.examine import HAND, UNUSABLE
 from avlink_jax.data.sources import listing
 from avlink_jax.data.sources.listing import AUDIO_EXTENSIONS, EXTENSIONS
 from avlink_jax.data.sturdy_pool import SturdyPool
-from avlink_jax.errors import MISTAKE, UserError
+from avlink_jax.errors import INTERRUPTED, MISTAKE, UserError
 from avlink_jax.samples.folder import make_folder
 from avlink_jax.storage.atomic import write_text
 from avlink_jax.storage.console import Progress, say
@@ -118,12 +118,15 @@ def run(argv) -> int:
 
 
 def main(argv=None) -> int:
-  """Exit status 2 for a user's mistake, reported in one line."""
+  """Exit status 2 for a user's mistake and 130 for an interruption, each told in one line."""
   try:
     return run(argv)
   except UserError as error:
     print(f'avlink_jax: {error}', file=sys.stderr)
     return MISTAKE
+  except KeyboardInterrupt:
+    print('avlink_jax: interrupted: with --output the same command goes on', file=sys.stderr)
+    return INTERRUPTED
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ here, for the same reason.
 """
 
 import dataclasses
+import math
 import pathlib
 
 import av
@@ -12,7 +13,7 @@ import numpy as np
 
 from avlink_jax.data.media.container import DAMAGE, main_stream, opened, packets_of
 from avlink_jax.data.media.decode import decode, decode_audio
-from avlink_jax.data.media.downmix import mono
+from avlink_jax.data.media.downmix import cancelled, mono
 from avlink_jax.data.media.silence import SILENCE, covered, lacking
 from avlink_jax.data.media.times import (
   FrameClock,
@@ -172,7 +173,7 @@ def _times(container, video, audio):
   if clock is None or clock.zero is None or last is None:
     return [], sorted(sounds), 0, None, begins
   hidden = sum(ticks < clock.zero for ticks in shows)
-  zero, shows = float(clock.zero * video.time_base), sorted(
+  zero, shows = float(clock.begins), sorted(
     {clock.zero, *(ticks for ticks in shows if ticks > clock.zero)})
   ends = [*shows[1:], max(video_end(video, *last), shows[-1] + 1)]
   times = [zero + float(clock.seconds(ticks)) for ticks in [*shows, ends[-1]]]
@@ -216,7 +217,7 @@ def _sound(path, result):
     return
   facts, add = result.facts, result.findings.append
   own = decode_audio(path, sample_rate=RATE)
-  result.wave = mono(own)
+  result.wave = mono(own, RATE)
   facts.setdefault('seconds', round(len(own) / RATE, 3))
   peak = float(np.abs(own).max(initial=0))
   rms = float(np.sqrt(np.mean(np.square(own, dtype=np.float64)))) if own.size else 0.0
@@ -225,9 +226,12 @@ def _sound(path, result):
   if peak < SILENCE:
     add(Finding(HAND, 'silent', lack, f'is trained on as silence, {UNLESS}'))
     return
-  if own.shape[1] > 1 and not np.array_equal(result.wave, own.mean(axis=1, dtype=np.float32)):
-    add(Finding(NOTE, 'counter_phase', 'the channels cancel each other in a mono mix',
-                'the louder one is heard alone'))
+  if own.shape[1] > 1 and (stretches := cancelled(own, RATE)):
+    seconds = sum(min(end, len(own) / RATE) - max(begin, 0) for begin, end, _ in stretches)
+    where = '' if math.isinf(stretches[0].begin) else (
+        f' in {seconds:.1f} s of it, from {max(stretches[0].begin, 0):.1f} s on')
+    add(Finding(NOTE, 'counter_phase', f'the channels cancel each other in a mono mix{where}',
+                'the louder one is heard alone there'))
   facts['sound_covers'] = round(covered(own, RATE), 3)
   if lack:
     add(Finding(HAND, 'little_sound', lack, f'is trained on, {UNLESS}'))

@@ -16,9 +16,10 @@ from avlink_jax.data.doctor.examine import (
   examine,
 )
 from avlink_jax.data.sturdy_pool import CRASHES
-from avlink_jax.samples.spectrogram import spectrogram_png
+from avlink_jax.samples.spectrogram import spectrogram_of_size
 
 SHOWN_SECONDS = 30.0  # of a spectrogram, at most
+SPECTROGRAM = (800, 72)  # pixels, width and height
 
 
 def row(examination, root) -> dict:
@@ -27,11 +28,10 @@ def row(examination, root) -> dict:
   name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
   pictures = {}
   if examination.thumbnail is not None:
-    Image.fromarray(examination.thumbnail).save(file := io.BytesIO(), 'JPEG', quality=80)
-    pictures['thumbnail'] = _address('image/jpeg', file.getvalue())
+    pictures['thumbnail'] = _address(examination.thumbnail)
   if examination.wave is not None and len(examination.wave):
     wave = examination.wave[:round(SHOWN_SECONDS * RATE)]
-    pictures['spectrogram'] = _address('image/png', spectrogram_png(wave, RATE))
+    pictures['spectrogram'] = _address(spectrogram_of_size(wave, RATE, *SPECTROGRAM))
   return {'file': name, 'severity': examination.severity, 'facts': examination.facts,
           'findings': [vars(found) for found in examination.findings], 'pictures': pictures}
 
@@ -47,8 +47,10 @@ def crashed(root, path) -> dict:
   return row(Examination(path, {}, [found]), root)
 
 
-def _address(kind, content):
-  return f'data:{kind};base64,{base64.b64encode(content).decode()}'
+def _address(pixels):
+  """Data address of an image uint8 (H, W, 3). It is small: a page may hold thousands."""
+  Image.fromarray(pixels).save(file := io.BytesIO(), 'JPEG', quality=80)
+  return f'data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'
 
 
 def by_severity(rows) -> list:

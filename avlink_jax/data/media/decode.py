@@ -25,7 +25,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from avlink_jax.data.clip import EPSILON, Clip
 from avlink_jax.data.media.audio import AudioTrack
@@ -37,11 +36,9 @@ from avlink_jax.data.media.container import (
   opened,
   packets_of,
   states_bytes,
-  untagged_colours,
 )
-from avlink_jax.data.media.downmix import Downmix, mono_or_stereo
+from avlink_jax.data.media.downmix import Downmix
 from avlink_jax.data.media.limits import (
-  ASPECTS,
   DECODE_SECONDS,
   MAX_LENGTH,
   MAX_PIXELS,
@@ -49,6 +46,7 @@ from avlink_jax.data.media.limits import (
   Unusable,
   check_frame_size,
 )
+from avlink_jax.data.media.scaler import Scaler
 from avlink_jax.data.media.times import (
   FrameClock,
   declared_end,
@@ -105,11 +103,11 @@ def decode(
   mix = Downmix()
   clip = _decode(path, mix, height, width, sample_rate, start, duration, max_fps, need_video,
                  need_audio, decode_seconds)
-  if mix.lost is None:
+  if not (stretches := mix.energies.stretches()):
     return clip
-  loudest = _decode(path, Downmix(mix.lost), None, None, sample_rate, start, duration, None, False,
-                    True, decode_seconds).audio[:len(clip.audio)]
-  return dataclasses.replace(clip, audio=np.pad(loudest, (0, len(clip.audio) - len(loudest))))
+  mended = _decode(path, Downmix(stretches), None, None, sample_rate, start, duration, None, False,
+                   True, decode_seconds).audio[:len(clip.audio)]
+  return dataclasses.replace(clip, audio=np.pad(mended, (0, len(clip.audio) - len(mended))))
 
 
 def decode_audio(path: str | os.PathLike | InMemory, *, sample_rate: int,
@@ -126,8 +124,14 @@ def decode_audio(path: str | os.PathLike | InMemory, *, sample_rate: int,
   Raises:
     MediaError: as in `decode`; there is no audio in it.
   """
-  return _decode(path, mono_or_stereo, None, None, sample_rate, 0.0, duration, None, False,
-                 True, DECODE_SECONDS).audio
+  def heard(mix):
+    return _decode(path, mix, None, None, sample_rate, 0.0, duration, None, False, True,
+                   DECODE_SECONDS).audio
+
+  mix = Downmix(keep_stereo=True)
+  audio = heard(mix)
+  stretches = mix.energies.stretches()
+  return heard(Downmix(stretches, keep_stereo=True)) if stretches else audio
 
 
 def _decode(path, mix, height, width, sample_rate, start, duration, max_fps, need_video,
@@ -278,7 +282,7 @@ class _VideoTrack:
     self._decoding = decodes
     self._start, self._stop, self._max_fps = start, stop, max_fps
     self._clock = FrameClock(stream)
-    self._scaler = _Scaler(stream, height, width)
+    self._scaler = Scaler(stream, height, width)
     self._pending = None  # (time, frame): whether it is kept depends on when the next one shows
     self._frames, self._times, self._allowance = [], [], allowance
     self._seeking = False
@@ -290,7 +294,7 @@ class _VideoTrack:
 
   @property
   def zero(self) -> float | None:
-    return None if self._clock.zero is None else float(self._clock.zero * self.stream.time_base)
+    return None if self._clock.zero is None else float(self._clock.begins)
 
   @property
   def end(self) -> float | None:
@@ -352,7 +356,7 @@ class _VideoTrack:
     """Counts a frame that shows at `ticks` for `duration`."""
     if self._last is None or ticks >= self._last[0]:
       self._last = ticks, duration or self._clock.period
-      
+
   def _keep_pending(self, until: float):
     """Keeps the pending frame, which shows until `until`, if it is on at a moment that counts."""
     time, frame = self._pending
@@ -364,36 +368,3 @@ class _VideoTrack:
       self._frames.append(self._scaler(frame))
       self._times.append(time)
       self._allowance.take(self._frames[-1].nbytes)
-
-
-class _Scaler:
-  """AVFrame -> uint8 (height, width, 3): upright, scaled to cover, cropped to the centre."""
-
-  def __init__(self, stream, height, width):
-    self._height, self._size = height, None if height is None or width is None else (height, width)
-    self._aspect = float(stream.sample_aspect_ratio or 1)
-    if not ASPECTS[0] <= self._aspect <= ASPECTS[1]:
-      raise Unusable('corrupt stream')
-    self._reformatter = VideoReformatter()
-
-  def __call__(self, frame) -> np.ndarray:
-    quarters = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy.rot90 turns
-    shown = (frame.height, max(1, round(frame.width * self._aspect)))
-    if self._size is None:  # later frames follow the first, should the stream change size
-      upright = shown[::-1] if quarters % 2 else shown
-      scale = 1 if self._height is None else self._height / upright[0]
-      self._size = tuple(max(1, round(scale * side)) for side in upright)
-    height, width = self._size[::-1] if quarters % 2 else self._size
-    cover = max(height / shown[0], width / shown[1])
-    scaled = [max(side, round(cover * was))
-              for side, was in zip((height, width), shown, strict=True)]
-    check_frame_size(*scaled)
-    image = self._reformatter.reformat(
-      frame, width=scaled[1], height=scaled[0], format='rgb24', threads=1,
-      # swscale's area filter is the right one for shrinking only.
-      interpolation=(Interpolation.AREA if cover < 1 else Interpolation.BICUBIC)
-      | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
-      src_colorspace=untagged_colours(frame),
-    ).to_ndarray()
-    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
-    return np.ascontiguousarray(np.rot90(image[top:top + height, left:left + width], quarters))

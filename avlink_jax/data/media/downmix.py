@@ -2,72 +2,80 @@
 
 Of two channels it is the mean, of surround channels the customary downmix (ITU-R BS.775-3, table 2,
 to one channel), which leaves out the one of low frequencies. Channels in counter-phase would cancel
-each other in either; then the loudest one is heard alone.
+each other in either; where they do, in all of the audio or in stretches of it, the loudest one is
+heard alone (cancellation.py).
 """
 
 import av
 import numpy as np
 
-CANCELLED = 0.1  # level of the mix over that of the loudest channel, below which they cancel
+from avlink_jax.data.media.cancellation import Energies, Stretch, replaced
+
 WEIGHTS = {'FL': 0.5, 'FR': 0.5, 'FC': 0.5 ** 0.5, 'LFE': 0.0}  # by FFmpeg's names of channels
 BESIDE = 0.5 ** 1.5  # of those at the sides and behind
+JITTER = 0.005  # seconds by which timestamps may differ from the count of samples
 
 
 class Downmix:
-  """Mix of an AVFrame's channels, float32 (samples,); with `only` no mix but that channel.
+  """Mix of AVFrames' channels, float32 (samples,), with one channel alone in the `stretches`; with
+  `keep_stereo` float32 (samples, 1 or 2), where only more channels than two are mixed.
 
-  Attributes, of all frames so far:
-    lost: number of the loudest channel where channels cancel each other in the mix, else None.
+  Attributes:
+    energies: of what was mixed so far, where there were no stretches; on the file's clock.
   """
 
-  def __init__(self, only=None):
-    self._only, self._mixed, self._channels = only, 0.0, np.zeros(0)
+  def __init__(self, stretches: tuple[Stretch, ...] = (), keep_stereo=False):
+    self.energies, self._stretches = Energies(), stretches
+    self._keep_stereo, self._end = keep_stereo, None
 
   def __call__(self, frame) -> np.ndarray:
     data = channels(frame)
-    if self._only is not None:
-      return np.ascontiguousarray(data[min(self._only, len(data) - 1)], np.float32)
-    mix = weighted(data, frame.layout)
-    if len(data) > 1:
-      self._add(mix, data)
+    if self._keep_stereo:
+      mixed = data if len(data) <= 2 else self._mixed(data, frame)[None]
+      return np.ascontiguousarray(mixed.T, np.float32)
+    return self._mixed(data, frame)
+
+  def _mixed(self, data, frame):
+    """Mix float32 (samples,) of a frame's channels (C, samples)."""
+    weights = weights_of(len(data), frame.layout)
+    mix = (data.mean(axis=0, dtype=np.float32) if np.ptp(weights) == 0
+           else (weights @ data).astype(np.float32, copy=False))
+    if len(data) == 1:
+      return mix
+    begin = self._begin(frame)
+    self._end = begin + len(mix) / frame.sample_rate
+    if self._stretches:
+      return replaced(mix, data, self._stretches, begin, frame.sample_rate)
+    self.energies.add(mix, data, weights, begin, frame.sample_rate)
     return mix
 
-  def _add(self, mix, data):
-    """Adds energies."""
-    if len(data) > len(self._channels):
-      self._channels = np.pad(self._channels, (0, len(data) - len(self._channels)))
-    self._mixed += np.square(mix, dtype=np.float64).sum()
-    self._channels[:len(data)] += np.square(data, dtype=np.float64).sum(axis=1)
-
-  @property
-  def lost(self) -> int | None:
-    if self._mixed >= CANCELLED ** 2 * self._channels.max(initial=0):
-      return None
-    return int(self._channels.argmax())
+  def _begin(self, frame) -> float:
+    """Seconds at which a frame begins, without the jitter of timestamps."""
+    if self._end is not None and (frame.time is None or abs(frame.time - self._end) < JITTER):
+      return self._end
+    return frame.time or 0.0
 
 
-def mono(wave: np.ndarray) -> np.ndarray:
-  """Mix float32 (S,) of a wave float (S, C), of which no more is known."""
-  mix, energies = wave.mean(axis=1, dtype=np.float32), np.square(wave, dtype=np.float64).sum(axis=0)
-  if np.square(mix, dtype=np.float64).sum() >= CANCELLED ** 2 * energies.max(initial=0):
-    return mix
-  return np.ascontiguousarray(wave[:, energies.argmax()], np.float32)
+def mono(wave: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Mix float32 (S,) of a wave float (S, C) at `sample_rate`, of which no more is known."""
+  return replaced(wave.mean(axis=1, dtype=np.float32), wave.T, cancelled(wave, sample_rate), 0.0,
+                  sample_rate)
 
 
-def mono_or_stereo(frame) -> np.ndarray:
-  """AudioFrame -> float32 (samples, 1 or 2): more channels are mixed."""
-  data = channels(frame)
-  data = data if len(data) <= 2 else weighted(data, frame.layout)[None]
-  return np.ascontiguousarray(data.T, np.float32)
+def cancelled(wave: np.ndarray, sample_rate: int) -> tuple[Stretch, ...]:
+  """Stretches of a wave float (S, C) in which its channels cancel each other in their mean."""
+  energies = Energies()
+  energies.add(wave.mean(axis=1, dtype=np.float32), wave.T, np.ones(wave.shape[1]), 0.0,
+               sample_rate)
+  return energies.stretches()
 
 
-def weighted(data: np.ndarray, layout) -> np.ndarray:
-  """Mix float32 (samples,) of float (channels, samples) that are laid out so."""
+def weights_of(count: int, layout) -> np.ndarray:
+  """Weights float32 (C,) of so many channels in their mix, laid out so."""
   names = [channel.name for channel in layout.channels]
-  if len(data) <= 2 or len(names) != len(data) or 'FL' not in names:
-    return data.mean(axis=0, dtype=np.float32)
-  weights = np.array([WEIGHTS.get(name, BESIDE) for name in names], np.float32)
-  return (weights @ data).astype(np.float32, copy=False)
+  if count <= 2 or len(names) != count or 'FL' not in names:
+    return np.full(count, 1 / count, np.float32)
+  return np.array([WEIGHTS.get(name, BESIDE) for name in names], np.float32)
 
 
 def channels(frame) -> np.ndarray:

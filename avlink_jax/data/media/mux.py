@@ -206,7 +206,7 @@ def _copy_audio(output, container, length: Fraction, slack: Fraction):
   # Without video 0 s is the first sample: after the silence that the encoder put before it.
   if (clock.zero is None if clock else not (packets[0].is_discard and audio.start_time == 0)):
     return None
-  begin = 0 if clock is None else clock.zero * video.time_base
+  begin = 0 if clock is None else clock.begins
   zero, end = (round(time / audio.time_base) for time in (begin, begin + length))
   if packets[-1].pts + packets[-1].duration < end - slack / audio.time_base:
     return None

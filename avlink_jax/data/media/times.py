@@ -26,7 +26,8 @@ class FrameClock:
   period after the one before it, or the shortest time that was between two frames.
 
   Attributes:
-    zero: presentation time of the first decoded frame, in ticks; None before there is one.
+    zero: presentation time of the first decoded frame, in ticks; None before there is one. Frames
+      are compared by ticks; when they show beside the audio, `begins` says.
     period: ticks of a frame at the average rate.
     base: seconds of which whatever `seconds` gives is a multiple.
   """
@@ -34,7 +35,8 @@ class FrameClock:
   def __init__(self, stream):
     self._stream, self._avi, self._tick = stream, _is_avi(stream), stream.time_base
     self.period = round(1 / (stream.average_rate or 25) / self._tick)
-    self.zero, self._last, self._step, self._lag = None, None, None, 0
+    self.zero, self._last, self._step = None, None, None
+    self._lag = self._late = 0
     self._rate = _rounded_rate(stream)
     self.base = self._tick if self._rate is None else Fraction(
       math.gcd(self._tick.numerator, self._rate.denominator),
@@ -49,14 +51,26 @@ class FrameClock:
       # AVI keeps no presentation times, and where frames are reordered FFmpeg's guess at them
       # is out of order. Decoding times come out in order, late by what reordering takes.
       if self._avi and self.zero is None:
-        self._lag = _reordering(self._stream, ticks)
+        self._lag, self._late = _reordering(self._stream, ticks)
       ticks -= self._lag
+      if self._last is not None and ticks <= self._last and not self._avi:
+        ticks = self._again(frame, ticks)
     if self.zero is None:
       self.zero = ticks
     elif ticks > self._last:
       self._step = min(self._step or ticks - self._last, ticks - self._last)
     self._last = ticks
     return ticks
+
+  def _again(self, frame, ticks: int) -> int:
+    """Time of a frame whose `ticks` do not come after the frame before it. Of what leaves the
+    decoder last FFmpeg may not know the time, and gives it that of the frame before."""
+    return ticks if frame.dts is not None else self._last + (self._step or self.period)
+
+  @property
+  def begins(self) -> Fraction:
+    """Seconds on the file's clock, that of the audio's times, at which the first frame shows."""
+    return (self.zero + self._late) * self._tick
 
   def find_zero(self, packet):
     """Decodes a packet where there is no time zero yet. Raises FFmpegError: it is broken."""
@@ -79,17 +93,24 @@ class FrameClock:
     return seconds
 
 
-def _reordering(stream, ticks: int) -> int:
-  """Ticks that an AVI's decoder is late by, whose first frame came out at decoding time `ticks`."""
+def _reordering(stream, ticks: int) -> tuple[int, int]:
+  """Ticks that an AVI's decoder is late by, whose first frame came out at decoding time `ticks`;
+  and how many of them pass on the file's clock before that frame shows.
+
+  At the beginning of a file decoding times would lie before 0: writers shift them, and not the
+  audio, so that none pass. Of a stream that begins late they are what they are, and all do.
+  """
   entries = itertools.islice(stream.index_entries, 64)
   times = [entry.timestamp for entry in entries if entry.size]
   if ticks not in times:
-    return ticks - (stream.start_time or 0)
+    return ticks - (stream.start_time or 0), 0
   # Writers put the empty frames before a late picture behind its first one: the time of the first
   # entry is unsure, and the others say how much time as many frames take.
   delay = times.index(ticks)
   first, last = (1, delay + 1) if delay + 1 < len(times) else (0, delay)
-  return times[last] - times[first]
+  lag = times[last] - times[first]
+  begins_late = len(times) > 2 and 2 * times[1] > times[2]
+  return lag, lag if begins_late else 0
 
 
 def shown_at(packet):
