@@ -14,6 +14,7 @@ import re
 import textwrap
 
 from avlink_jax.errors import UserError
+from avlink_jax.storage.weights import OF_RUN
 
 HUB_NAME = re.compile(r'\w[\w.-]*/\w[\w.-]*')
 WEIGHTS = ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.safetensors.index.json')
@@ -43,6 +44,12 @@ def locate(source, part, *files):
   return folder / part
 
 
+def run(name):
+  """Folder of a run of this program that is on the hub, without its checkpoints. Raises UserError:
+  not to be fetched."""
+  return _fetched(name, ('config.json', OF_RUN, 'frozen/*'))
+
+
 @functools.cache
 def _fetched(name, patterns):
   """Snapshot of these files of a hub's model: its folder."""
@@ -51,8 +58,9 @@ def _fetched(name, patterns):
     return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns)))
   except Exception as error:  # HTTP's, the disk's, ...
     reason = textwrap.shorten(str(error), 160, placeholder=' …') or type(error).__name__
+    wanted = 'that a run left' if OF_RUN in patterns else 'in the layout of a published model'
     raise UserError(f'{name}: no such folder, nor to be had from the hub ({reason}): give a folder '
-                    'in the layout of a published model') from None
+                    f'{wanted}') from None
 
 
 def read_config(folder):

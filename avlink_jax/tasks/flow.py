@@ -110,6 +110,10 @@ class FlowTask(Task):
     return name if not self.linked and pretrained.source(self.config, name) else ''
 
   @property
+  def links_published(self):
+    return self.linked and all(pretrained.source(self.config, name) for name in self.texts)
+
+  @property
   def finetuned(self):
     """Towers that are trained with the link: of all modalities that the run generates, even if this
     task is restricted to a direction in which one of them conditions."""
