@@ -98,10 +98,11 @@ def _tab(task, settings, load, folder, running):
       choice = gr.Radio([('sound for a video', 'audio'), ('video for a sound', 'video')],
                         value=toward[0], label='Generate', visible=len(toward) > 1,
                         elem_id=f'{task}-direction')
-      video = gr.Video(label='Video: drop one or record one', sources=['upload', 'webcam'], buttons=[],
-                       visible=shown['video'], elem_id=f'{task}-video')
-      audio = gr.Audio(label='Sound: drop one or record one', sources=['upload', 'microphone'], type='filepath',
-                       buttons=[], visible=shown['audio'], elem_id=f'{task}-audio')
+      video = gr.Video(label='Video: drop one or record one', sources=['upload', 'webcam'],
+                       buttons=[], visible=shown['video'], elem_id=f'{task}-video')
+      audio = gr.Audio(label='Sound: drop one or record one', sources=['upload', 'microphone'],
+                       type='filepath', buttons=[], visible=shown['audio'],
+                       elem_id=f'{task}-audio')
       prompt = gr.Textbox(label='Prompt', placeholder=PLACEHOLDERS[toward[0]],
                           elem_id=f'{task}-prompt')
       negative = gr.Textbox(label='Negative prompt', placeholder='what not to generate',
