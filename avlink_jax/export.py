@@ -12,6 +12,7 @@ status 2.
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 
@@ -22,7 +23,7 @@ from avlink_jax.training import saved_weights
 
 def export(workdir, step=None, raw=False, output=None):
   """Writes a checkpoint's weights; returns (path, header). Raises UserError."""
-  if not bucket.is_bucket(workdir) and not pathlib.Path(workdir).is_dir():
+  if not bucket.is_bucket(workdir) and not os.path.isdir(workdir):
     raise UserError(f'{workdir}: no such folder: give the workdir of a run')
   if bucket.is_bucket(workdir) and not output:
     raise UserError(f'{workdir}: say with --output=FILE where the weights go on this machine')

@@ -58,6 +58,17 @@ PATHS = ('nowhere', '../nothing/here', '/proc/nothing', '/dev/null', 'file.txt',
          'clip.mp4', 'bad.mp4', 'bad.safetensors', 'a/file.txt/b', '~nobody/x', 's3://b/x', 'gs://b',
          'http://a/b', 'owner/model', 'file.txt\n')
 VALUES = NUMBERS + WORDS + LISTS + PATHS
+LIKELY = {  # by the type of a key's value: what somebody might try, alone or with something else
+    bool: ('true', 'false'), int: ('0', '1', '2', '3', '5', '7', '16', '100', '4096'),
+    float: ('0', '0.5', '1', '2.5', '-2.5', '1e-3', '100'),
+    tuple: ('(1,)', '(2,)', '(2,2)', '(1,2,2)', '(3,3,3)', '(1,3,5)', '(4,4,8)', "('audio',)",
+            "('video',)", "('audio','video')", "('audio+video',)"),
+    str: ('audio', 'video', 'wan', 'dit', 'mel_vae', 'dac', 'pixels', 'video_vae', 'wan_vae', 't5',
+          'words', 'umt5', 'qwen3', 'euler', 'heun', 'midpoint', 'fast', 'paper', 'peak', '-16LUFS',
+          'mix', 'second_track', 'bundled', 'bundled:t2a', 'clips', 'block', 'segment', 'reference',
+          'tiled', 'splash', 'fusion', 'cross', 'text', 'add', 'after:1', 'after:9', 'interleaved',
+          'griffin_lim', 'lfq', 'residual', 'data', 'preconditioned', 'velocity', 'uniform',
+          'impacts*1,clips*2', 'tfds:x', '2:4')}
 MODE_FLAGS = {
     'train': ('workdir', 'allow_drift', 'seed', 'input'),
     'sample': ('workdir', 'input', 'prompt', 'condition_prompt', 'negative_prompt', 'takes', 'seed',
@@ -127,14 +138,18 @@ def _mode(rng, group, keys):
     argv += rng.choice([[], [], ['--input=clip.mp4'], ['--prompt=a ball'], ['--output=out']])
   if group == 'compile':
     argv.append('--topology=cpu:2')
-  for _ in range(rng.choice([1, 1, 1, 2, 3])):
+  for _ in range(rng.choice([1, 1, 1, 2, 3, 4])):
     roll = rng.random()
     if group != 'evaluate' and roll < 0.65:
       if (task, scale) not in keys:
         with contextlib.suppress(UserError):
-          keys[task, scale] = [key for key, _ in leaves(config_files.load(
-              f'configs/{task}.py:{scale}').to_dict())]
-      name = 'config.' + rng.choice(keys.get((task, scale), ['train.steps']))
+          keys[task, scale] = list(leaves(config_files.load(
+              f'configs/{task}.py:{scale}').to_dict()))
+      key, value = rng.choice(keys.get((task, scale), [('train.steps', 1)]))
+      if rng.random() < 0.5:
+        argv.append(f'--config.{key}={rng.choice(LIKELY.get(type(value), LIKELY[str]))}')
+        continue
+      name = f'config.{key}'
     elif roll < 0.95:
       name = rng.choice(MODE_FLAGS[group])
     else:
@@ -322,6 +337,10 @@ def clean(folder):
       shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def shortened(word):
+  return repr(word if len(word) < 200 else f'{word[:20]}…{word[-20:]}')
+
+
 def main(argv=None):
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--count', type=int, default=500)
@@ -337,7 +356,8 @@ def main(argv=None):
       counts[case.group][result] += 1
       if result not in GOOD or result == 'at work':
         wrong.append((result, case, error))
-        print(f'{result}, {time.monotonic() - begun:.1f} s: {case}\n{error[-1500:]}', flush=True)
+        print(f'{result}, {time.monotonic() - begun:.1f} s: {case.program} '
+              f'{" ".join(map(shortened, case.argv))}\n{error[-1500:]}', flush=True)
       if result == 'refused' and case.group != 'launch':
         refused.append((case, error))
       clean(folder)

@@ -86,7 +86,7 @@ def write(folder, count: int, seconds: float, jobs: int) -> dict:
       {name: row[name] for name in GIVEN}) + '\n' for row in rows))
   progress = Progress('written', count, 'clips')
   with concurrent.futures.ProcessPoolExecutor(
-      jobs, multiprocessing.get_context('spawn')) as pool:
+      max(1, min(jobs, count)), multiprocessing.get_context('spawn')) as pool:
     for _ in pool.map(write_clip, *zip(*((folder, clips, i) for i in range(count)), strict=True)):
       progress.add()
   return about
