@@ -115,7 +115,9 @@ def run():
         metrics=metrics, networks=NETWORKS.value, seconds=SECONDS.value)))
     return
   config = need(CONFIG, MODE.value)
-  presets.apply(config, config_flags.get_override_values(flags.FLAGS['config']))
+  given = config_flags.get_override_values(flags.FLAGS['config'])
+  config_files.check_settable(given)
+  presets.apply(config, given)
   if MODE.value == 'compile':
     from avlink_jax.compile import compile_ahead
     print(json.dumps(compile_ahead(config, need(TOPOLOGY, 'compile'), PART.value)))

@@ -1,8 +1,10 @@
 """From Python: files and arrays in, arrays out, and files where they are asked for."""
 
 import json
+import runpy
 import subprocess
 import sys
+import tempfile
 import types
 
 import jax
@@ -232,6 +234,16 @@ def test_real_films_of_any_kind_get_sounds_of_their_length(model):
   made, = model('v2a')(video=str(film), prompt='')
   clip = media.decode(film, need_audio=False)
   assert len(made.audio) == round(clip.duration * RATE) and np.isfinite(made.audio).all()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(tempfile, 'mkdtemp', lambda: str(tmp_path))
+  said = runpy.run_path(str(runs.ROOT / 'tests' / 'notebook.py'))
+  assert '8/8' in capsys.readouterr().out and len(said['takes']) == 3
+  for name in ('best.mp4', 'again.mp4'):
+    clip = media.decode(tmp_path / name)
+    assert len(clip.frames) == 31 and np.abs(clip.audio).max() > 1e-3
 
 
 def test_frames_are_scaled_to_cover_and_cropped():

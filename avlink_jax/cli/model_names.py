@@ -33,6 +33,7 @@ def find(name: str, changes: Mapping[str, Any]) -> tuple[ConfigDict, pathlib.Pat
   else:
     short = TASK_SCALE.fullmatch(name)
     config = config_files.load(f'configs/{short[1]}.py:{short[2] or "paper"}' if short else name)
+  config_files.check_settable(changes)
   for key in changes:
     if not config_files.has(config, key):
       near = ' or '.join(config_files.near(key, config))

@@ -36,6 +36,9 @@ class FlowTask(Task):
   input_type = Input
 
   def __post_init__(self):
+    if not self.config.generate:
+      raise UserError(f'generate=() leaves {self.config.task} nothing to do: give audio, video or '
+                      'audio+video')
     law = self.config.flow.condition_law
     if law not in ('fixed', 'uniform'):
       raise UserError(f'flow.condition_law={law!r}: use fixed or uniform')
