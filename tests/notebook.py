@@ -36,8 +36,8 @@ clip, = model(video=film.frames, fps=6.0, prompt=film.audio_caption,
 print(clip.audio.shape, clip.sample_rate, clip.frames.shape, clip.fps)
 
 # %% [markdown]
-# Several takes, to choose from; AV-Align says how well sound and picture move together. Another seed
-# gives others. What should not be heard goes into the negative prompt.
+# Several takes, to choose from; AV-Align says how well sound and picture move together. Another
+# seed gives others. What should not be heard goes into the negative prompt.
 
 # %%
 takes = model(video=film.frames, fps=6.0, prompt=film.audio_caption,
