@@ -46,7 +46,7 @@ from avlink_jax.storage.config_bounds import leaves
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENOUGH = 'enough: a run would begin now'
-SECONDS = 60  # of a command line; one that takes longer is at work
+SECONDS = 30  # of a command line; one that takes longer is at work
 GROUPS = {'train': 5, 'sample': 6, 'evaluate': 2, 'compile': 1, 'tools': 3, 'launch': 3}  # shares
 NUMBERS = ('nan', 'inf', '-inf', '-1', '0', '-0.0', '1', '2', '1.5', '-7', '1e30', '1e-30',
            '999999', '1000000000000', '123456789012345678901234567890', '0x10', '1_000', '١')

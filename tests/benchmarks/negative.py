@@ -4,8 +4,8 @@
 
 Held-out clips of impacts get audio three times from the same noise: without a negative prompt, with
 one that names the material that the clip is of, and with one that names another. Each line says how
-often the probe (metrics/material.py) hears the clip's own material, and the differences that the
-negative prompts make with their 95 % intervals, by bootstrap over clips. V2A is tried with the
+often the probe (metrics/material.py) hears the clip's own material, and the differences between
+these with 95 % intervals, by bootstrap over clips. V2A is tried with the
 clips' captions and with no prompt at all, where the material is in the picture alone.
 """
 
@@ -48,8 +48,8 @@ def answers(model, clips, given, negatives, **changes):
 
 
 def shares(task, count, bare=False, **changes):
-  """Share of clips whose own material is heard: {'plain', 'own', 'other'}, and the differences
-  that negative prompts make, {'own_difference', 'other_difference'}, each with an interval."""
+  """Share of clips whose own material is heard without a negative prompt, 'plain', and with one
+  that names it, 'own', or another, 'other'; and differences [mean, low, high]."""
   model = avlink_jax.load(f'{task}:nano', config={'sample.upsample': False})
   source = pipeline.open_source(model.config, model.task.models.layout, 'test', model.task.needed)
   clips, _ = inputs.read_clips(source, count, model.task.models)
@@ -67,11 +67,11 @@ def shares(task, count, bare=False, **changes):
         id: words(named[id]) if named else '' for id in own}, **changes)
     right[what] = np.array([float(heard[id] == own[id]) for id in own])
   report = {what: round(float(values.mean()), 3) for what, values in right.items()}
-  for what in ('own', 'other'):
-    difference = right[what] - right['plain']
+  for what, from_what in (('own', 'plain'), ('other', 'plain'), ('own', 'other')):
+    difference = right[what] - right[from_what]
     low, high = bootstrap.intervals({what: list(difference)})[what]
-    report[f'{what}_difference'] = [round(float(difference.mean()), 3), round(low, 3),
-                                    round(high, 3)]
+    report[f'{what} - {from_what}'] = [round(float(difference.mean()), 3), round(low, 3),
+                                       round(high, 3)]
   return report
 
 
