@@ -16,6 +16,7 @@ import os
 import pathlib
 import sys
 
+from avlink_jax.cli.arguments import Parser
 from avlink_jax.errors import MISTAKE, UserError
 from avlink_jax.storage import bucket, weights
 from avlink_jax.training import saved_weights
@@ -36,19 +37,14 @@ def export(workdir, step=None, raw=False, output=None):
 
 def parse(argv):
   """Parses the command line. Raises UserError."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
       prog='python -m avlink_jax.export', description=__doc__.split('\n\n', 1)[1],
       formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-  parser.error = mistake
   parser.add_argument('workdir', metavar='WORKDIR', help='folder of a run, or gs://BUCKET/FOLDER')
   parser.add_argument('--step', type=int, help='of the checkpoint; default: the newest intact one')
   parser.add_argument('--raw', action='store_true', help='no moving average')
   parser.add_argument('--output', metavar='FILE', help='file to write')
   return parser.parse_args(argv)
-
-
-def mistake(message):
-  raise UserError(f'{message} (see --help)')
 
 
 def main(argv=None) -> int:

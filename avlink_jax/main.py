@@ -155,6 +155,8 @@ def parse(argv):
   if len(argv) < 2:
     raise Usage('nothing to do: give --config=configs/TASK.py:SCALE, or --mode=evaluate')
   at, given = config_given(argv)
+  if config_given(argv[at + 1:] if at else [])[1]:
+    raise Usage('--config is given twice: give one')
   read = list(argv)
   if given:
     read[at] = argv[at].replace(given, config_files.find(given))
@@ -171,7 +173,8 @@ def parse(argv):
     near = ' or '.join(f'--{name}' for name in close)
     raise Usage(f'--{error.flagname}: no such flag' + (f': did you mean {near}?' if near else '')
                 ) from None
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError,
+          NameError, ImportError, ArithmeticError) as error:
     if isinstance(error, AttributeError | KeyError):
       check_keys(given, argv)
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -1,5 +1,6 @@
 """Names of models for Python: what `avlink_jax.load(NAME)` loads."""
 
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def find(name: str, changes: Mapping[str, Any]) -> tuple[ConfigDict, pathlib.Pat
 def run_of(name: str) -> pathlib.Path | None:
   """Folder of the run that a name is of; None: it is of a config. Raises UserError: the folder is
   not a run's, or a hub name cannot be had."""
-  folder = pathlib.Path(name).expanduser()
+  folder = pathlib.Path(os.path.expanduser(name))
   if any((folder / file).is_file() for file in (CONFIG, weights.OF_RUN)):
     return folder
   if folder.is_dir() and TASK_SCALE.fullmatch(name) is None:

@@ -200,7 +200,7 @@ def locate(part, source, scale):
                     f'configs/{trained_by(part)}.py or a .safetensors file (scale nano has bundled '
                     'weights: try --config=configs/v2a.py:nano)')
   path = pathlib.Path(source)
-  if not path.is_dir():
+  if not os.path.isdir(path):
     return path
   if not (path / OF_RUN).exists() and (path / 'checkpoints').is_dir():
     raise UserError(f'--config.{key}={source}: that run has not ended: python -m avlink_jax.export '
