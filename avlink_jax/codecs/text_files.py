@@ -49,7 +49,7 @@ def is_pipeline(source):
   """Tells whether a source of a tower's weights is a pipeline with a text encoder: a folder, or a
   name OWNER/NAME on the hub."""
   path = pathlib.Path(os.path.expanduser(source))
-  return (path / MODEL).is_dir() or not path.exists() and path.suffix != '.safetensors' and bool(
+  return os.path.isdir(path / MODEL) or not os.path.exists(path) and path.suffix != '.safetensors' and bool(
       re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', source))
 
 
@@ -63,8 +63,8 @@ def find(source, remedy, config_only=False) -> Folders:
   Raises UserError: no such folder, nor on the hub.
   """
   folder, where = pathlib.Path(os.path.expanduser(source)), f'{source}: no such folder'
-  if not folder.is_dir():
-    if folder.exists() or not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', str(source)):
+  if not os.path.isdir(folder):
+    if os.path.exists(folder) or not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', str(source)):
       raise UserError(f'{where}: {remedy}')
     with as_user_error(where, 'pip install huggingface_hub, or ' + remedy, ImportError):
       hub = importlib.import_module('huggingface_hub')

@@ -55,8 +55,8 @@ WORDS = ('', ' ', 'none', 'None', 'True', 'false', 'auto', 'bundled', 'bundled:n
          '=', 'a=b', '*', 'a' * 3000, 'audio', 'video', 'audio,video', 'impacts*0', '1:2', '3:1')
 LISTS = ('()', '(1,2)', '[1]', '(1,)', '1,2,3', '(0,0,0)', "('a',)", '{"a": 1}', '((1,2),(3,4))')
 PATHS = ('nowhere', '../nothing/here', '/proc/nothing', '/dev/null', 'file.txt', 'empty', 'clips',
-         'clip.mp4', 'bad.mp4', 'bad.safetensors', 'a/file.txt/b', '~nobody/x', '~no_such_user/x', 's3://b/x', 'gs://b',
-         'http://a/b', 'owner/model', 'file.txt\n')
+         'clip.mp4', 'bad.mp4', 'bad.safetensors', 'a/file.txt/b', '~nobody/x', '~no_such_user/x',
+         's3://b/x', 'gs://b', 'http://a/b', 'owner/model', 'file.txt\n')
 VALUES = NUMBERS + WORDS + LISTS + PATHS
 LIKELY = {  # by the type of a key's value: what somebody might try, alone or with something else
     bool: ('true', 'false'), int: ('0', '1', '2', '3', '5', '7', '16', '100', '4096'),
