@@ -49,8 +49,9 @@ def is_pipeline(source):
   """Tells whether a source of a tower's weights is a pipeline with a text encoder: a folder, or a
   name OWNER/NAME on the hub."""
   path = pathlib.Path(os.path.expanduser(source))
-  return os.path.isdir(path / MODEL) or not os.path.exists(path) and path.suffix != '.safetensors' and bool(
-      re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', source))
+  return os.path.isdir(path / MODEL) or (
+      not os.path.exists(path) and path.suffix != '.safetensors'
+      and bool(re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', source)))
 
 
 def find(source, remedy, config_only=False) -> Folders:
