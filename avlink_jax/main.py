@@ -155,7 +155,8 @@ def parse(argv):
   if len(argv) < 2:
     raise Usage('nothing to do: give --config=configs/TASK.py:SCALE, or --mode=evaluate')
   at, given = config_given(argv)
-  if config_given(argv[at + 1:] if at else [])[1]:
+  rest = argv[at + 1:] if given else []
+  if rest and config_given(rest)[1]:
     raise Usage('--config is given twice: give one')
   read = list(argv)
   if given:

@@ -56,6 +56,7 @@ def test_no_command_line_ends_in_a_traceback():
     (['--mode=sample', '--seed=-1'], 'seed'), (['--config.train.steps=-5'], 'train.steps=-5'),
     (['--allow_drift=towers.audio.width'], 'another model is another run'),
     (['--config.ablation=x'], '--config.name now'),
+    (['--config=configs/a2v.py:nano'], '--config is given twice'),
     (['--config.scale=paper'], 'scale is not to be set'),
     (['--config.fusion.heads=5'], 'fusion.heads=5 does not divide fusion.width=64'),
     (['--config.generate=()'], 'nothing to do'),
