@@ -106,13 +106,16 @@ def run():
     if DISTRIBUTED.value is not False and (place := cluster.detect()) and place.process:
       return  # the first process does it
     from avlink_jax.evaluate import evaluate, summary
+    from avlink_jax.samples import gallery
     metrics = ()
     if METRICS.value:  # what follows brings JAX along, and nothing else here does
       from avlink_jax.metrics import network_metrics
       metrics = network_metrics.choose(METRICS.value)
-    print(summary(evaluate(
-        need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate'), need(OUTPUT, 'evaluate'),
-        metrics=metrics, networks=NETWORKS.value, seconds=SECONDS.value)))
+    folders = need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate')
+    scores = evaluate(*folders, need(OUTPUT, 'evaluate'), metrics=metrics, networks=NETWORKS.value,
+                      seconds=SECONDS.value)
+    print(summary(scores))
+    gallery.add_scores(*folders, scores)
     return
   config = need(CONFIG, MODE.value)
   given = config_flags.get_override_values(flags.FLAGS['config'])
