@@ -16,7 +16,8 @@ from avlink_jax.errors import UserError
 
 KEPT = 3600  # seconds that uploads and results stay for their visitor
 CANCELLED = 'Cancelled.'
-WAITING = 16  # jobs in the queue; more are refused
+WAITING = 16  # jobs that wait or run at a time; more stand in Gradio's queue
+LOOK = 0.2  # seconds between two looks of a waiting job at whether it is still wanted
 TITLES = {'v2a': 'Sound for a video', 'a2v': 'Video for a sound', 'joint': 'Joint model'}
 TOWARD = {'v2a': ('audio',), 'a2v': ('video',), 'joint': ('audio', 'video')}
 OTHER = {'audio': 'video', 'video': 'audio'}
@@ -44,7 +45,7 @@ def build(load: Callable[[str, str, str], Any], configs: dict[str, ConfigDict], 
         with gr.Tab(TITLES[task], id=task):
           _tab(task, config.sample, functools.partial(load, task), folder, running)
     page.unload(running.leave)
-  return page.queue(max_size=WAITING, default_concurrency_limit=1)
+  return page.queue(max_size=WAITING, default_concurrency_limit=WAITING)
 
 
 def serve(page: gr.Blocks, host: str, port: int | None) -> str:
@@ -57,25 +58,38 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
 
 
 class Running:
-  """Jobs that run, one at a time, or wait for that one, so that visitors can stop their own."""
+  """Jobs that run, one at a time, or wait for that one, so that visitors can stop their own.
+
+  Gradio's own cancelling forgets a function that runs but lets it go on, and its button is dead
+  from then on: so jobs wait here and not in Gradio's queue.
+  """
 
   def __init__(self):
     self._stops, self._one = {}, threading.Lock()
 
-  def __call__(self, session, task, job):
-    """What `job`, a function of the event that stops it, gives, once no other job is running."""
+  def __call__(self, session, task, job, waits):
+    """What `job`, a function of the event that stops it, gives, once no other job is running;
+    `waits` is called where one is. Raises jobs.Stopped."""
     stop = self._stops[session, task] = threading.Event()
     try:
-      with self._one:
+      if not self._one.acquire(blocking=False):
+        waits()
+        while not self._one.acquire(timeout=LOOK):
+          if stop.is_set():
+            raise jobs.Stopped
+      try:
         return job(stop)
+      finally:
+        self._one.release()
     finally:
       if self._stops.get((session, task)) is stop:
         del self._stops[session, task]
 
   def stop(self, session, task):
-    """Stops a visitor's job of a tab, if there is one."""
+    """Stops a visitor's job of a tab; returns whether there is one."""
     if (stop := self._stops.get((session, task))) is not None:
       stop.set()
+    return stop is not None
 
   def leave(self, request: gr.Request):
     """Stops all jobs of a visitor who has closed the page."""
@@ -131,11 +145,16 @@ def _tab(task, settings, load, folder, running):
     condition = OTHER[generated]
     job = jobs.Job({'video': video, 'audio': audio}[condition], prompt or '', negative or '',
                    takes, quality, seed)
-    progress(0, desc='Loading and compiling; the first time takes longest')
-    try:
-      made = running(request.session_hash, task, lambda stop: jobs.generate(
+
+    def begun(stop):
+      progress(0, desc='Loading and compiling; the first time takes longest')
+      return jobs.generate(
           functools.partial(load, generated), condition, job, folder,
-          lambda done, count: progress((done, count), desc='Generating', unit='steps'), stop))
+          lambda done, count: progress((done, count), desc='Generating', unit='steps'), stop)
+
+    try:
+      made = running(request.session_hash, task, begun,
+                     lambda: progress(0, desc='Waiting for another job'))
     except jobs.Stopped:
       return [CANCELLED, *(gr.skip() for slot in slots for _ in slot)]
     except UserError as error:
@@ -146,15 +165,13 @@ def _tab(task, settings, load, folder, running):
     return [f'{len(made)} take{"" if len(made) == 1 else "s"}, seed {int(seed)}', *shown, *hidden]
 
   def stopped(request: gr.Request):
-    running.stop(request.session_hash, task)
-    return CANCELLED
+    return 'Cancelling …' if running.stop(request.session_hash, task) else gr.skip()
 
-  job = button.click(
+  button.click(
       run, [choice, video, audio, prompt, negative, takes, quality, seed],
-      [state, *(part for slot in slots for part in slot)], concurrency_limit=1,
+      [state, *(part for slot in slots for part in slot)], concurrency_limit=WAITING,
       concurrency_id='model', show_progress_on=state, api_visibility='private')
-  # Gradio takes a waiting job out of its queue, but lets a running one go on: that stops by itself.
-  cancel.click(stopped, None, state, cancels=[job], queue=False, show_progress='hidden',
+  cancel.click(stopped, None, state, queue=False, show_progress='hidden',
                api_visibility='private')
 
 

@@ -268,7 +268,8 @@ def called(case):
 def started(case):
   """(exit status, stderr) of a process of its own; status None: still at work."""
   script = case.program.endswith('.sh')
-  command = ['bash', ROOT / case.program] if script else [sys.executable, '-m', case.program]
+  command = ['bash', ROOT / case.program] if script else [
+      sys.executable, '-m', case.program.removesuffix('.command')]
   try:
     done = subprocess.run(
         [*command, *case.argv], capture_output=True, text=True, errors='replace',
