@@ -178,9 +178,9 @@ def test_a_sound_that_the_microphone_records_gets_video(browser, address, models
   tab(page, 'Video for a sound')
   press(page, '#a2v-audio', 'Record audio')
   press(page, '#a2v-audio', '^Record$')
-  time.sleep(1.5)
+  time.sleep(2.5)
   press(page, '#a2v-audio', '^Stop$')
-  page.wait('document.querySelector("#a2v-audio button[aria-label=Play]")')
+  page.wait('/0:0[1-9]/.test(document.querySelector("#a2v-audio").innerText)')  # it is uploaded
   page.click('#a2v-generate')
   page.wait('document.querySelector("#a2v-take-1 video")')
   assert decode.decode(models.uploads[-1], need_video=False).duration > 0.5
