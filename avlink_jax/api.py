@@ -11,10 +11,10 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from avlink_jax import build as model_builder
 from avlink_jax import tasks
-from avlink_jax.cli import config_files, presets
+from avlink_jax.cli import model_names
 from avlink_jax.codecs import finite
 from avlink_jax.data.clip import Clip
 from avlink_jax.data.media import downmix, mux, original
@@ -35,12 +35,10 @@ from avlink_jax.hardware import compile_cache, precision
 from avlink_jax.sampling import inputs as sampling_inputs
 from avlink_jax.sampling import trained, upsampling
 from avlink_jax.sampling.export import Exporter, one_way
-from avlink_jax.storage import config_versions
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import sharding
 
 Path = str | os.PathLike
-TASK_SCALE = re.compile(r'(\w+)(?::(\w+))?')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +56,8 @@ class Sample:
     seed: of the noise.
     source: file that was given, '' of arrays and prompts.
     generated: which of 'audio' and 'video' were generated.
+    av_align: AV-Align of picture and sound, to compare takes by; None of a single take, or where
+      one of the two is missing.
   """
   id: str
   audio: np.ndarray | None
@@ -68,6 +68,7 @@ class Sample:
   seed: int
   source: str
   generated: tuple[str, ...]
+  av_align: float | None = None
 
   def save(self, path: Path, original_sound: str = 'drop') -> pathlib.Path:
     """Writes the clip as .mp4, or its sound as .wav. What was given as a file is kept unchanged:
@@ -102,13 +103,15 @@ class Model:
     config: ConfigDict of a task.
     workdir: run whose newest checkpoint has the weights; without one there, bundled ones.
     here: `workdir` on this machine, if that is in a bucket.
-    explicit: whether the workdir must have a checkpoint.
+    explicit: whether the workdir must have a checkpoint, or a weights file.
+    unlinked: whether published towers may have Fusion Blocks that are not trained.
   """
 
   def __init__(self, config: ConfigDict, workdir: Path, here: Path | None = None,
-               explicit: bool = False):
+               explicit: bool = False, unlinked: bool = False):
     compile_cache.use(config.compile_cache)
-    self.config, self._workdir, self._explicit = config, workdir, explicit
+    self.config, self._workdir = config, workdir
+    self._explicit, self._unlinked = explicit, unlinked
     self._here = workdir if here is None else here
     self._policy = precision.of()
     self._models = model_builder.build(config, self._policy.compute)
@@ -132,8 +135,8 @@ class Model:
   @functools.cached_property
   def trained(self) -> trained.Trained:
     """Weights and their origin."""
-    return trained.find_weights(
-        self.task, self._workdir, self._frozen, self.mesh, self._explicit)
+    return trained.find_weights(self.task, self._workdir, self._frozen, self.mesh,
+                                self._explicit, self._unlinked)
 
   def exporter(self, **changes) -> Exporter:
     """Exporter for a sampler with `changes` of `config.sample`; each is made and compiled once."""
@@ -152,7 +155,8 @@ class Model:
                condition_prompt: str | None = None, negative_prompt: str | None = None,
                fps: float | None = None, sample_rate: int | None = None, seed: int = 0,
                takes: int = 1, steps: int | None = None, guidance: float | None = None,
-               progress: Callable[[int, int], None] | None = None) -> list[Sample]:
+               progress: Callable[[int, int], None] | None = None,
+               on_step: Callable[[int, int], None] | None = None) -> list[Sample]:
     """Generates for videos, sounds or prompts.
 
     Args:
@@ -167,6 +171,8 @@ class Model:
       takes: how many to make of each clip.
       steps, guidance: instead of the config's.
       progress: called with (windows done, windows in all).
+      on_step: called after each step, or of a clip of many windows each pass, with (done, in all).
+        What it raises ends the work there. Steps are then driven from here, and not one program.
     Returns:
       a Sample for each clip and take, in order.
 
@@ -187,9 +193,16 @@ class Model:
       if progress is not None:
         progress(done, count)
 
-    samples = {clip.id: sample and self._sample(exporter, clip, prompts, sample, seed)
+    finished, in_all = itertools.count(1), exporter.steps(given.clips) if on_step else 0
+
+    def stepped():
+      on_step(next(finished), in_all)
+
+    samples = {clip.id: sample and self._sample(
+        exporter, clip, prompts, sample, seed, given.takes > 1)
                for clip, prompts, sample in exporter.samples(
-                   self.trained, given.clips, given, seed, report)}
+                   self.trained, given.clips, given, seed, report,
+                   stepped=stepped if on_step else None)}
     if broken := [name for name, sample in samples.items() if sample is None]:
       raise finite.Broken(broken, len(samples))
     return [samples[clip.id] for clip in given.clips]
@@ -220,7 +233,7 @@ class Model:
           [sampling_inputs.read_prompt('prompt', text, task) for text in texts],
           task.models.layout)
     return sampling_inputs.Inputs(
-        sampling_inputs.repeated(distinct(clips), takes), own=True, given=given)
+        sampling_inputs.repeated(distinct(clips), takes), own=True, given=given, takes=takes)
 
   def _clips(self, task, name, value, fps, sample_rate):
     """List of Clip of files or arrays, or of a list of these."""
@@ -234,46 +247,36 @@ class Model:
     make, rate = of_array[name]
     return [make(np.asarray(value), rate, layout)]
 
-  def _sample(self, exporter, clip, prompts, sample, seed):
-    """Sample of what the sampler made of a clip."""
+  def _sample(self, exporter, clip, prompts, sample, seed, compared):
+    """Sample of what the sampler made of a clip, to be `compared` with other takes or not."""
     media = exporter.media(dataclasses.replace(clip, source=''), sample, own=False)
     source = clip.source if pathlib.Path(clip.source).is_file() else ''
     return Sample(clip.id, media['audio'], media['sample_rate'], media['frames'], media['fps'],
-                  prompts, seed, source, tuple(exporter.task.generate))
+                  prompts, seed, source, tuple(exporter.task.generate),
+                  exporter.av_align(clip, sample) if compared else None)
 
 
-def load(name: str, *, workdir: Path | None = None,
+def load(name: Path, *, workdir: Path | None = None,
          config: Mapping[str, Any] | None = None) -> Model:
   """Loads a model.
 
   Args:
-    name: 'TASK:SCALE' ('v2a:nano' is bundled), a config file ('my.py:nano'), or a run's workdir.
-    workdir: run with the weights of 'TASK:SCALE'; default: bundled ones, or published towers.
+    name: 'TASK:SCALE' ('v2a:nano' is bundled), a config file ('my.py:nano'), a run's workdir or
+      what is left of it without checkpoints (config.json, weights.safetensors, frozen/), or a hub
+      name of such a folder.
+    workdir: run with the weights of 'TASK:SCALE'; default: bundled ones, or published towers (with
+      Fusion Blocks that are not trained, which says a line).
     config: changes of the config, {'frozen.video': FOLDER, 'sample.steps': 8}.
 
   Raises UserError: there is no such task, config, run, or key.
   """
-  folder, changes = pathlib.Path(name), dict(config or {})
-  if (folder / 'config.json').is_file():
-    if workdir is not None:
-      raise UserError(f'{name} is a workdir itself: leave workdir= out')
-    settings, _ = config_versions.upgrade(
-        json.loads((folder / 'config.json').read_text()), str(folder))
-    workdir = folder
-  else:
-    short = TASK_SCALE.fullmatch(name)
-    settings = config_files.load(
-        f'configs/{short[1]}.py:{short[2] or "paper"}' if short else name)
-  for key in changes:
-    if not config_files.has(settings, key):
-      near = ' or '.join(config_files.near(key, settings))
-      raise UserError(f'config={{{key!r}: …}}: {name} has no such key'
-                      + (f': did you mean {near}?' if near else ''))
-  settings.update_from_flattened_dict(changes)
-  if workdir != folder or 'sample.preset' in changes:  # a run's config has its preset's values
-    presets.apply(settings, changes)
+  settings, run = model_names.find(str(name), config or {})
+  if run is not None and workdir is not None:
+    raise UserError(f'{name} is a workdir itself: leave workdir= out')
+  workdir = run or workdir
   default = pathlib.Path(tempfile.gettempdir(), 'avlink_jax-no-run')  # bundled weights alone
-  return Model(settings, default if workdir is None else workdir, explicit=workdir is not None)
+  return Model(settings, default if workdir is None else workdir, explicit=workdir is not None,
+               unlinked=True)
 
 
 def frames_clip(frames, fps, layout):

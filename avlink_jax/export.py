@@ -12,9 +12,11 @@ status 2.
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 
+from avlink_jax.cli.arguments import Parser
 from avlink_jax.errors import MISTAKE, UserError
 from avlink_jax.storage import bucket, weights
 from avlink_jax.training import saved_weights
@@ -22,7 +24,7 @@ from avlink_jax.training import saved_weights
 
 def export(workdir, step=None, raw=False, output=None):
   """Writes a checkpoint's weights; returns (path, header). Raises UserError."""
-  if not bucket.is_bucket(workdir) and not pathlib.Path(workdir).is_dir():
+  if not bucket.is_bucket(workdir) and not os.path.isdir(workdir):
     raise UserError(f'{workdir}: no such folder: give the workdir of a run')
   if bucket.is_bucket(workdir) and not output:
     raise UserError(f'{workdir}: say with --output=FILE where the weights go on this machine')
@@ -35,19 +37,14 @@ def export(workdir, step=None, raw=False, output=None):
 
 def parse(argv):
   """Parses the command line. Raises UserError."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
       prog='python -m avlink_jax.export', description=__doc__.split('\n\n', 1)[1],
       formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-  parser.error = mistake
   parser.add_argument('workdir', metavar='WORKDIR', help='folder of a run, or gs://BUCKET/FOLDER')
   parser.add_argument('--step', type=int, help='of the checkpoint; default: the newest intact one')
   parser.add_argument('--raw', action='store_true', help='no moving average')
   parser.add_argument('--output', metavar='FILE', help='file to write')
   return parser.parse_args(argv)
-
-
-def mistake(message):
-  raise UserError(f'{message} (see --help)')
 
 
 def main(argv=None) -> int:

@@ -106,16 +106,21 @@ def run():
     if DISTRIBUTED.value is not False and (place := cluster.detect()) and place.process:
       return  # the first process does it
     from avlink_jax.evaluate import evaluate, summary
+    from avlink_jax.samples import gallery
     metrics = ()
     if METRICS.value:  # what follows brings JAX along, and nothing else here does
       from avlink_jax.metrics import network_metrics
       metrics = network_metrics.choose(METRICS.value)
-    print(summary(evaluate(
-        need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate'), need(OUTPUT, 'evaluate'),
-        metrics=metrics, networks=NETWORKS.value, seconds=SECONDS.value)))
+    folders = need(GENERATED, 'evaluate'), need(REFERENCE, 'evaluate')
+    scores = evaluate(*folders, need(OUTPUT, 'evaluate'), metrics=metrics, networks=NETWORKS.value,
+                      seconds=SECONDS.value)
+    print(summary(scores))
+    gallery.add_scores(*folders, scores)
     return
   config = need(CONFIG, MODE.value)
-  presets.apply(config, config_flags.get_override_values(flags.FLAGS['config']))
+  given = config_flags.get_override_values(flags.FLAGS['config'])
+  config_files.check_settable(given)
+  presets.apply(config, given)
   if MODE.value == 'compile':
     from avlink_jax.compile import compile_ahead
     print(json.dumps(compile_ahead(config, need(TOPOLOGY, 'compile'), PART.value)))
@@ -153,6 +158,9 @@ def parse(argv):
   if len(argv) < 2:
     raise Usage('nothing to do: give --config=configs/TASK.py:SCALE, or --mode=evaluate')
   at, given = config_given(argv)
+  rest = argv[at + 1:] if given else []
+  if rest and config_given(rest)[1]:
+    raise Usage('--config is given twice: give one')
   read = list(argv)
   if given:
     read[at] = argv[at].replace(given, config_files.find(given))
@@ -169,7 +177,8 @@ def parse(argv):
     near = ' or '.join(f'--{name}' for name in close)
     raise Usage(f'--{error.flagname}: no such flag' + (f': did you mean {near}?' if near else '')
                 ) from None
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError,
+          NameError, ImportError, ArithmeticError) as error:
     if isinstance(error, AttributeError | KeyError):
       check_keys(given, argv)
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -259,7 +259,7 @@ def run(task, workdir, mirror, preemption, watchdog, allow_drift):
     if names := saved_weights.not_finite(exported):
       raise UserError(f'{workdir}: the weights are not finite ({names[0]}) and are not exported: '
                       'python -m avlink_jax.export writes those of an earlier checkpoint')
-    weights.save(mirror.here / 'weights.safetensors', exported,
+    weights.save(mirror.here / weights.OF_RUN, exported,
                  {'task': config.task, 'scale': config.scale, 'steps': steps,
                   'seed': config.seed, 'config': json.dumps(config.to_dict())})
     validation_plot.write(mirror.here)

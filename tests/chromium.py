@@ -92,6 +92,8 @@ def browser(profile):
       ['bash', '-c', f'exec "$@" 3<&{moved[0]} 4>&{moved[1]}', 'bash', PATH, '--headless',
        '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
        '--autoplay-policy=no-user-gesture-required', '--mute-audio',
+       # A camera that shows a moving pattern, a microphone that beeps; allowed without asking.
+       '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream',
        f'--user-data-dir={profile}', '--remote-debugging-pipe'],
       pass_fds=moved, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   for fd in (theirs_in, theirs_out, *moved):

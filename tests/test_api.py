@@ -1,9 +1,13 @@
 """From Python: files and arrays in, arrays out, and files where they are asked for."""
 
 import json
+import runpy
 import subprocess
 import sys
+import tempfile
+import types
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -17,6 +21,7 @@ from avlink_jax.data.media import decode as media
 from avlink_jax.data.media import mux
 from avlink_jax.errors import UserError
 from avlink_jax.sample import sample
+from avlink_jax.storage import weights
 
 RATE, FPS, SECONDS = 16_000, 6, 2
 
@@ -91,10 +96,67 @@ def test_arrays_are_taken_too_and_several_at_once(model):
   assert progress[-1] == (4, 4) and [done for done, _ in progress] == sorted(
       done for done, _ in progress)
   waves = [clip.audio for clip in made]
+  assert all(clip.av_align is None or 0 <= clip.av_align <= 1 for clip in made)
   assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(waves) for b in waves[:i])
   assert all(clip.frames.shape == (SECONDS * FPS, 8, 16, 3) for clip in made)
   again = model('v2a')(video=noise(seed=0), fps=FPS, takes=2)
   np.testing.assert_allclose(again[1].audio, waves[1], atol=1e-5)
+
+
+def test_steps_can_be_watched_and_the_work_ended_at_each(model):
+  seen, given = [], dict(video=noise(), fps=FPS, seed=1)
+  watched, = model('v2a')(**given, on_step=lambda *done: seen.append(done))
+  plain, = model('v2a')(**given)
+  assert seen == [(1, 2), (2, 2)]
+  np.testing.assert_allclose(watched.audio, plain.audio, atol=1e-3 * np.abs(plain.audio).max())
+
+  def enough(done, count):
+    seen.append(done)
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    model('v2a')(**given, on_step=enough)
+  assert seen[2:] == [1]
+
+
+@pytest.fixture
+def exported(run, model, tmp_path):
+  """Folder with the weights of the V2A run alone, as avlink_jax.export writes them."""
+  config, trained = run('v2a')[0].copy_and_resolve_references(), model('v2a').trained
+  config.mesh.fsdp = 64  # it was trained on another machine
+  config.attention = 'splash'
+  weights.save(tmp_path / weights.OF_RUN, {'params': trained.params, 'stats': trained.stats},
+               {'steps': 1, 'config': json.dumps(config.to_dict())})
+  return tmp_path
+
+
+def test_a_folder_with_exported_weights_alone_is_a_model(run, model, exported, monkeypatch):
+  """By itself, as `--workdir` of mode sample, and by its name on the hub."""
+  asked = []
+
+  def download(name, allow_patterns):
+    asked.append((name, allow_patterns))
+    return str(exported)
+
+  hub = types.SimpleNamespace(snapshot_download=download)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  wanted = jax.tree.leaves(model('v2a').trained.params)
+  for made in (avlink_jax.load(exported), api.Model(run('v2a')[0], exported, explicit=True),
+               avlink_jax.load('owner/model', config={'sample.steps': 3})):
+    assert made.trained.origin == f'{exported}/weights.safetensors, step 1'
+    for ours, theirs in zip(jax.tree.leaves(made.trained.params), wanted, strict=True):
+      np.testing.assert_array_equal(ours, theirs)
+  assert made.config.sample.steps == 3
+  assert asked == [('owner/model', ['config.json', 'weights.safetensors', 'frozen/*'])]
+
+
+def test_a_checkpoint_comes_before_a_weights_file(run, exported):
+  _, workdir = run('v2a')
+  (workdir / weights.OF_RUN).write_bytes((exported / weights.OF_RUN).read_bytes())
+  try:
+    assert avlink_jax.load(workdir).trained.origin == f'{workdir}, step 1'
+  finally:
+    (workdir / weights.OF_RUN).unlink()
 
 
 def test_a_sound_gets_a_picture(model, tmp_path):
@@ -134,9 +196,21 @@ def test_mistakes_are_told(model, task, given, told):
   assert '\n' not in str(error.value)
 
 
+def test_a_folder_of_something_else_is_told(tmp_path):
+  with pytest.raises(UserError, match='neither config.json nor weights.safetensors in it'):
+    avlink_jax.load(tmp_path)
+  (tmp_path / 'config.json').write_text('{"architectures": []}')
+  with pytest.raises(UserError, match='config.json: of another program'):
+    avlink_jax.load(tmp_path)
+  (tmp_path / 'config.json').write_text('{')
+  with pytest.raises(UserError, match='config.json: not JSON'):
+    avlink_jax.load(tmp_path)
+
+
 @pytest.mark.parametrize('name, options, told', [
     ('v2b:nano', {}, 'no such config'), ('v2a:huge', {}, "unknown scale 'huge'"),
     ('v2a:nano', {'config': {'sample.stesp': 3}}, "no such key: did you mean sample.steps"),
+    ('v2a:nano', {'config': {'sample.steps': 'many'}}, 'sample.steps'),
     ('v2a:nano', {'workdir': '/nowhere'}, '/nowhere has no checkpoint')])
 def test_what_cannot_be_loaded_is_told(name, options, told):
   with pytest.raises((UserError, ValueError), match=told):
@@ -160,6 +234,16 @@ def test_real_films_of_any_kind_get_sounds_of_their_length(model):
   made, = model('v2a')(video=str(film), prompt='')
   clip = media.decode(film, need_audio=False)
   assert len(made.audio) == round(clip.duration * RATE) and np.isfinite(made.audio).all()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(tempfile, 'mkdtemp', lambda: str(tmp_path))
+  said = runpy.run_path(str(runs.ROOT / 'tests' / 'notebook.py'))
+  assert '8/8' in capsys.readouterr().out and len(said['takes']) == 3
+  for name in ('best.mp4', 'again.mp4'):
+    clip = media.decode(tmp_path / name)
+    assert len(clip.frames) == 31 and np.abs(clip.audio).max() > 1e-3
 
 
 def test_frames_are_scaled_to_cover_and_cropped():

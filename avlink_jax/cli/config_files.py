@@ -19,6 +19,8 @@ OWN = pathlib.Path(__file__).parents[1] / 'configs'
 TASKS = ('v2a', 'a2v', 'joint', 'av', 't2a', 't2v', 'mel_vae', 'vocoder', 'base_vae', 'video_vae',
          'upsampler')
 
+FIXED = ('version', 'task', 'scale')  # keys
+
 
 def find(given):
   """FILE[:SCALE] where it is: the package's own file for a configs/NAME.py that is not there.
@@ -44,6 +46,13 @@ def load(given):
   except Exception as error:  # it is the user's own code, and may do anything
     kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
     raise UserError(f'--config={given}: {kind}{error}') from None
+
+
+def check_settable(keys):
+  """Raises UserError: one of these keys is what the config's name says."""
+  for key in FIXED:
+    if key in keys:
+      raise UserError(f'--config.{key} is not to be set: --config=configs/TASK.py:SCALE chooses it')
 
 
 def has(config, key):

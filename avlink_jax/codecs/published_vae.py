@@ -5,6 +5,7 @@ do not, `frozen.audio` and `frozen.video`, which name the model of the tower, do
 strictly: every tensor is used once, and every shape is checked before one is read.
 """
 
+import os
 import pathlib
 import re
 
@@ -56,10 +57,10 @@ def of_part(config, part):
 def find(source):
   """Folder of the autoencoder in a published model's folder, which may be that folder itself, or
   of a model on the hub; None: it is neither. Raises UserError: the hub does not give it."""
-  folder = pathlib.Path(source).expanduser()
-  if folder.is_dir() and folder.name == VAE:
+  folder = pathlib.Path(os.path.expanduser(source))
+  if os.path.isdir(folder) and folder.name == VAE:
     return folder
-  if (folder / VAE).is_dir() or published.is_hub_name(source):
+  if os.path.isdir(folder / VAE) or published.is_hub_name(source):
     return published.locate(source, VAE, '*')
   return None
 

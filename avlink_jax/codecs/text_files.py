@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import os
 import pathlib
 import re
 import textwrap
@@ -47,9 +48,10 @@ def as_user_error(where, remedy, *kinds):
 def is_pipeline(source):
   """Tells whether a source of a tower's weights is a pipeline with a text encoder: a folder, or a
   name OWNER/NAME on the hub."""
-  path = pathlib.Path(source).expanduser()
-  return (path / MODEL).is_dir() or not path.exists() and path.suffix != '.safetensors' and bool(
-      re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', source))
+  path = pathlib.Path(os.path.expanduser(source))
+  return os.path.isdir(path / MODEL) or (
+      not os.path.exists(path) and path.suffix != '.safetensors'
+      and bool(re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', source)))
 
 
 def find(source, remedy, config_only=False) -> Folders:
@@ -61,9 +63,9 @@ def find(source, remedy, config_only=False) -> Folders:
     config_only: fetch no more than the model's config from a hub.
   Raises UserError: no such folder, nor on the hub.
   """
-  folder, where = pathlib.Path(source).expanduser(), f'{source}: no such folder'
-  if not folder.is_dir():
-    if folder.exists() or not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', str(source)):
+  folder, where = pathlib.Path(os.path.expanduser(source)), f'{source}: no such folder'
+  if not os.path.isdir(folder):
+    if os.path.exists(folder) or not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', str(source)):
       raise UserError(f'{where}: {remedy}')
     with as_user_error(where, 'pip install huggingface_hub, or ' + remedy, ImportError):
       hub = importlib.import_module('huggingface_hub')

@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 
+from avlink_jax.cli.arguments import Parser
 from avlink_jax.errors import MISTAKE, UserError
 from avlink_jax.storage.console import say
 
@@ -40,7 +41,7 @@ def build(name, manual_dir, data_dir, *, config=None, options, overwrite=False):
                        else 'leave --config out'))
   if '{label}' not in (options.caption or '{label}'):
     raise UserError(f'--caption={options.caption!r} must have {{label}} in it')
-  manual_dir = pathlib.Path(manual_dir).expanduser()
+  manual_dir = pathlib.Path(os.path.expanduser(manual_dir))
   if not manual_dir.is_dir():
     raise UserError(f'{manual_dir}: no such folder; give --manual_dir the folder with the lists '
                     f'and media of {name}')
@@ -65,10 +66,9 @@ def build(name, manual_dir, data_dir, *, config=None, options, overwrite=False):
 
 def parse(argv):
   """Parses the flags. Raises UserError."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
     prog='python -m avlink_jax.data.build', description=__doc__.splitlines()[2],
     formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_expected_files())
-  parser.error = _mistake
   parser.add_argument('name', metavar='NAME', help=', '.join(DATASETS))
   parser.add_argument('--manual_dir', required=True, help='folder with its lists and media')
   parser.add_argument('--data_dir', required=True, help='folder of all built data sets')
@@ -81,10 +81,6 @@ def parse(argv):
   parser.add_argument('--processes', type=int, default=os.cpu_count(), help='that check files')
   parser.add_argument('--overwrite', action='store_true', help='remove what is there first')
   return parser.parse_args(argv)
-
-
-def _mistake(message):
-  raise UserError(f'{message} (see --help)')
 
 
 def _expected_files():

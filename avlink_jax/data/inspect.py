@@ -13,6 +13,7 @@ import numpy as np
 
 from avlink_jax import build as model_builder
 from avlink_jax.cli import config_files
+from avlink_jax.cli.arguments import Parser
 from avlink_jax.data import batch as batches
 from avlink_jax.data import pipeline
 from avlink_jax.data.clip import samples_of
@@ -30,8 +31,8 @@ HISTOGRAMS = (('duration', 'clip, s'), ('start', 'begins at, s of its source'),
 
 
 def parser():
-  p = argparse.ArgumentParser(prog='python -m avlink_jax.data.inspect', description=__doc__,
-                              formatter_class=argparse.RawDescriptionHelpFormatter)
+  p = Parser(prog='python -m avlink_jax.data.inspect', description=__doc__,
+             formatter_class=argparse.RawDescriptionHelpFormatter)
   p.add_argument('source', help='as data.source: a folder, a list, records, tfds:NAME, impacts, '
                                 'or a mixture')
   p.add_argument('--output', default='inspected', help='folder of the page')

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+MOST = 4096  # processes
 CRASHES = 'a decoder crashes on it'  # what is said of a file that ends its process
 
 
@@ -19,7 +20,8 @@ class SturdyPool:
   """
 
   def __init__(self, processes: int, function: Callable, crashed: Callable):
-    self._processes, self._function, self._crashed = processes, function, crashed
+    self._function, self._crashed = function, crashed
+    self._processes = min(processes, MOST)  # they are started as they are needed
     self._pool = self._single = None
 
   def __call__(self, items: Iterable) -> Iterator:

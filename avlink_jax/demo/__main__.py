@@ -3,7 +3,6 @@
 A local page to try models in the browser. It needs Gradio, the extra [demo].
 """
 
-import argparse
 import functools
 import os
 import pathlib
@@ -13,6 +12,7 @@ import tempfile
 
 from avlink_jax import api
 from avlink_jax.cli import config_files
+from avlink_jax.cli.arguments import Parser
 from avlink_jax.errors import INTERRUPTED, MISTAKE, UserError
 
 TASKS = ('v2a', 'a2v', 'joint')
@@ -61,7 +61,7 @@ def library():
 
 def run(argv=None) -> None:
   """Serves the page until Ctrl-C; then its files are deleted. Raises UserError."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
       'python -m avlink_jax.demo', description='A local page to try models in the browser.')
   parser.add_argument('--config', default='configs/v2a.py:nano', help='FILE.py[:SCALE] of v2a, '
                       'a2v or joint (%(default)s); the other tabs are of the same scale')

@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,10 @@ MAX_BYTES = 200 * 2**20  # of an upload
 MAX_SECONDS = 60.0  # of an upload
 MAX_TAKES = 4
 PATH = re.compile(r"(?<![\w.:/])/(?:[^\s'\",:;/]+/)*([^\s'\",:;/]+)")
+
+
+class Stopped(Exception):
+  """Notice that a job was stopped by who asked for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +62,28 @@ class Take:
 
 
 def generate(load: Callable[[str], Any], condition: str, job: Job, folder: pathlib.Path,
-             progress: Callable[[int, int], None] | None = None) -> list[Take]:
-  """Generates the takes of a job.
+             progress: Callable[[int, int], None] = lambda done, count: None,
+             stop: threading.Event | None = None) -> list[Take]:
+  """Generates the takes of a job, those of the highest AV-Align first.
 
   Args:
     load: gives the model (api.Model) of a preset; called after the job was checked.
     condition: 'video' or 'audio', what the upload is to the model.
     folder: where the files go. What an earlier job left there is deleted.
-    progress: called with (windows done, windows in all).
+    progress: called with (steps done, steps in all).
+    stop: set where the job is not wanted any more: it ends at its next step.
 
-  Raises UserError: the job is out of bounds, the upload cannot be used, or the model refuses it.
+  Raises UserError: the job is out of bounds, the upload cannot be used, or the model refuses it;
+  Stopped.
   """
+  def wanted():
+    if stop is not None and stop.is_set():
+      raise Stopped
+
+  def on_step(done, count):
+    wanted()
+    progress(done, count)
+
   shutil.rmtree(folder, ignore_errors=True)
   folder.mkdir(parents=True)
   upload = check(job, condition)
@@ -75,11 +91,18 @@ def generate(load: Callable[[str], Any], condition: str, job: Job, folder: pathl
     length = seconds(upload, MAX_SECONDS)
     if length > MAX_SECONDS:
       raise UserError(f'{upload.name} is longer than {MAX_SECONDS:g} s: give a shorter one')
-    samples = load(job.preset)(
+    wanted()
+    model = load(job.preset)
+    wanted()
+    samples = model(
         **{condition: upload}, prompt=job.prompt.strip() or None,
         negative_prompt=job.negative_prompt.strip() or None, seed=int(job.seed or 0),
-        takes=int(job.takes or 1), progress=progress)
-    return [take(sample, folder, file_stem(sample.id)) for sample in samples]
+        takes=int(job.takes or 1), on_step=on_step)
+    made = []
+    for sample in sorted(samples, key=lambda sample: -(sample.av_align or 0.0)):
+      wanted()
+      made.append(take(sample, folder, file_stem(sample.id)))
+    return made
   except (UserError, MediaError) as error:
     raise UserError(in_words(error, upload)) from None
   except JaxRuntimeError as error:
@@ -130,6 +153,7 @@ def take(sample: Any, folder: pathlib.Path, name: str) -> Take:
   """Writes the files of an api.Sample: video with audio, generated audio, its spectrogram."""
   video = sample.save(folder / f'{name}.mp4')
   wav = sample.save(folder / f'{name}.wav') if 'audio' in sample.generated else None
+  score = '' if sample.av_align is None else f', AV-Align {sample.av_align:.2f}'
   if sample.audio is None or not len(sample.audio):
     return Take(name, video, wav, None, 'no sound')
   audio = np.asarray(sample.audio, np.float32)
@@ -139,7 +163,7 @@ def take(sample: Any, folder: pathlib.Path, name: str) -> Take:
   image = folder / f'{name}.png'
   image.write_bytes(spectrogram_png(audio, onset.DETECTION_RATE, onsets))
   count = f'{len(onsets)} onset{"" if len(onsets) == 1 else "s"}'
-  return Take(name, video, wav, image, f'{len(audio) / onset.DETECTION_RATE:.1f} s, {count}')
+  return Take(name, video, wav, image, f'{len(audio) / onset.DETECTION_RATE:.1f} s, {count}{score}')
 
 
 def in_words(error: Exception, upload: pathlib.Path) -> str:

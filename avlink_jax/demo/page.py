@@ -3,6 +3,7 @@
 import functools
 import html
 import pathlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ from avlink_jax.demo import jobs
 from avlink_jax.errors import UserError
 
 KEPT = 3600  # seconds that uploads and results stay for their visitor
-WAITING = 16  # jobs in the queue; more are refused
+CANCELLED = 'Cancelled.'
+WAITING = 16  # jobs that wait or run at a time; more stand in Gradio's queue
+LOOK = 0.2  # seconds between two looks of a waiting job at whether it is still wanted
 TITLES = {'v2a': 'Sound for a video', 'a2v': 'Video for a sound', 'joint': 'Joint model'}
 TOWARD = {'v2a': ('audio',), 'a2v': ('video',), 'joint': ('audio', 'video')}
 OTHER = {'audio': 'video', 'video': 'audio'}
@@ -32,6 +35,7 @@ def build(load: Callable[[str, str, str], Any], configs: dict[str, ConfigDict], 
     first: task whose tab is open.
     folder: for the files of a job until Gradio has copied them.
   """
+  running = Running()
   with gr.Blocks(title='AV-Link', analytics_enabled=False, delete_cache=(60, KEPT)) as page:
     gr.Markdown(
         '# AV-Link\nSound for a video, or video for a sound. Files are at most '
@@ -39,8 +43,9 @@ def build(load: Callable[[str, str, str], Any], configs: dict[str, ConfigDict], 
     with gr.Tabs(selected=first):
       for task, config in configs.items():
         with gr.Tab(TITLES[task], id=task):
-          _tab(task, config.sample, functools.partial(load, task), folder)
-  return page.queue(max_size=WAITING, default_concurrency_limit=1)
+          _tab(task, config.sample, functools.partial(load, task), folder, running)
+    page.unload(running.leave)
+  return page.queue(max_size=WAITING, default_concurrency_limit=WAITING)
 
 
 def serve(page: gr.Blocks, host: str, port: int | None) -> str:
@@ -52,12 +57,53 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
   return address
 
 
+class Running:
+  """Jobs that run, one at a time, or wait for that one, so that visitors can stop their own.
+
+  Gradio's own cancelling forgets a function that runs but lets it go on, and its button is dead
+  from then on: so jobs wait here and not in Gradio's queue.
+  """
+
+  def __init__(self):
+    self._stops, self._one = {}, threading.Lock()
+
+  def __call__(self, session, task, job, waits):
+    """What `job`, a function of the event that stops it, gives, once no other job is running;
+    `waits` is called where one is. Raises jobs.Stopped."""
+    stop = self._stops[session, task] = threading.Event()
+    try:
+      if not self._one.acquire(blocking=False):
+        waits()
+        while not self._one.acquire(timeout=LOOK):
+          if stop.is_set():
+            raise jobs.Stopped
+      try:
+        return job(stop)
+      finally:
+        self._one.release()
+    finally:
+      if self._stops.get((session, task)) is stop:
+        del self._stops[session, task]
+
+  def stop(self, session, task):
+    """Stops a visitor's job of a tab; returns whether there is one."""
+    if (stop := self._stops.get((session, task))) is not None:
+      stop.set()
+    return stop is not None
+
+  def leave(self, request: gr.Request):
+    """Stops all jobs of a visitor who has closed the page."""
+    for session, task in list(self._stops):
+      if session == request.session_hash:
+        self.stop(session, task)
+
+
 def _conditions(generated):
   """Which modality the visitor gives: {name: bool}."""
   return {name: name == OTHER[generated] for name in OTHER}
 
 
-def _tab(task, settings, load, folder):
+def _tab(task, settings, load, folder, running):
   """Adds what a tab shows, and what its button does. Presets are shown where they differ."""
   toward = TOWARD[task]
   shown = _conditions(toward[0])
@@ -66,10 +112,11 @@ def _tab(task, settings, load, folder):
       choice = gr.Radio([('sound for a video', 'audio'), ('video for a sound', 'video')],
                         value=toward[0], label='Generate', visible=len(toward) > 1,
                         elem_id=f'{task}-direction')
-      video = gr.Video(label='Video', sources=['upload', 'webcam'], buttons=[],
-                       visible=shown['video'], elem_id=f'{task}-video')
-      audio = gr.Audio(label='Sound', sources=['upload', 'microphone'], type='filepath',
-                       buttons=[], visible=shown['audio'], elem_id=f'{task}-audio')
+      video = gr.Video(label='Video: drop one or record one', sources=['upload', 'webcam'],
+                       buttons=[], visible=shown['video'], elem_id=f'{task}-video')
+      audio = gr.Audio(label='Sound: drop one or record one', sources=['upload', 'microphone'],
+                       type='filepath', buttons=[], visible=shown['audio'],
+                       elem_id=f'{task}-audio')
       prompt = gr.Textbox(label='Prompt', placeholder=PLACEHOLDERS[toward[0]],
                           elem_id=f'{task}-prompt')
       negative = gr.Textbox(label='Negative prompt', placeholder='what not to generate',
@@ -80,7 +127,9 @@ def _tab(task, settings, load, folder):
         seed = gr.Number(value=0, precision=0, minimum=0, label='Seed', elem_id=f'{task}-seed')
       quality = gr.Radio(list(PRESETS), value=settings.preset, label='Preset',
                          visible=bool(settings.fast), elem_id=f'{task}-preset')
-      button = gr.Button('Generate', variant='primary', elem_id=f'{task}-generate')
+      with gr.Row():
+        button = gr.Button('Generate', variant='primary', scale=3, elem_id=f'{task}-generate')
+        cancel = gr.Button('Cancel', min_width=80, elem_id=f'{task}-cancel')
     with gr.Column(scale=3, min_width=320):
       state = gr.Markdown('Takes appear here.', elem_id=f'{task}-state', min_height=120)
       slots = [_slot(f'{task}-take-{i + 1}') for i in range(jobs.MAX_TAKES)]
@@ -91,16 +140,23 @@ def _tab(task, settings, load, folder):
                            gr.update(placeholder=PLACEHOLDERS[generated])),
         choice, [video, audio, prompt], queue=False, api_visibility='private')
 
-  def run(generated, video, audio, prompt, negative, takes, quality, seed,
+  def run(generated, video, audio, prompt, negative, takes, quality, seed, request: gr.Request,
           progress=gr.Progress()):  # noqa: B008  # how Gradio hands it over
     condition = OTHER[generated]
     job = jobs.Job({'video': video, 'audio': audio}[condition], prompt or '', negative or '',
                    takes, quality, seed)
-    progress(0, desc='Loading and compiling; the first time takes longest')
-    try:
-      made = jobs.generate(
+
+    def begun(stop):
+      progress(0, desc='Loading and compiling; the first time takes longest')
+      return jobs.generate(
           functools.partial(load, generated), condition, job, folder,
-          lambda done, count: progress((done, count), desc='Generating', unit='windows'))
+          lambda done, count: progress((done, count), desc='Generating', unit='steps'), stop)
+
+    try:
+      made = running(request.session_hash, task, begun,
+                     lambda: progress(0, desc='Waiting for another job'))
+    except jobs.Stopped:
+      return [CANCELLED, *(gr.skip() for slot in slots for _ in slot)]
     except UserError as error:
       raise gr.Error(html.escape(str(error), quote=False), title='Not generated',
                      print_exception=False) from None
@@ -108,10 +164,15 @@ def _tab(task, settings, load, folder):
     hidden = [each for _ in slots[len(made):] for each in _hidden()]
     return [f'{len(made)} take{"" if len(made) == 1 else "s"}, seed {int(seed)}', *shown, *hidden]
 
+  def stopped(request: gr.Request):
+    return 'Cancelling …' if running.stop(request.session_hash, task) else gr.skip()
+
   button.click(
       run, [choice, video, audio, prompt, negative, takes, quality, seed],
-      [state, *(part for slot in slots for part in slot)], concurrency_limit=1,
+      [state, *(part for slot in slots for part in slot)], concurrency_limit=WAITING,
       concurrency_id='model', show_progress_on=state, api_visibility='private')
+  cancel.click(stopped, None, state, queue=False, show_progress='hidden',
+               api_visibility='private')
 
 
 def _slot(name):

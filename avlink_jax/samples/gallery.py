@@ -91,6 +91,15 @@ def write_gallery(folder, reference=None, scores=None, heading='', overview='') 
   return folder / 'index.html'
 
 
+def add_scores(folder, reference, scores) -> None:
+  """Writes the gallery that a samples folder has anew, with the result of `evaluate.evaluate`; of
+  anybody else's folder, or one that cannot be written to, nothing."""
+  folder = pathlib.Path(folder)
+  if all((folder / name).is_file() and os.access(folder / name, os.W_OK)
+         for name in ('index.html', 'manifest.jsonl')):
+    write_gallery(folder, reference, scores)
+
+
 def _by_clip(rows):
   """Groups of rows that are takes of one clip, those of the highest AV-Align first."""
   groups: dict = {}

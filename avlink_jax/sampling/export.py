@@ -96,7 +96,7 @@ class Exporter:
       record['negative_prompt'] = inputs.given.negative
     if inputs.takes > 1:
       name, _, take = clip.id.rpartition('_')
-      record |= {'clip': name, 'take': int(take), 'av_align': self._av_align(clip, sample)}
+      record |= {'clip': name, 'take': int(take), 'av_align': self.av_align(clip, sample)}
     level = {'level': sample['level']} if 'level' in sample else {}
     clip = self._original(clip)
     write_sample(output, clip.id, generated=generate, **self.media(clip, sample, inputs.own),
@@ -133,24 +133,30 @@ class Exporter:
     """Number of windows that a clip is sampled in."""
     return self._sampler.windows(clip)
 
+  def steps(self, clips):
+    """How often `stepped` is called for these clips."""
+    return self._sampler.steps(clips) + sum(
+        0 if self.upsampler is None else self.upsampler.steps([clips[i] for i in group])
+        for group in self._sampler.batches(clips))
+
   def samples(self, trained, clips, inputs, seed, sampled=lambda windows: None,
-              upsampled=lambda clips: None):
+              upsampled=lambda clips: None, stepped=None):
     """Yields (clip, prompts, sample) of some of `inputs`' clips as they are generated.
 
     A sample is the sampler's media with audio at `sample.level`, and 'level', what that took; None
     where it is not finite. `sampled` and `upsampled` are called with how many windows or clips are
-    done since their last call."""
+    done since their last call, `stepped` after each step (sampler.Sampler)."""
     task = self.task
     for group in self._sampler.batches(clips):
       batch = [clips[i] for i in group]
       prompts = [inputs.prompts(clip, task.generate) for clip in batch]
       with memory.advice(memory.for_sampling, self.config):
-        samples = list(self._sampler(trained, batch, prompts, seed, sampled))
+        samples = list(self._sampler(trained, batch, prompts, seed, sampled, stepped))
       good = [i for i, sample in enumerate(samples) if sample is not None]
       yield from ((batch[i], prompts[i], None) for i in range(len(batch)) if i not in good)
       chosen = [[each[i] for i in good] for each in (batch, prompts, samples)]
       if self.upsampler is not None:
-        chosen[2] = self.upsampler(*chosen, seed)
+        chosen[2] = self.upsampler(*chosen, seed, stepped)
       for clip, prompt, sample in zip(*chosen, strict=True):
         if self.upsampler is not None:
           upsampled(1)
@@ -185,7 +191,7 @@ class Exporter:
           out['original_sound'] = self.config.sample.original_sound
     return out
 
-  def _av_align(self, clip, sample):
+  def av_align(self, clip, sample):
     """AV-Align of a sample, with what is not generated from its clip, to compare takes by; None
     without onsets and motion, or where one of the media is missing."""
     layout = self.task.models.layout

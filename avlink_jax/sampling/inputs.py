@@ -15,6 +15,7 @@ from avlink_jax.data.sources.folder import Folder
 from avlink_jax.errors import MediaError, UserError
 
 MEDIA = ('audio', 'video')  # of a user's file
+MOST_TAKES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +101,10 @@ def find_clips(task, config, input_path=None, prompt=None, condition_prompt=None
 def repeated(clips, takes):
   """Clips for so many takes each, with names of their own and so with noise of their own.
 
-  Raises UserError: fewer than one."""
-  if takes < 1:
-    raise UserError(f'takes={takes}: give at least 1')
+  Raises UserError: fewer than one, or more than anybody can compare."""
+  if not 1 <= takes <= MOST_TAKES:
+    raise UserError(f'takes={takes}: give at least 1' if takes < 1 else
+                    f'takes={takes}: give at most {MOST_TAKES}')
   if takes == 1:
     return clips
   return [dataclasses.replace(clip, id=f'{clip.id}_{take}',

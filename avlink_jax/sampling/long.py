@@ -48,7 +48,8 @@ class Passes:
     self._evaluate = jax.jit(on_mesh(functools.partial(evaluate, task, task.schedule)),
                              out_shardings=(replicated, None))
 
-  def generate(self, params, frozen, batches, start, tracks, guidance, report):
+  def generate(self, params, frozen, batches, start, tracks, guidance, report,
+               stepped=lambda: None):
     """Integrates from noise to data.
 
     Args:
@@ -57,6 +58,7 @@ class Passes:
       start: {name: X_0 (rows, ...)} of generated modalities.
       tracks: {name: Track} of them.
       report: called with the number of windows that are done since its last call.
+      stepped: called after each pass of an evaluation; what it raises ends the work.
     Returns:
       {name: X_1 (rows, ...)}.
     """
@@ -79,6 +81,7 @@ class Passes:
         before, done = done, done + len(index[name])
         if windows := done // evaluations - before // evaluations:
           report(windows)
+        stepped()
       return {name: total.mean() for name, total in sums.items()}, (
           None if after[0] is None else after)
 
@@ -96,6 +99,10 @@ class Passes:
     """
     for index, mask in zip(self.split(track.index), self.split(masks), strict=True):
       yield np.asarray(decode(*self._rows((x[index], mask))))[:len(index)]
+
+  def count(self, values):
+    """Number of passes for as many windows as `values` has."""
+    return -(-len(values) // self._size)
 
   def split(self, values):
     """Parts of `values` (W, ...), a pass each."""

@@ -35,9 +35,14 @@ class Reconstruction:
     """Groups of one clip index each."""
     return [[i] for i in range(len(clips))]
 
-  def __call__(self, trained, clips, prompts, seed, report):
+  def steps(self, clips):
+    """How often `stepped` is called for these clips: there are no steps."""
+    del clips
+    return 0
+
+  def __call__(self, trained, clips, prompts, seed, report, stepped=None):
     """Yields {modality: media} of each clip."""
-    del prompts, seed
+    del prompts, seed, stepped
     params, stats = hosts.gather((trained.params, trained.stats))
     for clip in clips:
       sample = self._reconstruct(params, stats, clip)

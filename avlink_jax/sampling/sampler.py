@@ -17,9 +17,9 @@ import numpy as np
 from avlink_jax import flow
 from avlink_jax.build import example_shapes
 from avlink_jax.data import batch as batches
-from avlink_jax.sampling import long, windows
+from avlink_jax.sampling import long, stepwise, windows
 from avlink_jax.sampling.program import Program
-from avlink_jax.sampling.velocity import evaluate, fix
+from avlink_jax.sampling.velocity import fix
 from avlink_jax.training import sharding
 
 
@@ -37,13 +37,8 @@ def generate(task, schedule, params, frozen, batch, noise, tracks, guidance, shi
   Returns:
     {name: X_1 (W, T, ...)} of the generated modalities.
   """
-  fixed = fix(task, params, frozen, batch, noise)
-
-  def velocity(x, t, kept):
-    velocities, kept = evaluate(task, schedule, params, frozen, fixed, guidance, x, t, kept)
-    return {name: windows.blend(v, tracks[name][0], tracks[name][1], tracks[name][0].size)[
-        tracks[name][0]] for name, v in velocities.items()}, kept
-
+  velocity = stepwise.velocity(task, schedule, params, frozen, fix(
+      task, params, frozen, batch, noise), tracks, guidance)
   start = {name: noise[name] for name in task.generate}
   times = {name: flow.time_grid(schedule.steps, shift[name]) for name in task.generate}
   return flow.solve(velocity, start, times, flow.SOLVERS[schedule.solver], schedule.refresh)
@@ -160,7 +155,20 @@ class Sampler:
     """Number of a clip's windows."""
     return len(self.plan(clip))
 
-  def __call__(self, trained, clips, prompts, seed, report=lambda windows: None):
+  def steps(self, clips):
+    """How often `stepped` is called for these clips."""
+    return sum(self._steps([self.plan(clips[i]) for i in group]) for group in self.batches(clips))
+
+  def _steps(self, starts):
+    schedule = self.task.schedule
+    return (long.EVALUATIONS[schedule.solver](schedule.steps) * self._passes.count(starts[0])
+            if self._is_long(starts) else schedule.steps)
+
+  def _is_long(self, starts):
+    """Whether these are the windows of one clip that has more of them than a batch."""
+    return len(starts) == 1 and len(starts[0]) > self.config.sample.batch_size
+
+  def __call__(self, trained, clips, prompts, seed, report=lambda windows: None, stepped=None):
     """Generates for each clip.
 
     Args:
@@ -169,6 +177,8 @@ class Sampler:
       prompts: list of {modality: text}, which may have f'{modality}_negative' too.
       seed: the noise's seed.
       report: called with the number of windows that are done since its last call.
+      stepped: called after each step, or of a long clip each pass; what it raises ends the work.
+        Without it all steps are one program.
     Returns:
       list of {modality: media}, float32 (S,) or uint8 (N, H, W, 3), each as long as its clip (to
       the sample, and to the frame); of the upsampler also 'low', its input; None for a clip of
@@ -178,9 +188,8 @@ class Sampler:
     clips = [self._levelled(clip) for clip in clips]
     starts = [self.plan(clip) for clip in clips]
     params = sharding.shard(trained.params, self._mesh)
-    long = len(clips) == 1 and len(starts[0]) > self.config.sample.batch_size
-    decoded = (self._in_passes if long else self._at_once)(
-        params, clips, prompts, starts, seed, report)
+    decoded = (self._in_passes if self._is_long(starts) else self._at_once)(
+        params, clips, prompts, starts, seed, report, stepped)
     return [self._media(clip, {name: track.of_clip(flat, i)
                                for name, (flat, track) in decoded.items()})
             for i, clip in enumerate(clips)]
@@ -196,7 +205,7 @@ class Sampler:
       media[task.guide.noise] = task.guide.of_media(clip, media[task.guide.name])
     return media
 
-  def _at_once(self, params, clips, prompts, starts, seed, report):
+  def _at_once(self, params, clips, prompts, starts, seed, report, stepped):
     """Mapping {name: (decoded frames of all clips, their Track)}."""
     task = self.task
     batch = batches.stack(
@@ -214,8 +223,10 @@ class Sampler:
              for name in task.generate}
     batch, noise = sharding.shard_rows(
         jax.tree.map(lambda x: _repeat_last(x, fill), (batch, noise)), self._mesh)
-    x1 = self._generate(params, self._frozen, batch, noise, index, guidance_of(self.config),
-                        {name: self.config.sample.shift[name] for name in task.generate})
+    generate = self._generate if stepped is None else functools.partial(
+        self._stepwise, stepped=stepped)
+    x1 = generate(params, self._frozen, batch, noise, index, guidance_of(self.config),
+                  {name: self.config.sample.shift[name] for name in task.generate})
     decoded = {name: np.asarray(self._decode[name](
         task.codec_weights(self._frozen, name), x1[name][:count], masks[name]))
                for name in task.generate}
@@ -223,7 +234,7 @@ class Sampler:
     tracks = {name: self._decoded_track(name, starts, x.shape[1]) for name, x in decoded.items()}
     return {name: (track.flat(decoded[name]), track) for name, track in tracks.items()}
 
-  def _in_passes(self, params, clips, prompts, starts, seed, report):
+  def _in_passes(self, params, clips, prompts, starts, seed, report, stepped):
     """As `_at_once`, of one clip with more windows than a batch."""
     task, (clip,), (prompt,) = self.task, clips, prompts
     passes, tracks = self._passes, self._tracks(starts)
@@ -237,7 +248,8 @@ class Sampler:
     x1 = passes.generate(
         params, self._frozen, read,
         {name: self._draw(clip, seed, name)(tracks[name].rows) for name in task.generate},
-        {name: tracks[name] for name in task.generate}, guidance_of(self.config), report)
+        {name: tracks[name] for name in task.generate}, guidance_of(self.config), report,
+        stepped or (lambda: None))
     result = {}
     for name, x in x1.items():
       decode = functools.partial(self._decode[name], task.codec_weights(self._frozen, name))
@@ -258,6 +270,10 @@ class Sampler:
     codec, layout = self.task.codec(name), self.task.models.layout
     blanks = [codec.blank(clip.duration - start, layout) for start in starts]
     return np.asarray(codec.mask(jax.tree.map(lambda *rows: np.stack(rows), *blanks)))
+
+  @functools.cached_property
+  def _stepwise(self):
+    return stepwise.Stepwise(self.task, self._mesh)
 
   @functools.cached_property
   def _passes(self):

@@ -39,9 +39,14 @@ class Upsampler:
     parts = frozen_parts.digests(self.task.config, self.task.frozen_parts, self.folder)
     return resume.of_run(self.task, [self.trained.name, parts], seed).hexdigest()
 
-  def __call__(self, clips, prompts, samples, seed):
+  def steps(self, clips):
+    """How often `stepped` is called for these clips."""
+    return self.sampler.steps(clips)
+
+  def __call__(self, clips, prompts, samples, seed, stepped=None):
     """Yields a base model's `samples`, for those clips and prompts, with upsampled frames:
-    {'video': uint8 (⌈duration·24⌉, 288, 512, 3), 'low': the base model's frames, ...}."""
+    {'video': uint8 (⌈duration·24⌉, 288, 512, 3), 'low': the base model's frames, ...}; `stepped`
+    as in sampler.Sampler."""
     small = [dataclasses.replace(
         clip, frames=sample['video'],
         frame_times=np.arange(len(sample['video'])) / self.task.condition_layout.fps)
@@ -49,7 +54,7 @@ class Upsampler:
     for group in self.sampler.batches(small):
       with memory.advice(memory.for_upsampling, self.task.config):
         large = self.sampler(self.trained, [small[i] for i in group],
-                             [prompts[i] for i in group], seed)
+                             [prompts[i] for i in group], seed, stepped=stepped)
       for i, sample in zip(group, large, strict=True):
         yield samples[i] | {'video': sample['video'], 'low': samples[i]['video']}
 

@@ -36,7 +36,8 @@ LEAST = (
     ('video_codec.up_kernel', 1), ('video_codec.*', 0), ('codec_loss.*', 0),
     ('vocoder.*_weight', 0), ('vocoder.adversarial_after', 0), ('vocoder.*', 1),
 )
-MOST = (('data.seconds', 3600), ('data.clip_seconds', 3600), ('data.fps', 1000),
+MOST = (('seed', 2**31 - 1), ('data.seed', 2**31 - 1),
+        ('data.seconds', 3600), ('data.clip_seconds', 3600), ('data.fps', 1000),
         ('data.height', 1 << 14), ('data.width', 1 << 14), ('data.threads', 4096),
         ('train.ema_decay', 1), ('train.beta[12]', 1), ('flow.drop_*', 1),
         ('flow.condition_time.*', 1))
@@ -48,6 +49,7 @@ TUPLES = (('generate', str), ('towers.*.patch', int), ('*.multipliers', int),
           ('vocoder.*kernels', int), ('vocoder.dilations', tuple), ('vocoder.scale_layers', tuple))
 ADDRESSES = ('compile_cache', 'data.tfds_dir')  # keys whose values may be in a bucket
 NAMES = {str: 'names', int: 'whole numbers', tuple: 'tuples'}
+HEADED = ('towers.*', 'fusion', 'text')  # sections whose `width` is that of all `heads` together
 CHOICES = (('train.transfer_guard', ('disallow', 'log', 'allow')), ('vocoder.block', (1, 2)))
 
 
@@ -68,6 +70,24 @@ def check(config):
                       f'does) and give its folder{lists}')
     if (choices := first(CHOICES, key)) and value not in choices:
       raise UserError(f'{key}={value!r}: use {", ".join(map(str, choices))}')
+  for pattern in HEADED:
+    check_heads(pattern, config)
+
+
+def check_heads(pattern, config):
+  """Raises UserError: the width of a section that `pattern` names is not that of so many heads, of
+  an even number of channels each, as rotary embedding turns them in pairs."""
+  section, _, every = pattern.partition('.')
+  found = config.get(section, {})
+  for name, one in found.items() if every else [('', found)]:
+    if one.get('features') or one.get('encoder', 'words') != 'words' or 'heads' not in one:
+      continue  # has none
+    if one.width % (2 * one.heads):
+      fit = [str(n) for n in range(1, one.width + 1) if one.width % (2 * n) == 0][:8]
+      where = '.'.join(filter(None, (section, name)))
+      raise UserError(f'{where}.heads={one.heads} does not divide {where}.width={one.width} into '
+                      'heads of an even number of channels: '
+                      + (f'{", ".join(fit)} would' if fit else 'give an even width'))
 
 
 def check_number(key, value, number):

@@ -9,11 +9,13 @@ their index.
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import re
 import textwrap
 
 from avlink_jax.errors import UserError
+from avlink_jax.storage.weights import OF_RUN
 
 HUB_NAME = re.compile(r'\w[\w.-]*/\w[\w.-]*')
 WEIGHTS = ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.safetensors.index.json')
@@ -23,24 +25,30 @@ SAMPLES, SAMPLE_BYTES = 256, 4096  # a fingerprint's look at a file: how many pl
 
 def is_folder(source):
   """Tells whether `source` is a published model's folder on this machine."""
-  return bool(source) and pathlib.Path(source).expanduser().joinpath('transformer').is_dir()
+  return bool(source) and os.path.isdir(os.path.join(os.path.expanduser(source), 'transformer'))
 
 
 def is_hub_name(source):
   """Tells whether `source` can be a hub name: OWNER/NAME, and nothing that is here."""
   return (bool(HUB_NAME.fullmatch(source)) and not source.endswith('.safetensors')
-          and not pathlib.Path(source).exists())
+          and not os.path.exists(source))
 
 
 def locate(source, part, *files):
   """Folder of a published model's `part`, such as 'transformer'; of a hub name only `files`
   (patterns, such as 'config.json') are fetched. Raises UserError: not there, nor to be fetched."""
-  folder = pathlib.Path(source).expanduser()
+  folder = pathlib.Path(os.path.expanduser(source))
   if is_hub_name(source):
     folder = _fetched(source, tuple(f'{part}/{name}' for name in files))
-  if not (folder / part).is_dir():
+  if not os.path.isdir(folder / part):  # as of a name that is too long
     raise UserError(f'{source}: no {part}/ in it: give a folder in the layout of a published model')
   return folder / part
+
+
+def run(name):
+  """Folder of a run of this program that is on the hub, without its checkpoints. Raises UserError:
+  not to be fetched."""
+  return _fetched(name, ('config.json', OF_RUN, 'frozen/*'))
 
 
 @functools.cache
@@ -51,8 +59,9 @@ def _fetched(name, patterns):
     return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns)))
   except Exception as error:  # HTTP's, the disk's, ...
     reason = textwrap.shorten(str(error), 160, placeholder=' …') or type(error).__name__
+    wanted = 'that a run left' if OF_RUN in patterns else 'in the layout of a published model'
     raise UserError(f'{name}: no such folder, nor to be had from the hub ({reason}): give a folder '
-                    'in the layout of a published model') from None
+                    f'{wanted}') from None
 
 
 def read_config(folder):

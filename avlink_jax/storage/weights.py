@@ -27,6 +27,7 @@ PARTS = {'codec': 'mel_vae', 'audio': 't2a', 'video': 't2v', 'vocoder': 'vocoder
          'video_codec': 'video_vae', 'upsampler': 'upsampler'}
 
 OWN = 'bundled'  # source of weights that the package brings along
+OF_RUN = 'weights.safetensors'  # in the workdir of a run that has ended, or by avlink_jax.export
 
 PACKED_FROM = 2048  # elements; smaller arrays are not packed to a byte an element
 SCALE = '.scale'  # suffix of the name of a packed array's scale
@@ -199,12 +200,12 @@ def locate(part, source, scale):
                     f'configs/{trained_by(part)}.py or a .safetensors file (scale nano has bundled '
                     'weights: try --config=configs/v2a.py:nano)')
   path = pathlib.Path(source)
-  if not path.is_dir():
+  if not os.path.isdir(path):
     return path
-  if not (path / 'weights.safetensors').exists() and (path / 'checkpoints').is_dir():
+  if not (path / OF_RUN).exists() and (path / 'checkpoints').is_dir():
     raise UserError(f'--config.{key}={source}: that run has not ended: python -m avlink_jax.export '
                     f'{source} writes the weights of one of its checkpoints: give that file')
-  return path / 'weights.safetensors'
+  return path / OF_RUN
 
 
 def main():

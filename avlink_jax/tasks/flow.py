@@ -36,6 +36,9 @@ class FlowTask(Task):
   input_type = Input
 
   def __post_init__(self):
+    if not self.config.generate:
+      raise UserError(f'generate=() leaves {self.config.task} nothing to do: give audio, video or '
+                      'audio+video')
     law = self.config.flow.condition_law
     if law not in ('fixed', 'uniform'):
       raise UserError(f'flow.condition_law={law!r}: use fixed or uniform')
@@ -108,6 +111,10 @@ class FlowTask(Task):
   def published_part(self):
     name = self.generate[0]
     return name if not self.linked and pretrained.source(self.config, name) else ''
+
+  @property
+  def links_published(self):
+    return self.linked and all(pretrained.source(self.config, name) for name in self.texts)
 
   @property
   def finetuned(self):

@@ -81,6 +81,11 @@ class Task:
     return ''
 
   @property
+  def links_published(self):
+    """Tells whether it links towers that all are published models."""
+    return False
+
+  @property
   def accumulates(self):
     """Tells whether a batch may be split into parts; adversarial losses need the complete batch."""
     return not self.groups

@@ -77,7 +77,7 @@ def not_finite(tree):
 def newest(workdir):
   """Weights of a workdir, of its newest checkpoint or, where that is no newer, its weights file:
   ({'params', 'stats'}, header). Raises UserError."""
-  path = pathlib.Path(workdir) / 'weights.safetensors'
+  path = pathlib.Path(workdir) / weights.OF_RUN
   checkpoints = checkpoint.Checkpoints(workdir, create=False)
   latest = checkpoints.latest_step
   checkpoints.close()

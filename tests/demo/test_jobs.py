@@ -1,6 +1,7 @@
 """A job of the page: bounds, files, and errors in words without a path of the machine."""
 
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -34,13 +35,26 @@ def test_a_take_is_a_video_its_sound_and_its_spectrogram(tmp_path):
   takes = jobs.generate(lambda preset: model, 'video', job, tmp_path / 'job',
                         lambda *done: told.append(done))
   assert model.calls == [dict(prompt='a ball', negative_prompt=None, seed=7, takes=2)]
-  assert [take.name for take in takes] == ['my clip_1', 'my clip_2'] and told == [(1, 1)]
+  assert [take.name for take in takes] == ['my clip_2', 'my clip_1']  # by AV-Align
+  assert told == [(1, 3), (2, 3), (3, 3)]
   for take in takes:
     clip = decode.decode(take.video, sample_rate=16000)
     assert clip.audio.any() and len(clip.frames) == 2 * FPS
     assert soundfile.info(take.wav).duration == 2
     assert Image.open(io.BytesIO(take.spectrogram.read_bytes())).width > 100
-    assert take.note == '2.0 s, 2 onsets'
+  assert [take.note for take in takes] == ['2.0 s, 2 onsets, AV-Align 0.50',
+                                           '2.0 s, 2 onsets, AV-Align 0.00']
+
+
+@pytest.mark.parametrize('after', [0, 1])
+def test_a_job_that_is_stopped_ends_at_its_next_step(tmp_path, after):
+  model, stop = StandIn('audio'), threading.Event()
+  if not after:
+    stop.set()
+  with pytest.raises(jobs.Stopped):
+    jobs.generate(lambda _: model, 'video', jobs.Job(video(tmp_path / 'a.mp4')), tmp_path / 'job',
+                  lambda done, count: stop.set(), stop)
+  assert model.steps == after and not list((tmp_path / 'job').iterdir())
 
 
 def test_of_generated_video_there_is_no_wav(tmp_path):

@@ -1,4 +1,5 @@
-"""The page in a browser: upload, generate, play, download; a broken file; two visitors at once."""
+"""The page in a browser: upload or record, generate, play, download; a broken file; cancelling; two
+visitors at once."""
 
 import os
 import pathlib
@@ -24,22 +25,35 @@ in_browser = pytest.mark.skipif(chromium.PATH is None, reason='Chromium is not i
 
 
 class Models:
-  """Gives stand-ins; counts how many generate at once. `pause` holds them up."""
+  """Gives stand-ins; counts how many generate at once. `pause` holds them up, before their first
+  step or, with `in_steps`, after it.
+
+  uploads: files that they were given. steps: taken by the last one.
+  """
 
   def __init__(self):
     self.pause, self.now, self.most, self.count = threading.Event(), 0, 0, 0
     self.pause.set()
+    self.uploads, self.steps, self.in_steps = [], 0, False
 
   def __call__(self, task, generated, preset):
     model = StandIn(generated)
 
-    def generate(**given):
-      self.now, self.count = self.now + 1, self.count + 1
+    def generate(*, on_step, **given):
+      self.now, self.count, self.steps = self.now + 1, self.count + 1, 0
       self.most = max(self.most, self.now)
-      assert self.pause.wait(chromium.PATIENCE)
-      samples = model(**given)
-      self.now -= 1
-      return samples
+      self.uploads += [value for name, value in given.items() if name in ('video', 'audio')]
+      assert self.in_steps or self.pause.wait(chromium.PATIENCE)
+
+      def step(done, count):
+        self.steps = done
+        on_step(done, count)
+        assert self.pause.wait(chromium.PATIENCE)
+
+      try:
+        return model(on_step=step, **given)
+      finally:
+        self.now -= 1
 
     return generate
 
@@ -120,6 +134,80 @@ def test_a_video_that_is_dropped_gets_sound_that_plays_and_can_be_downloaded(
   assert hosts == ['127.0.0.1']
 
 
+def press(page, place, label):
+  """Clicks the button with this label, once it is there."""
+  button = (f'[...document.querySelectorAll("{place} button")].find(b => !b.disabled && '
+            f'[b.ariaLabel, b.title, b.innerText].some(text => /{label}/i.test(text)))')
+  page.wait(button)
+  page.value(f'{button}.click()')
+
+
+def tab(page, title):
+  page.value('[...document.querySelectorAll("button[role=tab]")].find('
+             f'b => b.innerText.includes("{title}")).click()')
+
+
+@in_browser
+@pytest.mark.slow
+def test_a_video_that_the_camera_records_gets_sound(browser, address, models):
+  src = 'document.querySelector("#v2a-video video")?.src'
+  for seconds in (2, 4, 8):  # a busy machine's browser has recorded nothing after a few
+    page = opened(browser, address)
+    press(page, '#v2a-video', 'Capture from camera')
+    press(page, '#v2a-video', 'Access Webcam')
+    page.wait('document.querySelector("#v2a-video video")?.videoWidth > 0')
+    press(page, '#v2a-video', 'start recording')
+    time.sleep(seconds)
+    press(page, '#v2a-video', '^Stop$')
+    page.wait(f'/^http/.test({src})')
+    if page.value(f'fetch({src}).then(got => got.blob()).then(blob => blob.size)') > 5000:
+      break
+  else:
+    pytest.skip('this machine is too busy for its browser to record')
+  page.click('#v2a-generate')
+  page.wait('(v => v && v.readyState >= 2)(document.querySelector("#v2a-take-1 video"))')
+  recorded = decode.decode(models.uploads[-1], need_audio=False)
+  assert len(recorded.frames) > 5 and recorded.duration > 0.5
+
+
+@in_browser
+@pytest.mark.slow
+def test_a_sound_that_the_microphone_records_gets_video(browser, address, models):
+  page = opened(browser, address)
+  tab(page, 'Video for a sound')
+  press(page, '#a2v-audio', 'Record audio')
+  press(page, '#a2v-audio', '^Record$')
+  time.sleep(2.5)
+  press(page, '#a2v-audio', '^Stop$')
+  page.wait('/0:0[1-9]/.test(document.querySelector("#a2v-audio").innerText)')  # it is uploaded
+  page.click('#a2v-generate')
+  page.wait('document.querySelector("#a2v-take-1 video")')
+  assert decode.decode(models.uploads[-1], need_video=False).duration > 0.5
+
+
+@in_browser
+@pytest.mark.slow
+def test_cancel_ends_a_job_at_its_next_step_and_the_next_one_begins(
+    browser, address, files, models):
+  page = opened(browser, address)
+  upload(page, '#v2a-video', files / 'ball.mp4')
+  models.in_steps, before = True, models.count
+  models.pause.clear()
+  try:
+    page.click('#v2a-generate')
+    page.wait('document.querySelector("#v2a-state").innerText.includes("1/3 steps")')
+    page.click('#v2a-cancel')
+    page.wait('document.querySelector("#v2a-state").innerText.includes("Cancelling")')
+  finally:
+    models.in_steps = False
+    models.pause.set()
+  page.wait('document.querySelector("#v2a-state").innerText.includes("Cancelled")')
+  assert models.steps == 2 and models.count == before + 1  # of 3
+  page.click('#v2a-generate')
+  page.wait('document.querySelector("#v2a-take-1 video")')
+  assert models.count == before + 2
+
+
 @in_browser
 @pytest.mark.slow
 def test_a_broken_file_is_a_line_without_a_path(browser, address, files):
@@ -139,12 +227,15 @@ def test_two_visitors_get_their_takes_one_after_the_other(browser, address, file
               opened(chromium.Page(browser._send, browser._receive), address)]
   for page, task, file in zip(visitors, ('v2a', 'a2v'), ('ball.mp4', 'click.wav'), strict=True):
     if task == 'a2v':
-      page.value('[...document.querySelectorAll("button[role=tab]")].find('
-                 'b => b.innerText.includes("Video for a sound")).click()')
+      tab(page, 'Video for a sound')
     upload(page, f'#{task}-{"video" if task == "v2a" else "audio"}', files / file)
     page.click(f'#{task}-generate')
   visitors[0].wait('document.querySelector("#v2a-state").innerText.includes("Loading")')
-  visitors[1].wait('document.querySelector("#a2v-state").innerText.includes("queue")')
+  visitors[1].wait('document.querySelector("#a2v-state").innerText.includes("Waiting")')
+  visitors[1].click('#a2v-cancel')  # a job that waits
+  visitors[1].wait('document.querySelector("#a2v-state").innerText.includes("Cancelled")')
+  visitors[1].click('#a2v-generate')
+  visitors[1].wait('document.querySelector("#a2v-state").innerText.includes("Waiting")')
   models.pause.set()
   for page, task in zip(visitors, ('v2a', 'a2v'), strict=True):
     page.wait(f'document.querySelector("#{task}-take-1 video")')

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import random
 import re
 import resource
 from unittest import mock
@@ -15,11 +14,9 @@ from absl.testing import flagsaver
 from avlink_jax import main as command_line
 from avlink_jax import train as training_loop
 from avlink_jax.errors import MISTAKE, UserError
-from avlink_jax.storage.config_bounds import leaves
 from avlink_jax.tasks import frozen as frozen_parts
+from tests.benchmarks import fuzz
 
-WRONG = ('-1', '0', '-7', 'nan', 'inf', '-inf', '1e30', '999999', '', 'none', 's3://b/x', 'gs://b/x',
-         '(1,2)', '()', 'True', '1.5', '../nothing', '\u00e9\u4e2d', '%s', '-0.0')
 TRIED = 60
 
 
@@ -40,23 +37,15 @@ def begun(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
 
 
-def test_no_value_of_a_config_ends_in_a_traceback(begun, tmp_path, capsys):
-  """Random keys get random values; whatever comes of it is one line and status 2."""
-  rng, wrong = random.Random(0), []
-  for number in range(TRIED):
-    task = rng.choice(['v2a', 't2a', 'mel_vae', 'upsampler'])
-    key = rng.choice([key for key, _ in leaves(runs.shipped(task).to_dict())
-                      if key not in ('compile_cache', 'data.tfds_dir')])
-    flag = f'--config.{key}={rng.choice(WRONG)}'
-    try:
-      status = main(f'--config=configs/{task}.py:nano', f'--workdir={tmp_path}/{number}', flag)
-    except BaseException as error:
-      wrong.append((task, flag, repr(error)))
-      continue
-    said = [line for line in capsys.readouterr().err.splitlines()
-            if line.startswith('avlink_jax: ')]
-    if status != MISTAKE or len(said) != 1:
-      wrong.append((task, flag, status, said))
+def test_no_command_line_ends_in_a_traceback():
+  """Random flags get random values (tests/benchmarks/fuzz.py tries many more)."""
+  wrong = []
+  with fuzz.playground() as folder:
+    for case in fuzz.cases(TRIED, seed=7, only=('train', 'sample', 'evaluate', 'launch')):
+      result, error = fuzz.tried(case)
+      if result not in fuzz.GOOD:
+        wrong.append((result, case, error))
+      fuzz.clean(folder)
   assert not wrong, '\n'.join(map(str, wrong))
 
 
@@ -66,11 +55,21 @@ def test_no_value_of_a_config_ends_in_a_traceback(begun, tmp_path, capsys):
     (['--config.data.source=s3://b/x'], 'a text file that lists clips'),
     (['--mode=sample', '--seed=-1'], 'seed'), (['--config.train.steps=-5'], 'train.steps=-5'),
     (['--allow_drift=towers.audio.width'], 'another model is another run'),
-    (['--config.ablation=x'], '--config.name now')])
+    (['--config.ablation=x'], '--config.name now'),
+    (['--config=configs/a2v.py:nano'], '--config is given twice'),
+    (['--config.scale=paper'], 'scale is not to be set'),
+    (['--config.fusion.heads=5'], 'fusion.heads=5 does not divide fusion.width=64'),
+    (['--config.generate=()'], 'nothing to do'),
+    (['--mode=sample', '--takes=1000000000000'], 'at most 1000')])
 def test_what_cannot_be_meant_is_told_in_one_line(begun, flags, told, capsys):
   assert main('--config=configs/v2a.py:nano', *flags) == MISTAKE
   said = capsys.readouterr().err.splitlines()[-1]
   assert said.startswith('avlink_jax: ') and told in said
+
+
+def test_a_task_that_trains_a_codec_is_for_that_codec(begun, capsys):
+  assert main('--config=configs/mel_vae.py:nano', '--config.towers.audio.codec=dac') == MISTAKE
+  assert 'mel_vae is for the codec mel_vae' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT])

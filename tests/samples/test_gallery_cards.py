@@ -10,7 +10,7 @@ from PIL import Image
 from test_gallery import EVIL, Page, sample
 
 from avlink_jax.samples import spectrogram
-from avlink_jax.samples.gallery import write_gallery
+from avlink_jax.samples.gallery import add_scores, write_gallery
 
 
 def test_takes_of_a_clip_stand_side_by_side_the_best_first(tmp_path):
@@ -41,6 +41,21 @@ def test_cards_can_be_filtered_and_sorted_by_what_is_known(tmp_path):
   assert [card['data-name'] for card in cards] == ['a a ball', 'b a ball']
   assert [card['data-peak'] for card in cards] == ['0.5', '0.9']
   assert {'peak', 'duration'} <= {each.get('value') for tag, each in page.tags if tag == 'option'}
+
+
+def test_a_gallery_gets_scores_where_there_is_one(tmp_path):
+  ours, theirs = tmp_path / 'ours', tmp_path / 'theirs'
+  for folder in (ours, theirs):
+    sample(folder, 'a')
+  scores = {'clips': 1, 'onset_f1': 0.25, 'per_clip': [{'id': 'a', 'onset_f1': 0.25}]}
+  add_scores(ours, theirs, scores)
+  assert not (ours / 'index.html').exists()
+  write_gallery(ours)
+  add_scores(ours, theirs, scores)
+  page = Page(ours / 'index.html')
+  assert 'Reference' in ''.join(page.text) and '0.250' in page.text
+  card, = (attributes for tag, attributes in page.tags if tag == 'article')
+  assert card['data-onset-f1'] == '0.25'
 
 
 def test_clips_that_were_left_out_are_listed_with_the_reason(tmp_path):

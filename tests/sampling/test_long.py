@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def frozen():
   return frozen_of(build(micro_config('v2a'))[0])
 
 
-def sampled(batch_size, **settings):
+def sampled(batch_size, stepped=None, **settings):
   """(mel of a clip of 3.4 s, counts of windows that were reported)."""
   config = micro_config('v2a', **{'sample.steps': 2, 'sample.overlap': 0.34,
                                   'sample.batch_size': batch_size}, **settings)
@@ -41,8 +42,10 @@ def sampled(batch_size, **settings):
   mel.__dict__['vocoder'] = lambda mel: np.repeat(mel.mean(1), 160)
   sampler = Sampler(task, frozen())
   made, = sampler(Trained(random_params(models.link), {}, '', ''), [clip],
-                  [{'audio': 'a ball', 'video': ''}], 1, counts.append)
+                  [{'audio': 'a ball', 'video': ''}], 1, counts.append, stepped)
   assert sampler.windows(clip) == sum(counts) == 6
+  if stepped:
+    assert stepped.call_count == sampler.steps([clip])
   return made['audio'], counts
 
 
@@ -50,8 +53,11 @@ def sampled(batch_size, **settings):
 @pytest.mark.parametrize('settings', [{}, {'sample.refresh': 2}, {'sample.solver': 'heun'}])
 def test_in_passes_a_clip_is_what_it_is_at_once(settings):
   """The last pass is not full; windows are reported while they are under way."""
-  (whole, once), (parts, counts) = (sampled(size, **settings) for size in (8, 4))
+  (whole, once), (parts, counts) = (
+      sampled(size, stepped, **settings) for size, stepped in ((8, None), (4, mock.Mock())))
   assert len(once) == 1 and len(counts) > 1
+  watched, _ = sampled(8, mock.Mock(), **settings)  # a program a step
+  np.testing.assert_allclose(watched, whole, atol=1e-3 * np.abs(whole).max())
   assert len(whole) == round(3.4 * 16000) and np.std(whole) > 0.01
   np.testing.assert_allclose(parts, whole, atol=1e-3 * np.abs(whole).max())
 

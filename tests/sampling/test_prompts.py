@@ -14,6 +14,7 @@ from avlink_jax.errors import UserError
 from avlink_jax.evaluate import evaluate
 from avlink_jax.sample import sample
 from avlink_jax.sampling.inputs import Inputs, Prompts, blank_clips, find_clips, repeated
+from tests.benchmarks import negative
 
 CLIP = Clip(id='a', duration=1.0, frames=np.zeros((0, 8, 16, 3), np.uint8), frame_times=np.zeros(0),
             audio=np.zeros(0, np.float32), sample_rate=16_000, audio_caption='clang',
@@ -92,6 +93,13 @@ def test_the_negative_prompt_stands_in_the_unconditional_pass():
   same = sampled(params, frozen, batch | {'audio_negative_text': batch['audio_text']})['audio']
   unguided = sampled(params, frozen, batch, guidance=None)['audio']
   np.testing.assert_allclose(same, unguided, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_negative_prompt_keeps_away_what_it_names():
+  """With the bundled weights; tests/benchmarks/README.md has figures of more clips."""
+  found = negative.shares('t2a', 24, steps=8)
+  assert found['own - plain'][2] < 0 and found['own - other'][0] < 0
 
 
 def test_a_run_tells_what_each_modality_was_told(tmp_path):

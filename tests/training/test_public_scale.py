@@ -10,6 +10,7 @@ import runs
 import soundfile
 from runs import shipped_public
 
+import avlink_jax
 from avlink_jax.data.media.decode import decode
 from avlink_jax.sample import sample
 from avlink_jax.train import train
@@ -58,6 +59,18 @@ def test_the_published_models_themselves_are_sampled(folders, tmp_path, task):
   else:
     clip = decode(tmp_path / 'out' / f'{id}.mp4', sample_rate=48_000, need_audio=False)
     assert len(clip.frames) == 33 and clip.duration == pytest.approx(33 / 16, abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_public_pair_is_a_model_in_python_and_says_that_it_is_not_trained(folders, capsys):
+  changes = {f'frozen.{name}': folder for name, folder in folders.items()} | {
+      'data.height': 32, 'data.width': 48, 'data.seconds': 33 / 16, 'sample.steps': 1,
+      'sample.batch_size': 1}
+  model = avlink_jax.load('v2a:public', config=changes)
+  frames = np.random.default_rng(0).integers(0, 256, (16, 32, 48, 3), np.uint8)
+  made, = model(video=frames, fps=8.0, prompt='a ball hits wood')
+  assert (made.sample_rate, len(made.audio)) == (48_000, 96_000) and np.isfinite(made.audio).all()
+  assert 'has no trained Fusion Blocks yet' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('task', ['mel_vae', 'upsampler'])

@@ -17,6 +17,7 @@ import os
 import pathlib
 import sys
 
+from avlink_jax.cli.arguments import Parser
 from avlink_jax.data.doctor import report
 from avlink_jax.data.doctor.examine import HAND, UNUSABLE
 from avlink_jax.data.sources import listing
@@ -85,7 +86,7 @@ def look(root, files, journal, jobs) -> list:
 
 def run(argv) -> int:
   """Runs the command; exit status. Raises UserError."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
       prog='python -m avlink_jax.data.doctor', description=__doc__.split('\n\n', 1)[1],
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('folder', type=pathlib.Path)

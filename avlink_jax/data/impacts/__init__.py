@@ -18,6 +18,7 @@ from avlink_jax.errors import UserError
 SPLITS = {'train': (0, 1_000_000), 'validation': (10 ** 9, 4096), 'test': (2 * 10 ** 9, 4096)}
 ROOM = 10 ** 9     # indices a split may use
 SHORTEST = 2.      # seconds: two contacts and their surroundings must fit
+LONGEST = 3600.0
 
 
 class Impacts:
@@ -46,8 +47,8 @@ class Impacts:
     size = default if size is None else size
     if not 0 < size <= ROOM:
       raise UserError(f'impacts: size must lie in 1..{ROOM}, not {size}.')
-    if duration < SHORTEST:
-      raise UserError(f'impacts: clips last at least {SHORTEST} s, not {duration} s.')
+    if not SHORTEST <= duration <= LONGEST:
+      raise UserError(f'impacts: clips last {SHORTEST} to {LONGEST} s, not {duration} s.')
     if seed < 0:
       raise UserError(f'impacts: the seed must not be negative ({seed}).')
     self.split, self.seed, self.first, self.size = split, seed, first, size

@@ -26,6 +26,7 @@ import multiprocessing
 import pathlib
 import sys
 
+from avlink_jax.cli.arguments import Parser
 from avlink_jax.data.batch import all_frames
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.media import mux
@@ -86,7 +87,7 @@ def write(folder, count: int, seconds: float, jobs: int) -> dict:
       {name: row[name] for name in GIVEN}) + '\n' for row in rows))
   progress = Progress('written', count, 'clips')
   with concurrent.futures.ProcessPoolExecutor(
-      jobs, multiprocessing.get_context('spawn')) as pool:
+      max(1, min(jobs, count)), multiprocessing.get_context('spawn')) as pool:
     for _ in pool.map(write_clip, *zip(*((folder, clips, i) for i in range(count)), strict=True)):
       progress.add()
   return about
@@ -94,7 +95,7 @@ def write(folder, count: int, seconds: float, jobs: int) -> dict:
 
 def main(argv=None) -> int:
   """Runs the command; exit status 0, or 2 for a user's mistake, reported in one line."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
       prog='python -m avlink_jax.data.impacts.benchmark', description=__doc__.split('\n\n')[1],
       epilog='\n\n'.join(__doc__.split('\n\n')[2:]),
       formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,8 +103,8 @@ def main(argv=None) -> int:
   parser.add_argument('--clips', type=int, default=512)
   parser.add_argument('--seconds', type=float, default=5.16, help='of a clip')
   parser.add_argument('--jobs', type=int, default=2, help='processes')
-  options = parser.parse_args(argv)
   try:
+    options = parser.parse_args(argv)
     if options.jobs < 1:
       raise UserError(f'--jobs={options.jobs}: give at least 1')
     about = write(options.folder, options.clips, options.seconds, options.jobs)

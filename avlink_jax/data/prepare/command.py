@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from avlink_jax.cli.arguments import Parser
 from avlink_jax.data.prepare import embeddings, report, shots
 from avlink_jax.data.prepare.job import Job, begin, describe
 from avlink_jax.data.prepare.workers import make_shards
@@ -27,8 +28,8 @@ SKIPPED = 'skipped.jsonl'
 
 
 def parser():
-  p = argparse.ArgumentParser(prog='python -m avlink_jax.data.prepare', description=__doc__,
-                              formatter_class=argparse.RawDescriptionHelpFormatter)
+  p = Parser(prog='python -m avlink_jax.data.prepare', description=__doc__,
+             formatter_class=argparse.RawDescriptionHelpFormatter)
   p.add_argument('--source', required=True, help='folder, list of files (.txt), tfds:NAME, impacts')
   p.add_argument('--output', required=True, help='folder of the records')
   p.add_argument('--splits', default='', help='with commas between; by default all that there are')
