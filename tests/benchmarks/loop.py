@@ -141,9 +141,9 @@ def measured(part, task, tree):
   """A part's figures, by the revision in the folder `tree`."""
   done = subprocess.run(
       [sys.executable, __file__, '--child', f'--config={task}', part], cwd=tree, text=True,
-      stdout=subprocess.PIPE, env=os.environ | {'PYTHONPATH': str(tree)})
+      capture_output=True, env=os.environ | {'PYTHONPATH': str(tree)})
   if done.returncode:
-    sys.exit(f'{part} failed in {tree}')
+    sys.exit(f'{done.stderr}\n{part} failed in {tree}')
   return json.loads(done.stdout.splitlines()[-1])
 
 
