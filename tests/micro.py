@@ -15,6 +15,8 @@ from avlink_jax.sampling import sampler, windows
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import step as training
 
+DISTINCT = 4_000_037  # random numbers; drawing those of models of full size takes a minute
+
 # As the program is written, without what LLVM makes of it: compiles in half the time, and a sum
 # is added up in the same order in whatever program it stands.
 plain_jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
@@ -74,16 +76,18 @@ def build(config):
 def random_like(shapes, seed):
   """Parameters (of `jax.eval_shape(model.init, key)`) with nothing left at zero, all of them of
   about the size that keeps activations near one: what other people's training might have left.
-  Far quicker than compiling `init`."""
+  Far quicker than compiling `init`. Arrays of more than DISTINCT numbers repeat so many."""
   rng = np.random.default_rng(seed)
 
   def one(path, leaf):
-    noise, name = rng.standard_normal(leaf.shape), path[-1].key
+    name = path[-1].key
+    noise = rng.standard_normal(leaf.shape if leaf.size <= DISTINCT else DISTINCT)
     if name == 'kernel':
       noise *= 0.7 * leaf.shape[-2] ** -0.5
     else:
       noise = (name == 'scale') + 0.2 * noise
-    return noise.astype(leaf.dtype)
+    noise = noise.astype(leaf.dtype)
+    return noise if leaf.size <= DISTINCT else np.resize(noise, leaf.shape)
 
   return jax.tree_util.tree_map_with_path(one, shapes)
 
@@ -132,6 +136,13 @@ def sampling(task, steps, jit=quick_jit):
                {name: task.config.sample.shift[name] for name in task.generate})
 
   return sampled
+
+
+def identity_tracks(task, size):
+  """Each clip one window: sampler.generate's `tracks`."""
+  lengths = {name: example_shapes(task.models)[name][0] for name in task.generate}
+  return {name: (np.arange(size * n, dtype=np.int32).reshape(size, n), np.ones(n, np.float32))
+          for name, n in lengths.items()}
 
 
 def noise_of(task, size):

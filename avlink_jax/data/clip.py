@@ -14,6 +14,10 @@ a crop (config.data.crop_height), must also have
     source.load_part(i, start, seconds, window=None)
                          -> Clip: `part` of clip i, without rendering or decoding more than that
 
+and so may one of files that take long to decode, which then says how much memory a clip takes:
+
+    source.bytes_per_second    of a clip, at most; 0: parts of clips are not to be read
+
 and one whose clips are sampled for, and which has more of them than the models see,
 
     source.original(i, clip, layout)

@@ -11,8 +11,7 @@ from avlink_jax.data.media import silence
 from avlink_jax.errors import MediaError, UserError
 
 ENOUGH = 20  # clips that are tried before their broken ones are a share of anything
-
-
+LONG = 4  # lengths of an example: longer clips are read in parts where memory cannot keep them
 ROUNDS = 20  # tries with all clips, where those that can be used are silent where they are cropped
 IN_PART = 'silence, or little sound, in a part of it'
 
@@ -29,7 +28,7 @@ class Cache:
   """The most recently used values, up to a number of bytes; safe among threads."""
 
   def __init__(self, max_bytes):
-    self._max_bytes, self._bytes = max_bytes, 0
+    self.max_bytes, self._bytes = max_bytes, 0
     self._lock, self._entries = threading.Lock(), collections.OrderedDict()
 
   def get(self, key):
@@ -45,7 +44,7 @@ class Cache:
         return
       self._entries[key] = (value, size)
       self._bytes += size
-      while self._bytes > self._max_bytes and self._entries:
+      while self._bytes > self.max_bytes and self._entries:
         self._bytes -= self._entries.popitem(last=False)[1][1]
 
 
@@ -76,7 +75,9 @@ class Examples:
   A clip shorter than the model's length has one example, which is kept ready; a longer one
   is kept decoded, and each visit crops it anew. Where an example shows a part of a large picture
   (layout.crop), its place in time and in the picture is drawn first, from the clip's length, and
-  that part alone is loaded; the lengths are kept, and no pictures.
+  that part alone is loaded; the lengths are kept, and no pictures. So it is with clips of more than
+  LONG examples' length where, all clips being as long, they would not fit into the cache: of those
+  a crop in time alone. It shows the same as of the whole clip, up to the rounding of resampling.
 
   Clips of which the sound is read, and the parts that examples show, are looked at for silence
   (media/silence.py); with `drop_silent` what lacks sound is left out, which is no share of the
@@ -112,7 +113,7 @@ class Examples:
   def _read(self, index, seed):
     """(example, id, events, lack) of one clip, `lack` being what the sound of the example lacks;
     MediaError where it cannot be used."""
-    if self._shows_part(seed):
+    if self._shows_part(index, seed):
       return self._read_part(index, np.random.default_rng(seed))
     if index in self._broken:
       raise self._broken[index]
@@ -131,21 +132,33 @@ class Examples:
     return self._example(
         index, clip, 0.0 if seed is None else np.random.default_rng(seed).uniform(0.0, slack))
 
-  def _shows_part(self, seed):
+  def _shows_part(self, index, seed):
     """Whether no more than what an example shows is read: then other parts may still be whole."""
-    return self.layout.crop and seed is not None
+    if seed is None or self.layout.crop:
+      return seed is not None
+    rate = getattr(self.source, 'bytes_per_second', 0)  # only of sources that decode files
+    if not rate:
+      return False
+    seconds = self._length(index)
+    return (seconds > LONG * self.layout.seconds
+            and seconds * rate * len(self.source) > self._cache.max_bytes)
 
-  def _read_part(self, index, rng):
-    """The same of a crop in time and space."""
+  def _length(self, index):
+    """Seconds of a clip, asked for once. Raises MediaError."""
     if index not in self._seconds:
       self._seconds[index] = self.source.seconds(index)
-    seconds = self._long_enough(index, self._seconds[index])
-    layout = self.layout
+    return self._seconds[index]
+
+  def _read_part(self, index, rng):
+    """The same of a crop in time, and in space where there is one."""
+    layout, seconds = self.layout, self._long_enough(index, self._length(index))
     slack = seconds - layout.seconds
     start = rng.uniform(0.0, slack) if slack > 1 / layout.fps else 0.0
-    height, width = layout.crop
-    window = (int(rng.integers(layout.height - height + 1)),
-              int(rng.integers(layout.width - width + 1)), height, width)
+    window = None
+    if layout.crop:
+      height, width = layout.crop
+      window = (int(rng.integers(layout.height - height + 1)),
+                int(rng.integers(layout.width - width + 1)), height, width)
     return self._example(
         index, self.source.load_part(index, start, layout.seconds, window), 0.0)
 

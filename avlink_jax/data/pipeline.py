@@ -82,7 +82,7 @@ def _open_one(source, config, layout, split, reads):
     opened = TfdsSource(source.removeprefix(TFDS), split, config.data.tfds_dir or None, **needs)
   else:
     opened = Folder(source, split=split, features=features, features_rate=layout.fps,
-                    for_sampling=split != 'train', **needs)
+                    part_fps=layout.fps, for_sampling=split != 'train', **needs)
   return opened
 
 

@@ -70,13 +70,6 @@ def draws(task, key, size):
   return jax.device_get(made)
 
 
-def identity_tracks(task, size):
-  """Each clip one window: sampler.generate's `tracks`."""
-  lengths = {name: models.example_shapes(task.models)[name][0] for name in task.generate}
-  return {name: (np.arange(size * n, dtype=np.int32).reshape(size, n), np.ones(n, np.float32))
-          for name, n in lengths.items()}
-
-
 def halves(tree, dtype):
   """Floating arrays in `dtype`."""
   return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float32 else x, tree)
@@ -152,7 +145,8 @@ class Jax(Side):
 
   def _sampling(self):
     shift = {self.name: self.config.sample.shift[self.name]}
-    return (self.noise, identity_tracks(self.task, self.size), self.config.sample.guidance, shift)
+    tracks = micro.identity_tracks(self.task, self.size)
+    return self.noise, tracks, self.config.sample.guidance, shift
 
   def flops(self):
     """Of a step, or of a whole sample, without what is computed again to save memory."""
@@ -170,11 +164,9 @@ class Jax(Side):
   def matrix_rate(self):
     """FLOP/s of a large matrix product."""
     n = LARGE['gpu' if jax.default_backend() == 'gpu' else 'cpu']
-    x = jnp.ones((n, n), jnp.bfloat16 if self.half else jnp.float32)
+    x = jax.random.normal(jax.random.key(0), (n, n), jnp.bfloat16 if self.half else jnp.float32)
     product = jax.jit(lambda x: x @ x)
-    run = lambda: product(x).block_until_ready()  # noqa: E731
-    run()
-    return 2 * n**3 / min(contest.timed(run, 1)[0] for _ in range(10))
+    return contest.matrix_rate(lambda: product(x).block_until_ready(), n)
 
   def check(self, jit=jax.jit):
     """{'velocity', 'sample', 'loss', gradients by PyTorch's names}, and the draws behind them."""
@@ -197,8 +189,11 @@ class Torch(Side):
     self.device = 'cuda' if platform == 'gpu' else 'cpu'
     super().__init__(config, mode, size, half)
     torch.set_num_threads(contest.cores())
-    self.model = torch_training.Model(
-        self.task, models.example_shapes(self.models), torch.bfloat16 if half else torch.float32)
+    if mode == 'check':
+      torch.backends.cudnn.allow_tf32 = False  # which PyTorch has for convolutions otherwise
+    with torch.device(self.device):  # a model of full size takes long to initialise on a CPU
+      self.model = torch_training.Model(
+          self.task, models.example_shapes(self.models), torch.bfloat16 if half else torch.float32)
     torch_training.load(self.model, self.task, self.params(), self.frozen)
     self.model.to(self.device)
     self.batch, self.noise = self._put(self.batch), self._put(self.noise)
@@ -243,11 +238,9 @@ class Torch(Side):
 
   def matrix_rate(self):
     n = LARGE['gpu' if self.device == 'cuda' else 'cpu']
-    x = torch.ones(n, n, device=self.device,
-                        dtype=torch.bfloat16 if self.half else torch.float32)
-    run = lambda: (x @ x, self._wait())  # noqa: E731
-    run()
-    return 2 * n**3 / min(contest.timed(run, 1)[0] for _ in range(10))
+    x = torch.randn(n, n, device=self.device,
+                    dtype=torch.bfloat16 if self.half else torch.float32)
+    return contest.matrix_rate(lambda: (x @ x, self._wait()), n)
 
   def check(self, drawn):
     loss = self.model.loss(self.batch, self.null, self._put(drawn))

@@ -90,6 +90,12 @@ def median(times, which):
   return statistics.median(row[which] for row in times)
 
 
+def matrix_rate(run, side):
+  """FLOP/s of `run()`, a product of two square matrices: the best of ten calls."""
+  run()
+  return 2 * side**3 / min(timed(run, 1)[0] for _ in range(10))
+
+
 def cores():
   return len(os.sched_getaffinity(0))
 

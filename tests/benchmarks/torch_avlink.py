@@ -328,7 +328,8 @@ class Link(nn.Module):
     self.places = [math.prod(towers[n].grid[1:]) for n in names]
     seconds = np.concatenate([towers[n].dit.token_seconds(towers[n].shape) for n in names])
     self.rotation = Rotation(fusion.angles(seconds))
-    self.remat = link.remat
+    plain = fusion.fusion if isinstance(fusion, AidedFusion) else fusion
+    self.remat = link.remat or plain.remat  # as coarse as `segment` in either case
 
   def forward(self, towers, inputs, outputs, dtype):
     """{name: Input} -> {name: velocity} of `outputs`; blocks that feed none of them do not run."""

@@ -153,8 +153,8 @@ def test_of_a_file_only_the_part_is_decoded(folder, monkeypatch):
   source = Folder(folder, height=36, width=64, sample_rate=16000)
   whole, asked = source.load(1), []
   load = Folder.load
-  monkeypatch.setattr(Folder, 'load', lambda self, i, start=0.0, duration=None: (
-      asked.append((start, duration)) or load(self, i, start, duration)))
+  monkeypatch.setattr(Folder, 'load', lambda self, i, start=0.0, duration=None, **options: (
+      asked.append((start, duration)) or load(self, i, start, duration, **options)))
   assert source.seconds(1) == whole.duration
   cut = source.load_part(1, 1.5, 0.5, (3, 5, 12, 24))
   assert asked == [(1.5, 0.5)]

@@ -1,11 +1,13 @@
 """Command lines of the cluster scripts: dry wherever they say so, and nothing else than they say.
 Every tool that the scripts call is a stub that writes its call down."""
 
+import importlib.util
 import os
 import pathlib
 import pty
 import random
 import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -205,3 +207,24 @@ def test_every_flag_of_the_gpu_compiler_is_one_that_this_release_knows():
        '"import jax; jax.devices()"'], capture_output=True, text=True,
       env=os.environ | {'JAX_PLATFORMS': 'cpu'})
   assert done.returncode == 0, done.stderr
+
+
+AHEAD = '''
+import jax
+from avlink_jax.hardware import topology
+device = topology.devices('v5p:2x2x1')[0]
+where = jax.sharding.SingleDeviceSharding(device)
+jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((8, 128), 'float32', sharding=where)).compile()
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
+@pytest.mark.parametrize('more', ['', '--xla_tpu_no_such_flag=true'])
+def test_every_flag_of_the_tpu_compiler_is_one_that_this_libtpu_knows(more):
+  """It reads them when it compiles, ahead of time too, and ends the program as XLA does."""
+  done = subprocess.run(
+      ['bash', '-c', f'source {LAUNCH}/xla.sh; tpu_flags 2> /dev/null; exec {sys.executable} -c '
+       f'"{AHEAD}"'], capture_output=True, text=True, cwd=LAUNCH.parent,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'LIBTPU_INIT_ARGS': more})
+  assert (done.returncode == 0) == (not more), done.stderr

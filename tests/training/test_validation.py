@@ -19,6 +19,7 @@ from avlink_jax.sampling.in_training import TrainingSamples
 from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.train import train
 from avlink_jax.training import programs, sharding, validation_plot, wandb_run
+from avlink_jax.training import step as training
 from avlink_jax.training.log import Log
 
 ON = {'train.steps': 4, 'checkpoint.every': 2, 'validation.every': 2, 'validation.count': 4,
@@ -88,6 +89,17 @@ def test_nothing_is_compiled_twice_in_a_run(run):
   named = {name: count for name, count in run[1].items()
            if re.search('init|train_step|validation_loss', name)}
   assert len(named) == 3 and set(named.values()) == {1}, run[1]
+
+
+def test_a_transfer_that_nobody_asked_for_stops_a_step(tmp_path, monkeypatch):
+  """As a batch that was left on the host would be; by default it is disallowed."""
+  def nothing(task, optimizer, config, state, frozen, batch):
+    return state, {'loss': batch['video_mask'].mean(), **state.counts}
+
+  monkeypatch.setattr(training, 'train_step', nothing)
+  monkeypatch.setattr(sharding, 'shard_batch', lambda batch, *_: batch)
+  with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
+    train(runs.config_of('t2v', {}, **{'train.steps': 1}), tmp_path / 'run')
 
 
 def test_a_run_stopped_before_its_validation_has_it_when_it_goes_on(run, tmp_path):

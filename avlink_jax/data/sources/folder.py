@@ -18,6 +18,7 @@ from avlink_jax.storage import digest
 
 SPLITS = ('train', 'validation', 'test')
 SPLIT_BOUNDS = (0.90, 0.95)  # of the hash's range: where validation and test begin
+USUAL_FPS = 30.0  # of clips, where none is given
 MEASURED = 1000  # files whose size is asked for; more would take minutes on a network's disk
 
 
@@ -54,7 +55,7 @@ class Folder:
   def __init__(self, path, *, height: int, width: int, sample_rate: int, max_fps=None,
                split=None, captions=None, template=None, need_video=True, need_audio=True,
                features=0, features_rate=0.0, decode_seconds=DECODE_SECONDS, without=None,
-               for_sampling=False):
+               for_sampling=False, part_fps=None):
     """Lists the clips; nothing is decoded yet.
 
     Args:
@@ -67,6 +68,7 @@ class Folder:
       without: folder whose files are no clips, such as an output within this one.
       features: width of the vectors to be read from the .npz beside each clip, 0 for none;
         features_rate: vectors a second where the .npz does not say (data/sources/features.py).
+      part_fps: as max_fps, of clips of which a part is loaded.
       for_sampling: whether clips have noise of what they are, their file's stem and bytes, wherever
         it lies and whatever else does.
 
@@ -79,7 +81,7 @@ class Folder:
       raise UserError(f'unknown split {split!r}: one of {", ".join(SPLITS)}')
     self.notes = []
     self._features = features, features_rate
-    self._for_sampling = for_sampling
+    self._for_sampling, self._part_fps = for_sampling, part_fps or max_fps
     self._decode_options = dict(height=height, width=width, sample_rate=sample_rate,
                                 max_fps=max_fps, need_video=need_video, need_audio=need_audio,
                                 decode_seconds=decode_seconds)
@@ -128,15 +130,24 @@ class Folder:
     """Caption of clip i about its audio or its video, cleaned; '' where it has none."""
     return getattr(self._captions.of(self._files[i]), medium)
 
-  def load(self, i: int, start=0.0, duration=None) -> Clip:
-    """Decodes clip i, or `duration` seconds of it from `start` on.
+  @property
+  def bytes_per_second(self) -> int:
+    """Of a decoded clip, at most; 0 where clips have vectors, which are of whole clips."""
+    if self._features[0]:
+      return 0
+    o = self._decode_options
+    frames = 3 * o['height'] * o['width'] * (o['max_fps'] or USUAL_FPS) if o['need_video'] else 0
+    return round(frames + 4 * o['sample_rate'])
+
+  def load(self, i: int, start=0.0, duration=None, **options) -> Clip:
+    """Decodes clip i, or `duration` seconds of it from `start` on; `options` as in media.decode.
 
     Raises MediaError where the file cannot be used.
     """
     file = self._files[i]
     caption = self._captions.of(file)
     with file_list.local(file) as path:
-      clip = decode(path, start=start, duration=duration, **self._decode_options)
+      clip = decode(path, start=start, duration=duration, **self._decode_options | options)
       width, rate = self._features
       vectors, rate = features_beside.read(path, width, rate) if width else (None, 0.0)
       noise = f'{file.stem} {digest.of_file(path)}' if self._for_sampling else ''
@@ -160,7 +171,7 @@ class Folder:
 
   def load_part(self, i: int, start: float, seconds: float, window=None) -> Clip:
     """Decodes [start, start + seconds) of clip i alone, and crops its frames to the window."""
-    return part(self.load(i, start, seconds), 0.0, seconds, window)
+    return part(self.load(i, start, seconds, max_fps=self._part_fps), 0.0, seconds, window)
 
   def _outside(self, found, root: Path, without: Path):
     """The part of a Listing that does not lie in `without`, where that is a folder within `root`;
