@@ -6,15 +6,17 @@
 Takes the first clips of FOLDER whose captions (captions.csv) have one of the words, trains V2A at
 scale nano on them from the bundled towers, samples the same clips at each of the settings, and
 scores their onsets against the clips' own. Luck, the control, is the score against the other clips.
-Brackets are 95 %, bootstrap over clips; the second pair is of the difference to the paper's guidance
-(5 at every step). A run that was interrupted goes on, and `overfit.json` in the workdir keeps the
-rows that are done. What the same settings do on impacts: `python -m tests.benchmarks.sampling v2a`.
+Brackets are 95 %, bootstrap over clips; the second pair is of the difference to the paper's
+guidance, 5 at every step. A run that was interrupted goes on, and `overfit.json` in the workdir
+keeps the rows that are done. The same settings on impacts: `python -m tests.benchmarks.sampling
+v2a --only='guidance 2;guidance 3'`.
 """
 
 import argparse
 import csv
 import json
 import pathlib
+import shutil
 
 from avlink_jax.configs import v2a
 from avlink_jax.evaluate import evaluate
@@ -35,16 +37,16 @@ def choose(folder, words, count):
   return {pathlib.Path(folder, name).resolve(): captions[name] for name in chosen}
 
 
-def link(clips, folder):
+def prepare(clips, folder):
   """Makes a data source of clips that are trained on and sampled alike."""
+  rows = [('file', 'caption')]
   for split in ('train', 'test'):
     (folder / split).mkdir(parents=True, exist_ok=True)
-    for path in clips:
-      if not (folder / split / path.name).exists():
-        (folder / split / path.name).symlink_to(path)
+    for path, caption in clips.items():
+      shutil.copy(path, folder / split / path.name)
+      rows.append((f'{split}/{path.name}', caption))
   with (folder / 'captions.csv').open('w', newline='') as file:
-    csv.writer(file).writerows(
-        [('file', 'caption'), *((path.name, caption) for path, caption in clips.items())])
+    csv.writer(file).writerows(rows)
 
 
 def scored(config, run, folder, settings):
@@ -67,7 +69,7 @@ def main():
   parser.add_argument('--only', default='', help='names of settings, with semicolons')
   options = parser.parse_args()
   clips = choose(options.clips, options.words.lower().split(','), options.count)
-  link(clips, options.workdir / 'clips')
+  prepare(clips, options.workdir / 'clips')
   config, run = v2a.get_config('nano'), options.workdir / 'run'
   config.data.source = str(options.workdir / 'clips')
   config.train.steps, config.checkpoint.every = options.steps, 100

@@ -1,4 +1,4 @@
-"""The benchmark on a few clips by heart: which clips, and the same ones to train on and to sample."""
+"""The benchmark on a few clips by heart: which clips; trained on and sampled are the same."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_the_first_clips_are_taken_whose_captions_have_one_of_the_words(folder):
 
 def test_the_same_clips_are_trained_on_and_sampled(folder, tmp_path):
   for _ in range(2):  # a run that is started again
-    overfit.link(overfit.choose(folder, ('drum',), 8), tmp_path / 'run')
+    overfit.prepare(overfit.choose(folder, ('drum',), 8), tmp_path / 'run')
   for split in ('train', 'test'):
     clips = Folder(tmp_path / 'run', height=2, width=2, sample_rate=8000, split=split)
     assert [clips.name(i) for i in range(len(clips))] == ['b', 'd']
