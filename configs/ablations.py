@@ -34,7 +34,7 @@ GROUPS = {
     'joint': {  # separate against shared Fusion Blocks (Tables 1 and 3)
         'ours_a2v': ('a2v', {}),
         'ours_joint': ('joint', {}),
-        'joint_v2a': ('ours_joint', {'sample.direction': 'audio', 'sample.guidance': 5.0}),  # v2a's
+        'joint_v2a': ('ours_joint', {'sample.direction': 'audio'}),  # guided as `ours` is
         'joint_a2v': ('ours_joint', {'sample.direction': 'video'}),
     },
     'fig3': {  # a model trained with uniform conditioning times, sampled at each
@@ -45,7 +45,7 @@ GROUPS = {
     },
     'fig6': {f'location_{x:g}': ('v2a', {'flow.location.audio': x})
              for x in (0.0, -1.0, -2.5, -4.0)},
-    'guidance': {f'guidance_{w:g}': ('ours', {'sample.guidance': w})
+    'guidance': {f'guidance_{w:g}': ('ours', {'sample.guidance': w, 'sample.guidance_to': 1.0})
                  for w in (1.0, 2.0, 3.0, 5.0, 7.0)},
     'steps': {f'steps_{n}': ('ours', {'sample.steps': n}) for n in (4, 8, 16, 32, 64, 128)},
 }
@@ -67,6 +67,9 @@ def get_config(arg='ours'):
       c.train.batch_size, c.train.learning_rate = 128, 1e-4
   else:
     c = get_config(f'{base}:{scale or "paper"}')
+  if name == 'joint_v2a':
+    separate = get_config(f'ours:{c.scale}').sample
+    c.sample.guidance, c.sample.guidance_to = separate.guidance, separate.guidance_to
   c.update_from_flattened_dict(changes)
   c.sample.upsample = False  # the base models' video is compared
   c.sample.preset = 'paper'

@@ -20,7 +20,7 @@ def _marks(scale):
 
 
 def the_same(name, scale):
-  """First row with equal settings at this scale, such as 'ours' for 'guidance_5'."""
+  """First row with equal settings at this scale, such as 'ours' for 'steps_64'."""
   marks = _marks(scale)
   return next(other for other in marks if marks[other] == marks[name])
 

@@ -29,7 +29,8 @@ from avlink_jax.storage.atomic import write_text
 from avlink_jax.training import sharding
 
 SCORES = {'audio': ('event_f1', 'av_align'), 'video': ('av_align', 'motion_event_f1')}
-PAPER = {'steps': 64, 'refresh': 1, 'solver': 'euler', 'guidance_from': 0.0, 'guidance_to': 1.0}
+PAPER = {'steps': 64, 'refresh': 1, 'solver': 'euler', 'guidance': 5.0, 'guidance_from': 0.0,
+         'guidance_to': 1.0}
 ROWS = {'paper': {}}
 ROWS |= {f'refresh {k}': {'refresh': k} for k in (4, 16, 64)}
 ROWS |= {f'{n} steps': {'steps': n} for n in (32, 16, 8, 4)}
@@ -39,6 +40,11 @@ ROWS |= {f'{solver}, {n} steps': {'steps': n, 'solver': solver}
 ROWS |= {f'guidance to {t:g}': {'guidance_to': t} for t in (0.6, 0.3, 0.1)}
 ROWS |= {f'guidance from {t:g}': {'guidance_from': t} for t in (0.01, 0.1)}
 ROWS |= {f'8 steps, guidance to {t:g}': {'steps': 8, 'guidance_to': t} for t in (0.6, 0.3)}
+GUIDANCES = {'paper': {}}  # what tests.benchmarks.overfit compares
+GUIDANCES |= {f'guidance {w:g}': {'guidance': w} for w in (1, 1.5, 2, 3)}
+GUIDANCES |= {f'guidance to {t:g}': {'guidance_to': t} for t in (0.3, 0.1)}
+GUIDANCES['guidance 3 to 0.3'] = {'guidance': 3, 'guidance_to': 0.3}  # nano's
+ROWS |= GUIDANCES
 
 
 def measured(config, settings, options):
@@ -88,15 +94,18 @@ def flops_of(config):
 def line(name, row, paper, scores):
   """A row's line of text."""
   text = f'{name:24} {row["flops"] / 1e9:9.2f} GFLOP {row["seconds"]:6.1f} s'
-  for score in scores:
-    own, theirs = ([rows['per_clip'][clip][score] for clip in paper['per_clip']]
-                   for rows in (row, paper))
-    within = bootstrap.intervals({'own': own, 'difference': [
-        None if None in pair else pair[0] - pair[1] for pair in zip(own, theirs, strict=True)]})
-    text += f'  {score} {row["scores"][score]:.3f}' + ''.join(
-        f' [{low:{sign}.3f}, {high:{sign}.3f}]'
-        for sign, (low, high) in (('', within['own']), ('+', within['difference'])))
-  return text
+  return text + ''.join(shown(row, paper, score) for score in scores)
+
+
+def shown(row, paper, score):
+  """A score of a row as text, with the intervals of its mean and of the difference to `paper`."""
+  own, theirs = ([rows['per_clip'][clip][score] for clip in paper['per_clip']]
+                 for rows in (row, paper))
+  within = bootstrap.intervals({'own': own, 'difference': [
+      None if None in pair else pair[0] - pair[1] for pair in zip(own, theirs, strict=True)]})
+  return f'  {score} {row["scores"][score]:.3f}' + ''.join(
+      f' [{low:{sign}.3f}, {high:{sign}.3f}]'
+      for sign, (low, high) in (('', within['own']), ('+', within['difference'])))
 
 
 def main():

@@ -60,8 +60,8 @@ def test_passt_is_its_layers_written_anew(monkeypatch):
 @pytest.mark.parametrize('seconds', [3, 12])
 def test_its_log_mels_are_torchs_spectrum_of_ten_seconds_in_kaldis_bands(seconds):
   audio = pytest.importorskip('transformers.audio_utils')
-  wave = noise(seconds * 32000) + 0.1
-  given = wave[:320000] - wave[:320000].mean()
+  wave = noise(seconds * 32000)
+  given = wave[:320000]
   given = np.pad(given, (0, 320000 - len(given)))
   spectrum = torch.stft(torch.from_numpy(given[1:] - 0.97 * given[:-1]), 1024, 320, 800,
                         window=torch.hann_window(800, periodic=False), return_complex=True)

@@ -34,3 +34,13 @@ def test_a_clip_is_cut_after_it_was_resampled(tmp_path):
   expected = windowed_sinc.resample(wave, 44100, 16000)[:16000]
   found = embedding.read_audio(tmp_path / 'a.wav', 1.0, 16000, windowed=True)
   assert len(found) == 16000 and off(found, expected) < 1e-5
+
+
+def test_what_is_centred_lacks_the_mean_of_the_whole_file(tmp_path):
+  wave = noise(44100 * 2) * 0.3
+  wave[44100:] += 0.4  # after the cut
+  soundfile.write(tmp_path / 'a.wav', wave, 44100, subtype='FLOAT')
+  for rate in (16000, 44100):
+    expected = windowed_sinc.resample(wave - wave.mean(), 44100, rate)[:rate]
+    found = embedding.read_audio(tmp_path / 'a.wav', 1.0, rate, windowed=True, centred=True)
+    assert off(found, expected) < 1e-5

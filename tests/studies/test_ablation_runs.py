@@ -27,7 +27,7 @@ def launch(tmp_path_factory):
   settings = [flag for flag in flags(config)[1:]
               if not flag.startswith(('--config.sample.steps', '--config.sample.count'))]
   command = [sys.executable, '-m', 'avlink_jax.studies.ablations', '--scale=nano', '--seeds=0',
-             f'--steps={STEPS}', '--only=ours,guidance_2', '--clips=2', f'--output={root}/out',
+             f'--steps={STEPS}', '--only=ours,steps_4', '--clips=2', f'--output={root}/out',
              *settings]
 
   started = []
@@ -76,17 +76,17 @@ def test_ablations_that_are_interrupted_go_on_and_end_in_a_report(launch):
   assert 'resumed at step' in (out / 'logs' / 'ours-seed_0.train.log').read_text()
 
   found = scores.read(out)
-  assert {name: list(seeds) for name, seeds in found.items()} == {'ours': [0], 'guidance_2': [0]}
+  assert {name: list(seeds) for name, seeds in found.items()} == {'ours': [0], 'steps_4': [0]}
   sampled = [json.loads((out / 'samples' / f'{name}-seed_0' / 'manifest.jsonl').read_text(
-      ).splitlines()[0]) for name in ('ours', 'guidance_2')]
-  assert [row['guidance'] for row in sampled] == [5.0, 2.0]
+      ).splitlines()[0]) for name in ('ours', 'steps_4')]
+  assert [row['steps'] for row in sampled] == [64, 4]
   assert sampled[0]['id'] == sampled[1]['id'] and sampled[0]['seed'] == sampled[1]['seed'] == 0
-  compared = scores.compare(found['ours'], found['guidance_2'], 'onset_f1')
+  compared = scores.compare(found['ours'], found['steps_4'], 'onset_f1')
   assert compared['seeds'] == [0] and compared['verdict'] in (
       scores.HOLDS, scores.FAILS, scores.OPEN)
   report = json.loads((out / 'report.json').read_text())
   assert report['rows']['ours']['onset_f1']['seeds'] == {'0': found['ours'][0]['onset_f1']}
-  assert (out / 'figures' / 'guidance.svg').read_text().count('<use') >= 2
+  assert (out / 'figures' / 'steps.svg').read_text().count('<use') >= 2
   assert 'w/o symm. feature reinj.' in (out / 'report.html').read_text()
   assert len(list((out / 'done').iterdir())) == 5
 
@@ -109,8 +109,8 @@ def test_sweeps_train_once_and_what_is_the_same_is_done_once():
   made, _ = planned('--only=guidance,steps', '--seeds=0')
   assert [key for key in made if key.endswith('.train')] == ['ours-seed_0.train']
   scored = [key.partition('-')[0] for key in made if key.endswith('.evaluate')]
-  assert scored == ['guidance_1', 'guidance_2', 'guidance_3', 'ours', 'guidance_7', 'steps_4',
-                    'steps_8', 'steps_16', 'steps_32', 'steps_128']
+  assert scored == ['guidance_1', 'guidance_2', 'guidance_3', 'guidance_5', 'guidance_7', 'steps_4',
+                    'steps_8', 'steps_16', 'steps_32', 'ours', 'steps_128']
   sample = made['guidance_2-seed_0.sample']
   assert sample.after == 'ours-seed_0.train'
   assert flag(sample, 'workdir') == flag(made['ours-seed_0.train'], 'workdir')

@@ -20,7 +20,7 @@ from avlink_jax.metrics.networks import loading, windowed_sinc
 from avlink_jax.storage import digest
 from avlink_jax.storage.atomic import write_bytes
 
-FORMAT = 1  # to be raised when the same clip begins to give other rows
+FORMAT = 2  # to be raised when the same clip begins to give other rows
 MARGIN = 0.1  # seconds that the filter sees beyond a cut
 JUST_BEFORE = 1e-4  # seconds; a frame that comes at the middle belongs to the next period
 BATCH = 8  # rows at a time, always as many, so that it is compiled once
@@ -65,21 +65,24 @@ class Embedder:
     """
     network = self.network
     inputs = read_frames(path, seconds, network.rate, view, network.middle) if network.sees else (
-        read_audio(path, seconds, network.rate, network.windowed))
+        read_audio(path, seconds, network.rate, network.windowed, network.centred))
     if len(inputs) < round(network.shortest * network.rate):
       raise MediaError(path, f'shorter than {network.name} needs ({network.shortest:.2f} s)')
     return self(network.prepare(inputs))
 
 
-def read_audio(path, seconds, rate, windowed=False):
-  """Audio float32 (S,), mono, of a clip's first seconds; `windowed`: resampled by windowed_sinc.py.
+def read_audio(path, seconds, rate, windowed=False, centred=False):
+  """Audio float32 (S,), mono, of a clip's first seconds; `windowed`: resampled by windowed_sinc.py,
+  and, `centred`, after the mean of all of the file's audio is removed.
 
   Raises MediaError: it has none."""
   clip = decode(path, sample_rate=rate, need_video=False, duration=seconds)
-  if not windowed or clip.source_rate == rate:
+  if not windowed:
     return clip.audio
-  own = decode(path, sample_rate=clip.source_rate, need_video=False, duration=seconds + MARGIN)
-  return windowed_sinc.resample(own.audio, clip.source_rate, rate)[:len(clip.audio)]
+  own = decode(path, sample_rate=clip.source_rate, need_video=False).audio
+  mean = own.mean() if centred and len(own) else np.float32(0)
+  kept = own[:round((seconds + MARGIN) * clip.source_rate)]
+  return windowed_sinc.resample(kept - mean, clip.source_rate, rate)[:len(clip.audio)]
 
 
 def read_frames(path, seconds, rate, view=None, middle=False):

@@ -4,9 +4,9 @@ Log-mels of power at 32 kHz, patches of 16 × 16 every 10 bands and frames, with
 band and one of their time; a token for the class and one for distillation, whose mean is the
 embedding (768). Nothing is dropped outside of training.
 
-Shorter audio is followed by silence, longer is cut, and the mean is removed first, as av-benchmark
-does it. Source: Koutini et al. 2022, `kkoutini/passt_hear21` (base.py, wrapper.py, models/); names
-as in its checkpoint `passt-s-f128-p16-s10-ap.476-swa.pt`.
+Shorter audio is followed by silence, longer is cut, as av-benchmark does it. Source: Koutini et
+al. 2022, `kkoutini/passt_hear21` (base.py, wrapper.py, models/); names as in its checkpoint
+`passt-s-f128-p16-s10-ap.476-swa.pt`.
 """
 
 import jax.numpy as jnp
@@ -32,7 +32,6 @@ HEAD_EPS = 1e-5
 def prepare(wave):
   """Log-mel float32 (1, 128, 1000, 1) of the first ten seconds of audio (S,) at 32 kHz."""
   wave = np.asarray(wave, np.float64)[:SECONDS * SAMPLE_RATE]
-  wave = wave - wave.mean() if len(wave) else wave
   wave = np.pad(wave, (0, SECONDS * SAMPLE_RATE - len(wave)))
   wave = np.pad(wave[1:] - PREEMPHASIS * wave[:-1], N_FFT // 2, 'reflect')
   frames = np.lib.stride_tricks.sliding_window_view(wave, N_FFT)[::HOP]

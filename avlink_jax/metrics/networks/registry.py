@@ -68,6 +68,7 @@ class Network(typing.NamedTuple):
       networks too.
     middle: whether its frames are those in the middle of their periods (embedding.read_frames).
     windowed: whether its audio is resampled as its public evaluation does (windowed_sinc.py).
+    centred: whether, as there, the mean of the file's audio is removed before.
   """
   name: str
   sees: bool
@@ -85,6 +86,7 @@ class Network(typing.NamedTuple):
   parts: tuple = ('',)
   middle: bool = False
   windowed: bool = False
+  centred: bool = False
 
 
 YAMNET = Network(
@@ -96,10 +98,11 @@ VGGISH = Network(
     'vggish', False, 16000, (128, 0), 0.0, vggish.prepare, vggish.forward,
     'vggish-10086976.pth', '10086976',
     'https://github.com/harritaylor/torchvggish/releases/tag/v0.1', 'Apache-2.0',
-    windowed=True)
+    windowed=True, centred=True)
 PANNS, PANNS_32K = (Network(
     name, False, recipe.sample_rate, (2048, 527), 0.0, prepare, cnn14.forward, file, '', source,
-    'CC-BY-4.0', cnn14.rename, windowed=True) for name, recipe, prepare, file, source in (
+    'CC-BY-4.0', cnn14.rename, windowed=True, centred=True)
+    for name, recipe, prepare, file, source in (
         ('panns', cnn14.AT_16K, cnn14.prepare_16k, 'Cnn14_16k_mAP=0.438.pth',
          'https://zenodo.org/record/3987831'),
         ('panns_32k', cnn14.AT_32K, cnn14.prepare_32k, 'Cnn14_mAP=0.431.pth',
@@ -107,7 +110,7 @@ PANNS, PANNS_32K = (Network(
 PASST = Network(
     'passt', False, passt.SAMPLE_RATE, (768, 527), 0.0, passt.prepare, passt.forward,
     'passt-s-f128-p16-s10-ap.476-swa.pt', '', 'the project PaSST, kkoutini/PaSST, its releases',
-    'Apache-2.0', passt.rename, windowed=True)
+    'Apache-2.0', passt.rename, windowed=True, centred=True)
 AISFX = Network(
     'aisfx', False, 44100, (512, 0), 0.0, aisfx.prepare, aisfx.forward,
     'checkpoint.pth', '499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5',
@@ -145,7 +148,7 @@ CLAP_BASE = Network(  # run by laion_clap.py
     'music_speech_audioset_epoch_15_esc_89.98.pt', '',
     'the project LAION-CLAP, LAION-AI/CLAP, which links it; with '
     f'{laion_clap.TOKENIZER}/tokenizer.json beside it, of RoBERTa base', 'CC0-1.0 (the code)',
-    laion_clap.rename, parts=laion_clap.PARTS, windowed=True)
+    laion_clap.rename, parts=laion_clap.PARTS, windowed=True, centred=True)
 IMAGEBIND_AUDIO, IMAGEBIND_IMAGE, IMAGEBIND_VIDEO, IMAGEBIND_PAIRS = (Network(
     f'imagebind_{kind}', sees, rate, (1024, 0), shortest, prepare, forward,
     'imagebind_huge.pth', '', 'https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth',

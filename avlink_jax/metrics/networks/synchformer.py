@@ -51,8 +51,8 @@ def prepare_audio(wave):
 def prepare_video(frames):
   """Centres uint8 (segments, 16, 224, 224, 3) of frames (N, H, W, 3) at 25 a second, N >= 16."""
   height, width = frames.shape[1:3]
-  scale = SIZE / min(height, width)
-  height, width = ((SIZE, int(width * scale)) if height <= width else (int(height * scale), SIZE))
+  height, width = ((SIZE, int(width * SIZE / height)) if height <= width else
+                   (int(height * SIZE / width), SIZE))
   top, left = round((height - SIZE) / 2), round((width - SIZE) / 2)
   frames = np.stack([np.asarray(Image.fromarray(frame).resize(
       (width, height), Image.Resampling.BICUBIC))[top:top + SIZE, left:left + SIZE]
