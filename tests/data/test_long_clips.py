@@ -39,8 +39,8 @@ def source_of(folder, **options):
                 **options)
 
 
-def examples_of(source, memory, layout=LAYOUT, **options):
-  return Examples(source, layout, READERS, memory, 0.3, 0.5, **options)
+def examples_of(source, memory, layout=LAYOUT):
+  return Examples(source, layout, READERS, memory, 0.3, 0.5)
 
 
 @pytest.fixture
