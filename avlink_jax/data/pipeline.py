@@ -13,7 +13,6 @@ from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.sources import mixture
 from avlink_jax.data.sources.folder import Folder
 from avlink_jax.data.sources.records import LATENTS, Records, is_records
-from avlink_jax.data.sources.tfds import TfdsSource
 from avlink_jax.errors import NoSplit, UserError
 from avlink_jax.storage.console import say
 
@@ -79,6 +78,7 @@ def _open_one(source, config, layout, split, reads):
     if features:
       raise UserError(f'data.source={source} has no features from outside: set it to a folder of '
                       'clips with an .npz beside each')
+    from avlink_jax.data.sources.tfds import TfdsSource  # tfds takes a while to import
     opened = TfdsSource(source.removeprefix(TFDS), split, config.data.tfds_dir or None, **needs)
   else:
     opened = Folder(source, split=split, features=features, features_rate=layout.fps,

@@ -11,10 +11,9 @@ import os
 import pathlib
 import time
 
-import tensorboardX
-
 from avlink_jax.storage.atomic import write_text
 from avlink_jax.storage.console import hms, say
+from avlink_jax.training.tensorboard import tensorboardX
 
 VALIDATED = 'validation/loss'  # a figure that every validation has (validation.py)
 
