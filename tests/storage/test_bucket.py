@@ -153,16 +153,15 @@ def run(config, server, cache, *flags, workdir=RUN):
 
 @pytest.mark.slow
 def test_a_run_in_a_bucket_trains_is_resumed_and_samples_as_one_on_a_disk(
-    server, objects, tmp_path):
+    server, objects, tmp_path, compiled_once):
   config = runs.config_of('t2a', runs.parts(tmp_path), **{'checkpoint.every': 1})
-  cache = tmp_path / 'cache'
   for steps in (1, 2):
     config.train.steps = steps
-    done = run(config, server, cache)
+    done = run(config, server, compiled_once)
     assert done.returncode == 0, done.stderr
   assert 'resumed at step 1' in done.stderr
   disk = tmp_path / 'disk'
-  whole = run(config, server, cache, workdir=disk)
+  whole = run(config, server, compiled_once, workdir=disk)
   assert whole.returncode == 0, whole.stderr
   here = {name for name in storage.files(disk)
           if name != 'lock' and not name.startswith(('events', 'checkpoints', 'samples'))}
@@ -178,7 +177,7 @@ def test_a_run_in_a_bucket_trains_is_resumed_and_samples_as_one_on_a_disk(
   for name, array in one.items():
     np.testing.assert_array_equal(array, other[name])
 
-  sampled = run(config, server, cache, '--mode=sample', '--prompt=a drum',
+  sampled = run(config, server, compiled_once, '--mode=sample', '--prompt=a drum',
                 '--output=gs://bucket/made')
   assert sampled.returncode == 0, sampled.stderr
   assert 'weights: gs://bucket/run, step 2' in sampled.stderr

@@ -18,7 +18,7 @@ from avlink_jax.studies.jobs import Job, Queue
 
 
 @pytest.fixture(scope='module')
-def launch(tmp_path_factory):
+def launch(tmp_path_factory, compiled_once):
   """(folder, start) of micro ablations; start() gives the process."""
   root = tmp_path_factory.mktemp('ablations')
   config = config_of('v2a', parts(root), **{
@@ -33,7 +33,7 @@ def launch(tmp_path_factory):
   started = []
 
   def start():
-    started.append(subprocess.Popen(command, cwd=ROOT, env=environment(root / 'cache'), text=True,
+    started.append(subprocess.Popen(command, cwd=ROOT, env=environment(compiled_once), text=True,
                                     stderr=subprocess.PIPE))
     return started[-1]
 
