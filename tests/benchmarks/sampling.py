@@ -45,6 +45,8 @@ GUIDANCES |= {f'guidance {w:g}': {'guidance': w} for w in (1, 1.5, 2, 3)}
 GUIDANCES |= {f'guidance to {t:g}': {'guidance_to': t} for t in (0.3, 0.1)}
 GUIDANCES['guidance 3 to 0.3'] = {'guidance': 3, 'guidance_to': 0.3}  # nano's
 ROWS |= GUIDANCES
+ROWS |= {f'{n} steps, refresh {n}, guidance 3 to 0.3': {
+    'steps': n, 'refresh': n, 'guidance': 3, 'guidance_to': 0.3} for n in (16, 8, 4)}
 
 
 def measured(config, settings, options):
