@@ -41,6 +41,8 @@ def test_a_row_changes_what_its_line_says_and_no_more(name, scale):
         {'train.batch_size', 'train.learning_rate'} if scale == 'paper' else set())
   else:
     other, allowed = ablations.get_config(f'{base}:{scale}'), set()
+    if name == 'joint_v2a':  # guided as `ours` is
+      allowed = {'sample.guidance', 'sample.guidance_to'}
   found = differing(config, other)
   assert set(found) <= set(changes) | allowed
   for key, value in changes.items():
