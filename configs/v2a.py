@@ -14,6 +14,7 @@ def get_config(scale='paper'):
     # On a few real clips learned by heart the paper's 5 at every step gets onsets wrong, and on
     # impacts less, and only where timing is decided, is as good (tests/benchmarks/overfit.py).
     c.sample.guidance, c.sample.guidance_to = 3.0, 0.3
+    common.fast(c, steps=8, refresh=8)  # tests/benchmarks/sampling.py
   if scale == common.PUBLIC:
     public.use(c)
   return c
