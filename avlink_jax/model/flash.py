@@ -14,7 +14,7 @@ from avlink_jax.model import remat
 LANES = 128  # blocks of the TPU's kernel are multiples of it
 QUERY_BLOCKS = (512, 640)  # tokens; between them, whatever fills up least
 KEY_BLOCKS = (512, 640, 768, 896, 1024)
-COPIED_KEYS = 4096  # of so many at most the backward kernel makes one copy of the queries' gradient
+COPIED_KEYS = 2048  # of so many at most the backward kernel makes one copy of the queries' gradient
 
 
 def check_cudnn(head_dim, dtype):

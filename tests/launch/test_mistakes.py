@@ -68,8 +68,8 @@ def test_what_cannot_be_meant_is_told_in_one_line(begun, flags, told, capsys):
 
 
 def test_a_task_that_trains_a_codec_is_for_that_codec(begun, capsys):
-  assert main('--config=configs/mel_vae.py:nano', '--config.towers.audio.codec=dac') == MISTAKE
-  assert 'mel_vae is for the codec mel_vae' in capsys.readouterr().err
+  assert main('--config=configs/video_vae.py:nano', '--config.towers.video.codec=pixels') == MISTAKE
+  assert 'video_vae is for the codec video_vae' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT])

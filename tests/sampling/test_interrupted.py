@@ -95,9 +95,9 @@ def counted(monkeypatch):
   for kind in (Sampler, Reconstruction):
     call = kind.__call__
 
-    def counting(self, trained, clips, prompts, seed, report, call=call):
+    def counting(self, trained, clips, *rest, call=call):
       made.extend(clip.id for clip in clips)
-      return call(self, trained, clips, prompts, seed, report)
+      return call(self, trained, clips, *rest)
 
     monkeypatch.setattr(kind, '__call__', counting)
   return made

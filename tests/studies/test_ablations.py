@@ -36,8 +36,8 @@ def test_a_row_changes_what_its_line_says_and_no_more(name, scale):
   config = ablations.get_config(f'{name}:{scale}')
   if base in ablations.TASKS:
     other = importlib.import_module(f'avlink_jax.configs.{base}').get_config(scale)
-    # What is compared is the base models' own pictures.
-    allowed = {'name', 'sample.upsample'} | (
+    # What is compared is the base models' own pictures, in the paper's steps.
+    allowed = {'name', 'sample.upsample', 'sample.preset'} | (
         {'train.batch_size', 'train.learning_rate'} if scale == 'paper' else set())
   else:
     other, allowed = ablations.get_config(f'{base}:{scale}'), set()

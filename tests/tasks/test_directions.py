@@ -207,7 +207,8 @@ def test_one_way_joint_samples_by_the_very_program_of_that_task(direction, alone
         {direction: 0.0})
     return lowered.as_text()
 
-  assert program(task.toward(direction)) == program(build(micro_config(alone))[1])
+  own = micro_config(alone, **{'sample.guidance_to': 1.0})  # as of joint
+  assert program(task.toward(direction)) == program(build(own)[1])
 
 
 class Clocks(tasks.FlowTask):
