@@ -237,6 +237,7 @@ def test_two_visitors_get_their_takes_one_after_the_other(browser, address, file
     if task == 'a2v':
       tab(page, 'Video for a sound')
     upload(page, f'#{task}-{"video" if task == "v2a" else "audio"}', files / file)
+    page('Page.bringToFront')  # a tab behind another does not scroll to what is clicked
     page.click(f'#{task}-generate')
   visitors[0].wait('document.querySelector("#v2a-state").innerText.includes("Loading")')
   visitors[1].wait('document.querySelector("#a2v-state").innerText.includes("Waiting")')
