@@ -71,7 +71,9 @@ def run(argv=None) -> None:
                       'which only this machine reaches)')
   parser.add_argument('--port', type=int, help='default: the first free one from 7860 on')
   flags = parser.parse_args(argv)
-  signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that files are deleted then too
+  # So that files are deleted then too; a shell's background jobs begin with SIGINT ignored.
+  for ended in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(ended, signal.default_int_handler)
   with tempfile.TemporaryDirectory(prefix='avlink_jax-demo-') as folder:
     private(pathlib.Path(folder, 'gradio'))
     page = library()
