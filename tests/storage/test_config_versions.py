@@ -29,8 +29,9 @@ BUNDLED = sorted(path for path in (weights.BUNDLED / 'nano').glob('*.safetensors
 @pytest.mark.parametrize('path', BUNDLED, ids=lambda path: path.stem)
 def test_bundled_weights_say_a_config_with_all_of_todays_keys(path):
   config = config_of(weights.header(path), path)
-  assert flat(config.to_dict()).keys() == flat(
-      runs.shipped(config.task).to_dict()).keys()
+  said, todays = (c.to_dict() for c in (config, runs.shipped(config.task)))
+  assert said['sample'].pop('fast').keys() <= todays['sample'].pop('fast').keys()  # any of them
+  assert flat(said).keys() == flat(todays).keys()
   assert config.version == VERSION
 
 

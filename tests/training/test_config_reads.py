@@ -95,7 +95,7 @@ def met(reads):
 def sampled(reads):
   """Reads what only sampling asks for."""
   config = Recorded(micro_config('av', **{'frozen.upsampler': ''}), reads)
-  presets.apply(config)
+  presets.apply(Recorded(micro_config('v2a', **{'sample.preset': 'fast'}), reads))
   models, task = build(config)
   task.check()
   assert upsampling.load(task) is None
