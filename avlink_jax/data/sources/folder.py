@@ -132,7 +132,7 @@ class Folder:
 
   @property
   def bytes_per_second(self) -> int:
-    """Of a decoded clip, at most; 0 where clips have vectors, which are of whole clips."""
+    """Size of a decoded clip, at most; 0 where clips have vectors, which belong to whole clips."""
     if self._features[0]:
       return 0
     o = self._decode_options
