@@ -142,7 +142,7 @@ SOUNDNET = Network(
 CLAP = Network(  # run by clap.py
     'clap', False, 48000, (512, 0), 0.0, None, None,
     'clap/model.safetensors', '',
-    'https://huggingface.co/laion/clap-htsat-unfused, with the files beside it', 'Apache-2.0')
+    'laion/clap-htsat-unfused on the hub, with the files beside it', 'Apache-2.0')
 CLAP_BASE = Network(  # run by laion_clap.py
     'clap_base', False, htsat.SAMPLE_RATE, (512, 0), 0.0, htsat.prepare, laion_clap.forward_audio,
     'music_speech_audioset_epoch_15_esc_89.98.pt', '',
