@@ -13,6 +13,8 @@ mean might lie with other clips.
                        correlation (metrics/timing.py)
     event_material     share of clips that sound like the material that a benchmark's manifest names
                        (evaluation/materials.py)
+    picture_           of generated pictures: tiles, grain, and bodies of `impacts`
+                       (evaluation/pictures.py)
     reference_...      the same of the reference, against itself: an upper bound
     fad_, fd_, is_, kl_, clap_, ib_, fid_, fvd_    metrics of networks, where requested
                        (metrics/network_metrics.py)
@@ -29,7 +31,7 @@ import os
 import pathlib
 
 from avlink_jax.errors import UserError
-from avlink_jax.evaluation import common, materials
+from avlink_jax.evaluation import common, materials, pictures
 from avlink_jax.evaluation import journal as journals
 from avlink_jax.evaluation import pairs as clips_on_disk
 from avlink_jax.metrics import av_align, bootstrap, onset, published_onset, timing
@@ -108,6 +110,7 @@ def evaluate(generated: str, reference: str, output: str | None = None, *, metri
                     f'the first: {first["file"]}: {first["reason"]}')
   rows = _rows(pairs, clips_on_disk.exact_strengths(reference))
   _add(rows, materials.scores(reference, pairs, ours, theirs, control_shifts(len(pairs))))
+  _add(rows, pictures.scores(generated, reference, pairs, theirs))
   measured, store = None, None
   if metrics:  # which need JAX; nothing else here does
     measured, store = _measure(metrics, pairs, (ours, theirs), settings, networks, output)
@@ -214,7 +217,7 @@ def _table_rows(result):
 
 def _score_names(scores):
   """Names of scores in a row or a result, except controls."""
-  families = ('onset_', 'event_', 'motion_event_', 'av_align', *FAMILIES)
+  families = ('onset_', 'event_', 'motion_event_', 'av_align', 'picture_', *FAMILIES)
   return [name for name in scores if name.removeprefix(REFERENCE).startswith(families)]
 
 

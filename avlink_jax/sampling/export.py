@@ -98,10 +98,11 @@ class Exporter:
       name, _, take = clip.id.rpartition('_')
       record |= {'clip': name, 'take': int(take), 'av_align': self.av_align(clip, sample)}
     level = {'level': sample['level']} if 'level' in sample else {}
+    base = {'base': self.task.base} if self.task.base else {}
     clip = self._original(clip)
     write_sample(output, clip.id, generated=generate, **self.media(clip, sample, inputs.own),
                  record=dict(task=self.config.task, seed=seed, steps=sampling.steps,
-                             guidance=sampling.guidance, **record, **level))
+                             guidance=sampling.guidance, **record, **level, **base))
     if not inputs.own:
       write_sample(output / 'reference', clip.id, **self._media_of(clip),
                    record=dict(task='reference', **record))

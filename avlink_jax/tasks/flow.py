@@ -134,6 +134,17 @@ class FlowTask(Task):
             if self.models.modalities[name].prompted}
 
   @property
+  def base(self):
+    layout = self.models.layout
+    for name in self.generate:
+      if self.codec(name).medium == 'video':
+        _, rows, columns, _ = self.codec(name).shape(layout)
+        _, high, wide = self.config.towers[name].patch
+        patch = [round(high * layout.height / rows), round(wide * layout.width / columns)]
+        return dict(height=layout.height, width=layout.width, fps=layout.fps, patch=patch)
+    return {}
+
+  @property
   def upsampled(self):
     return 'video' in self.generate
 

@@ -65,6 +65,12 @@ class Task:
     return {name: text.prepare for name, text in self.texts.items()}
 
   @property
+  def base(self):
+    """How its frames are generated, if they are, by a tower's tokens: {height, width, fps, patch},
+    the last the rows and columns of pixels of a token; for what judges pictures."""
+    return {}
+
+  @property
   def weights_name(self):
     """Name of the bundled weights of this run: its task's, or its ablation's."""
     return self.config.name

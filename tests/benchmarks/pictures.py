@@ -8,13 +8,13 @@ For a folder of samples of impacts with its reference/, at the base size of 36×
 
     border    mean |gradient| across the borders of a patch of pixels (a token's) over that inside;
               of true clips about 1: pictures of tiles have more
-    gradient  mean |gradient|, over that of the references: grain has more, blur has less
+    gradient  mean |gradient|, of 255: grain has more than the references, blur has less
     found     share of the frames in which a detector of the moving body, trained on true frames,
-              finds one (body_detector.py), and how surely
+              finds one (metrics/body.py), and how surely
     fid, fvd  Fréchet distances of EfficientNet-lite0 and of I3D, to as many other true clips
 
 Beside the generated clips stand landmarks: the references themselves, and these blurred, tiled
-(each patch its mean and what a 64th of its numbers keep), and with frames in another order.
+(each patch its mean and half of the rest), and with frames in another order.
 """
 
 import argparse
@@ -27,33 +27,13 @@ import numpy as np
 from avlink_jax.data.impacts import Impacts
 from avlink_jax.data.media import decode as media
 from avlink_jax.errors import UserError
-from avlink_jax.metrics import bootstrap, frechet, set_figures
+from avlink_jax.metrics import body, body_training, bootstrap, frechet, set_figures
 from avlink_jax.metrics.networks.embedding import Embedder
 from avlink_jax.metrics.networks.registry import NETWORKS
+from avlink_jax.metrics.pictures import border_ratio, mean_gradient
 from avlink_jax.samples.folder import read_manifest
-from tests.benchmarks import body_detector
 
 NETWORK = {'fid': 'efficientnet_lite0', 'fvd': 'i3d'}
-
-
-def gradients(frames):
-  """Mean |difference| of neighbouring pixels down and across: (N, H − 1, W), (N, H, W − 1)."""
-  x = frames.astype(np.float32)
-  return np.abs(np.diff(x, axis=1)).mean(-1), np.abs(np.diff(x, axis=2)).mean(-1)
-
-
-def border_ratio(frames, patch):
-  """Mean |gradient| across the borders of patches (rows, columns), over the mean elsewhere."""
-  at, elsewhere = [], []
-  for axis, (gradient, side) in enumerate(zip(gradients(frames), patch, strict=True), 1):
-    border = np.arange(gradient.shape[axis]) % side == side - 1
-    at.append(np.compress(border, gradient, axis).ravel())
-    elsewhere.append(np.compress(~border, gradient, axis).ravel())
-  return float(np.concatenate(at).mean() / np.concatenate(elsewhere).mean())
-
-
-def mean_gradient(frames):
-  return float(np.mean([part.mean() for part in gradients(frames)]))
 
 
 def blurred(frames, chance):
@@ -61,15 +41,8 @@ def blurred(frames, chance):
   return np.stack([cv2.GaussianBlur(frame, (0, 0), 1.5) for frame in frames])
 
 
-def tiled(frames, chance, patch=(18, 16), kept=0.5):
-  """Frames whose patches each lose half of what deviates from their mean, and shift in colour."""
-  x = frames.astype(np.float32).copy()
-  for row in range(0, x.shape[1], patch[0]):
-    for column in range(0, x.shape[2], patch[1]):
-      part = x[:, row:row + patch[0], column:column + patch[1]]
-      mean = part.mean((1, 2), keepdims=True)
-      part[:] = mean + kept * (part - mean) + chance.normal(0, 8, (len(x), 1, 1, 3))
-  return np.clip(x, 0, 255).astype(np.uint8)
+def tiled(frames, chance):
+  return body_training.tiled(frames, (18, 16), 0.5, chance)
 
 
 def shuffled(frames, chance):
@@ -92,17 +65,16 @@ def read(folder):
 
 def at_rate(frames, rate):
   """Frames at `rate` a second, of a clip with 6."""
-  count = max(1, int(len(frames) / body_detector.FPS * rate + 1e-6))
-  return frames[np.minimum((np.arange(count) / rate * body_detector.FPS).astype(int),
+  count = max(1, int(len(frames) / body.FPS * rate + 1e-6))
+  return frames[np.minimum((np.arange(count) / rate * body.FPS).astype(int),
                            len(frames) - 1)]
 
 
 class Judge:
   """Everything that a set of clips is measured with, against `others`, a list of true clips."""
 
-  def __init__(self, others, patch, folder, clips=body_detector.CLIPS):
-    self.patch, self.detector = patch, body_detector.train(clips)
-    self.embedders, self.missing = {}, {}
+  def __init__(self, others, patch, folder):
+    self.patch, self.embedders, self.missing = patch, {}, {}
     for name, network in NETWORK.items():
       try:
         self.embedders[name] = Embedder(NETWORKS[network], folder)
@@ -118,8 +90,7 @@ class Judge:
 
   def __call__(self, clips):
     """Figures of clips, a list of frames, {name: value or [low, high]}."""
-    found, surely = zip(*(body_detector.scores(self.detector, frames) for frames in clips),
-                        strict=True)
+    found, surely = zip(*map(body.scores, clips), strict=True)
     values = {'border': [border_ratio(frames, self.patch) for frames in clips],
               'gradient': [mean_gradient(frames) for frames in clips],
               'found': found, 'surely': surely}
