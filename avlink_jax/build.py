@@ -120,7 +120,7 @@ def build_towers(config, settings, codecs, texts, dtype, platform):
   kernel = attention.Kernel(attention.choose(config.attention, platform))
   for name, codec in codecs.items():
     yield tower_seam.make(settings[name], tower_seam.Context(
-        channels=codec.channels, rate=codec.rate, seconds=codec.seconds,
+        channels=codec.channels, rate=codec.rate, seconds=codec_seam.Seconds(codec),
         text_width=texts[name].width,
         axis=f'{name}_tokens', attention=kernel, dtype=dtype, remat=remat, name=name))
 

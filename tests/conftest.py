@@ -1,6 +1,7 @@
 """What every test gets: the CPU unless told otherwise, and the real clips where they are."""
 
 import collections
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -21,6 +22,9 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
+
+# Tracing makes many objects: a fourth of its time was spent looking for garbage among them.
+gc.set_threshold(50_000, 20, 20)
 
 # The first example of a property compiles, and other work may be running: time proves nothing.
 settings.register_profile('avlink', deadline=None)
@@ -64,3 +68,9 @@ def pytest_collection_modifyitems(items):
   """Files with slow tests come first, so that no worker is alone with one of them at the end."""
   slow = collections.Counter(item.path for item in items if item.get_closest_marker('slow'))
   items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_collection_finish():
+  """What was imported stays: garbage is not looked for there."""
+  gc.collect()
+  gc.freeze()

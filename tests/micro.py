@@ -103,7 +103,8 @@ def frozen_of(models):
                    'std': np.float32(0.7)}
             for part, codec in frozen_parts.codecs(models).items()}
   return codecs | {'towers': {
-      name: {'dit': random_params(modality.tower, i), 'text': random_params(modality.text, i + 2)}
+      name: {'dit': random_like(frozen_parts.tower_shapes(modality.tower), i),
+             'text': random_params(modality.text, i + 2)}
       for i, (name, modality) in enumerate(models.modalities.items()) if modality.prompted}}
 
 

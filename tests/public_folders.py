@@ -100,6 +100,24 @@ def read(folder):
   return module.float().eval()
 
 
+def pipeline(folder, shift, steps):
+  """diffusers.WanPipeline of a folder that `write` wrote, whose Euler steps are even but for the
+  shift, from 1 to 0 (the public scheduler's own end at the last of a thousand)."""
+  import diffusers
+  import transformers
+  scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+  set_timesteps, even = scheduler.set_timesteps, np.linspace(1, 0, steps + 1)[:-1]
+  scheduler.set_timesteps = lambda *_, **options: set_timesteps(sigmas=even)
+  folder = pathlib.Path(folder)
+  made = diffusers.WanPipeline(
+      tokenizer=transformers.AutoTokenizer.from_pretrained(folder / 'tokenizer'),
+      text_encoder=transformers.UMT5EncoderModel.from_pretrained(folder / 'text_encoder'),
+      vae=diffusers.AutoencoderKLWan.from_pretrained(folder / 'vae'), transformer=read(folder),
+      scheduler=scheduler)
+  made.set_progress_bar_config(disable=True)
+  return made
+
+
 def inputs(shape, tower, places=9):
   """tower.Input of three examples of `shape`, at different t, with a full prompt, a short one and
   none."""

@@ -212,6 +212,16 @@ def make(kind, name, config, context):
   return build(name, config, context)
 
 
+@dataclasses.dataclass(frozen=True)
+class Seconds:
+  """`codec.seconds` as a value: equal for equal codecs, as methods of two objects never are."""
+  codec: Codec
+
+  def __call__(self, count):
+    return self.codec.seconds(count)
+
+
+@functools.lru_cache(maxsize=16)
 def weights_shapes(codec):
-  """Shapes of a codec's weights {'params', 'std'}."""
+  """Shapes of a codec's weights {'params', 'std'}; equal codecs are traced once."""
   return jax.eval_shape(codec.init, jax.random.key(0))

@@ -42,7 +42,7 @@ class MelCodec(Codec):
   name: str
   vae: MelVAE
   spec: MelSpec
-  load_vocoder: Callable
+  load_vocoder: Callable = dataclasses.field(compare=False)
   vocoder_source: str = vocoder.GRIFFIN_LIM
   levels: bool = True
   medium = 'audio'

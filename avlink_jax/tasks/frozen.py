@@ -8,6 +8,7 @@ copies from then on, so that it does not depend on later changes of the source. 
 notes which ones it was begun with, and refuses others.
 """
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -18,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from avlink_jax.codecs import published_vae
+from avlink_jax.codecs.codec import weights_shapes
 from avlink_jax.errors import UserError
 from avlink_jax.model import pretrained
 from avlink_jax.storage import published, weights
@@ -32,22 +34,20 @@ def codecs(models):
 
 def shapes(models, parts, dtype=None):
   """Shapes of `load`'s result, as jax.ShapeDtypeStructs, without reading anything."""
-  key, by_part = jax.random.key(0), codecs(models)
-
-  def init():
-    towers = {part: tower(models, part, key) for part in parts if part not in by_part}
-    if dtype is not None:
-      towers = jax.tree.map(lambda x: x.astype(dtype), towers)
-    return {'towers': towers} | {
-        part: by_part[part].init(key) for part in parts if part in by_part}
-
-  return jax.eval_shape(init)
+  by_part = codecs(models)
+  towers = {part: {'dit': tower_shapes(models.modalities[part].tower),
+                   'text': jax.eval_shape(models.modalities[part].text.init, jax.random.key(0))}
+            for part in parts if part not in by_part}
+  if dtype is not None:
+    towers = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), towers)
+  return {'towers': towers} | {
+      part: weights_shapes(by_part[part]) for part in parts if part in by_part}
 
 
-def tower(models, name, key):
-  """Fresh parameters of a modality's tower and text encoder, {'dit', 'text'}."""
-  modality = models.modalities[name]
-  return {'dit': modality.tower.init(key), 'text': modality.text.init(key)}
+@functools.lru_cache(maxsize=16)
+def tower_shapes(tower):
+  """Shapes of a tower's parameters; equal towers are traced once."""
+  return jax.eval_shape(tower.init, jax.random.key(0))
 
 
 def path_of(config, part, workdir=None):

@@ -21,7 +21,6 @@ import numpy as np
 from avlink_jax import build as models
 from avlink_jax import tasks
 from avlink_jax.sampling import sampler
-from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.training import step as training
 
 
@@ -45,7 +44,8 @@ def random_frozen(task):
   """Frozen parts of the right shapes; timing needs no trained ones."""
   key, built = jax.random.key(0), task.models
   return {'codec': built.modalities['audio'].codec.init(key),
-          'towers': {name: frozen_parts.tower(built, name, key) for name in built.modalities}}
+          'towers': {name: {'dit': modality.tower.init(key), 'text': modality.text.init(key)}
+                     for name, modality in built.modalities.items()}}
 
 
 def median_seconds(function, repeats):

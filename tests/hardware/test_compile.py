@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cli import ROOT, complaint
+from cli import ROOT, called, complaint
 from micro import micro_config
 from runs import flags
 
@@ -137,20 +137,22 @@ def test_chips_that_can_be_compiled_for_have_a_known_speed():
   assert chips.MEMORY.keys() <= chips.PEAK.keys()
 
 
-@pytest.mark.parametrize('flags, words', [
-    ([], '--topology'),
-    (['--topology=cpu:lots'], 'cpu:8'),
+@pytest.mark.parametrize('more, words', [
     (['--topology=cpu:8', '--config.mesh.fsdp=3'], 'mesh.fsdp=2 or 4'),
-    (['--topology=cpu:8', '--config.train.batch_size=12'], '8 or 16'),
+    (['--topology=cpu:8', '--config.train.batch_size=12'], '8 or 16')])
+def test_what_cannot_be_compiled_is_told(more, words):
+  assert words in complaint(compiled(micro_config('v2a'), *more))
+
+
+@pytest.mark.parametrize('more, words', [
+    ([], '--topology'), (['--topology=cpu:lots'], 'cpu:8'),
     (['--topology=cpu:8', '--part=half'], 'half')])
-def test_what_cannot_be_compiled_is_told(flags, words):
-  assert words in complaint(compiled(micro_config('v2a'), *flags))
+def test_what_no_chips_have_to_be_made_up_for_is_told(more, words):
+  assert words in complaint(called(*flags(micro_config('v2a')), '--mode=compile', *more))
 
 
 def test_no_config_is_told():
-  assert '--config' in complaint(subprocess.run(
-      [sys.executable, '-m', 'avlink_jax.main', '--mode=compile', '--topology=cpu:8'],
-      capture_output=True, text=True, cwd=ROOT, timeout=300))
+  assert '--config' in complaint(called('--mode=compile', '--topology=cpu:8'))
 
 
 def test_a_missing_libtpu_names_the_script_that_brings_it(monkeypatch):

@@ -4,27 +4,18 @@ import errno
 import os
 import re
 import resource
-from unittest import mock
 
 import numpy as np
 import pytest
 import runs
-from absl.testing import flagsaver
+from cli import main
 
-from avlink_jax import main as command_line
 from avlink_jax import train as training_loop
 from avlink_jax.errors import MISTAKE, UserError
 from avlink_jax.tasks import frozen as frozen_parts
 from tests.benchmarks import fuzz
 
 TRIED = 60
-
-
-def main(*flags):
-  """Exit status of a command line; its flags leave nothing behind."""
-  argv = ['avlink_jax', *flags]
-  with flagsaver.flagsaver(), mock.patch('sys.argv', argv):  # where ml_collections looks, too
-    return command_line.main(argv)
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """The scale `public` as shipped, but with tiny models in the published layouts and small clips."""
 
 import json
+import math
 
+import micro
 import numpy as np
 import public_folders
 import public_texts
@@ -11,8 +13,10 @@ import soundfile
 from runs import shipped_public
 
 import avlink_jax
+from avlink_jax.codecs import published_vae, wan_parts
 from avlink_jax.data.media.decode import decode
 from avlink_jax.sample import sample
+from avlink_jax.tasks import frozen as frozen_parts
 from avlink_jax.train import train
 
 
@@ -59,6 +63,30 @@ def test_the_published_models_themselves_are_sampled(folders, tmp_path, task):
   else:
     clip = decode(tmp_path / 'out' / f'{id}.mp4', sample_rate=48_000, need_audio=False)
     assert len(clip.frames) == 33 and clip.duration == pytest.approx(33 / 16, abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_prompt_becomes_the_frames_of_the_public_pipeline(folders):
+  """Text encoder, tower, four guided shifted steps and decoder, from the same noise."""
+  config, prompt = shipped_public('t2v', folders), 'a ball hits wood'
+  config.sample.shift.video = -math.log(3.0)
+  models, task = micro.build(config)
+  frozen = frozen_parts.load(config, models, task.frozen_parts)
+  codec, layout = task.codec('video'), models.layout
+  batch = {'video_text': models.modalities['video'].text.prepare([prompt]),
+           'video_mask': np.ones((1, layout.frames), bool)}
+  latents = micro.sampling(task, 4)(
+      frozen_parts.published_tower(config, models, 'video'), frozen, batch, guidance=5.0)['video']
+  weights = codec.load(published_vae.of_part(config, codec.part)[1])
+  ours = np.asarray(wan_parts.decode(codec.vae, weights['params'], latents)[0]).clip(-1, 1)
+
+  torch = pytest.importorskip('torch')
+  noise = torch.from_numpy(micro.noise_of(task, 1)['video']).movedim(-1, 1)
+  theirs = public_folders.pipeline(folders['video'], shift=3.0, steps=4)(
+      prompt=prompt, negative_prompt='', height=layout.height, width=layout.width,
+      num_frames=layout.frames, num_inference_steps=4, guidance_scale=5.0, output_type='np',
+      latents=noise).frames[0]
+  assert np.abs((ours + 1) / 2 - theirs).max() <= 1e-3
 
 
 @pytest.mark.slow
