@@ -135,8 +135,9 @@ def base(task, scale):
   c.train = ConfigDict(dict(  # the training loop and its optimiser
       steps=1,  # length of the run
       batch_size=by_scale(256, 64, 16),  # examples a step, on all devices together
+      optimizer='adamw',  # adamw (App. C.1); muon, of weight matrices (training/step.py)
       accumulate=1,  # parts of a batch, processed one after another to save memory
-      learning_rate=by_scale(3e-4, 5e-4, 2e-3),  # AdamW's (App. C.1)
+      learning_rate=by_scale(3e-4, 5e-4, 2e-3),  # the optimiser's (App. C.1)
       warmup_steps=by_scale(10_000, 500, 100),  # first steps, in which the learning rate rises
       decay_steps=0,  # last steps, in which the learning rate falls to 0; 0: it stays
       beta1=0.9,  # Adam's decay of the mean gradient

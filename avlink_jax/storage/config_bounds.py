@@ -50,7 +50,8 @@ TUPLES = (('generate', str), ('towers.*.patch', int), ('*.multipliers', int),
 ADDRESSES = ('compile_cache', 'data.tfds_dir')  # keys whose values may be in a bucket
 NAMES = {str: 'names', int: 'whole numbers', tuple: 'tuples'}
 HEADED = ('towers.*', 'fusion', 'text')  # sections whose `width` is that of all `heads` together
-CHOICES = (('train.transfer_guard', ('disallow', 'log', 'allow')), ('vocoder.block', (1, 2)))
+CHOICES = (('train.transfer_guard', ('disallow', 'log', 'allow')),
+           ('train.optimizer', ('adamw', 'muon')), ('vocoder.block', (1, 2)))
 
 
 def check(config):

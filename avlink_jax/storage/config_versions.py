@@ -44,7 +44,7 @@ ADDED = {
     2: {
         'name': lambda config: config['task'],
         'validation': {'every': 0, 'count': 64, 'levels': 8}, 'log': {'wandb': ''},
-        'train.transfer_guard': 'disallow',
+        'train.transfer_guard': 'disallow', 'train.optimizer': 'adamw',
         'data.drop_silent': False,
         'data.crop_height': 0, 'data.crop_width': 0, 'data.clip_seconds': 0.0,
         'towers.*.kind': 'dit', 'towers.*.guide': 0, 'towers.*.local': 0,

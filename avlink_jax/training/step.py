@@ -4,6 +4,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 # Steps with clipped gradients; steps skipped because a value was not finite, in all and in a row.
 COUNTS = ('clipped_steps', 'bad_steps', 'bad_in_a_row')
@@ -42,12 +43,33 @@ def learning_rate(config):
 
 
 def make_optimizer(config):
-  """Optimiser: AdamW after clipping by global norm (App. C.1)."""
-  train = config.train
-  return optax.chain(
-      optax.clip_by_global_norm(train.clip_norm),
-      optax.adamw(learning_rate(config), b1=train.beta1, b2=train.beta2, eps=train.epsilon,
-                  weight_decay=train.weight_decay))
+  """Optimiser after clipping by global norm: AdamW (App. C.1), or Muon (arXiv:2502.16982) of weight
+  matrices, with Nesterov's AdamW of all else."""
+  train, rate = config.train, learning_rate(config)
+  if train.optimizer == 'muon':
+    # Its updates get the size that AdamW's have (root mean square), so that one rate serves both.
+    update = muon(rate, consistent_rms=0.2, eps=train.epsilon, weight_decay=train.weight_decay,
+                  muon_weight_dimension_numbers=matrices,
+                  adam_b1=train.beta1, adam_b2=train.beta2, adam_weight_decay=train.weight_decay)
+  else:
+    update = optax.adamw(rate, b1=train.beta1, b2=train.beta2, eps=train.epsilon,
+                         weight_decay=train.weight_decay)
+  return optax.chain(optax.clip_by_global_norm(train.clip_norm), update)
+
+
+def matrices(params):
+  """Marks the weight matrices of a tree: each leaf's axes (in, out), or None where it has no two.
+
+  Kernels of dense layers are (in, out); stacked `blocks` (dit.py, fusion.py) have (depth, in, out),
+  each block a matrix by itself. Convolutions' are none.
+  """
+  def mark(path, leaf):
+    keys = [part.key for part in path]
+    if keys[-1:] != ['kernel'] or leaf.ndim != 2 + ('blocks' in keys):
+      return None
+    return MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
+
+  return jax.tree_util.tree_map_with_path(mark, params)
 
 
 def init(task, optimizer, seed, frozen):

@@ -64,6 +64,17 @@ alone = on(1, 1, 1, devices=jax.devices()[:1])
 moved = [abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (alone[0].params, params)))]
 assert min(moved) > 1e-4  # all of it was trained
 assert abs(alone[2]['audio'] - noise['audio']).max() > 1  # and something made
+
+config.train.optimizer = 'muon'
+muon = training.make_optimizer(config)
+def orthogonalised(*shape, devices=None):
+  step = jax.jit(lambda params: muon.update(params, muon.init(params), params)[0])
+  return result(step, sharding.shard(params, sharding.make_mesh(*shape, devices=devices)))
+
+for a, b in zip(*map(jax.tree.leaves, (
+    orthogonalised(1, 8, 1), orthogonalised(1, 1, 1, devices=jax.devices()[:1]))), strict=True):
+  np.testing.assert_allclose(a, b, atol=1e-3 * config.train.learning_rate)
+
 tokens = 8 * (24 + 13)
 for shape in eval(sys.argv[1]):
   meshed = on(*shape)

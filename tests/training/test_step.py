@@ -68,6 +68,44 @@ def test_the_optimiser_is_adamw_on_clipped_gradients(size):
   np.testing.assert_allclose(params, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_muon_moves_each_block_by_itself_in_all_directions_alike():
+  """Singular values of each matrix's update are equal within what Newton–Schulz leaves, their root
+  mean square is AdamW's usual 0.2 of the rate, and a block does not see its neighbours."""
+  config = micro_config('t2a')
+  config.train.update(optimizer='muon', learning_rate=0.1, warmup_steps=0, weight_decay=0.0)
+  optimizer = training.make_optimizer(config)
+  rng = np.random.default_rng(0)
+
+  def update(blocks):
+    params = {'blocks': {'kernel': jnp.zeros((len(blocks), 12, 8)), 'bias': jnp.zeros(8)}}
+    gradients = {'blocks': {'kernel': jnp.asarray(blocks), 'bias': jnp.ones(8)}}
+    return optimizer.update(gradients, optimizer.init(params), params)[0]['blocks']
+
+  # Gradients whose directions differ in size by up to 30 times.
+  first, second = rng.standard_normal((2, 12, 8)).astype(np.float32) * np.geomspace(1, 30, 8)
+  both = update(1e-3 * np.stack([first, second]))
+  for block in both['kernel']:
+    values = np.linalg.svd(block, compute_uv=False) / (0.1 * 0.2 * np.sqrt(12))
+    assert values.min() > 0.6 and values.max() < 1.3, values
+  np.testing.assert_allclose(both['kernel'][0], update(2e-3 * first[None])['kernel'][0], atol=1e-5)
+  # AdamW's first step with Nesterov's momentum (Dozat, 2016), at beta1 0.9.
+  np.testing.assert_allclose(both['bias'], -0.1 * (1 + 0.9 * 0.1 / (1 - 0.9**2)), rtol=1e-4)
+
+
+def test_muon_takes_the_weight_matrices_of_the_model_and_nothing_else():
+  _, task, frozen, *_ = micro('v2a')
+  params = jax.eval_shape(lambda frozen: task.init(jax.random.key(0), frozen), frozen)
+  marked = jax.tree_util.tree_map_with_path(
+      lambda path, leaf, mark: mark == ((1, 2) if path[-1].key == 'kernel' else None),
+      params, training.matrices(params), is_leaf=lambda x: hasattr(x, 'shape'))
+  assert all(jax.tree.leaves(marked)) and len(jax.tree.leaves(marked)) > 20
+  rows = {'video': {'head': {'refine': {'kernel': jnp.zeros((1, 3, 3, 8, 8))}}},
+          'embed': {'kernel': jnp.zeros((4, 8))}, 'time': {'bias': jnp.zeros((4, 8))}}
+  found = training.matrices(rows)
+  assert found['embed']['kernel'] == (0, 1)
+  assert found['video']['head']['refine']['kernel'] is found['time']['bias'] is None
+
+
 # The step, on micro models
 
 @functools.cache
