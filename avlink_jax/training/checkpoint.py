@@ -131,19 +131,28 @@ class Checkpoints:
         leaf.shape, leaf.dtype, sharding=getattr(leaf, 'sharding', None) or alone), like)
     return self._orbax.restore(self._folder / str(step) / 'state', abstract)
 
+  def branches(self, step, like):
+    """Branches of the State saved at `step`, shaped and placed as `like`, {name: tree of
+    ShapeDtypeStruct}; no other is read."""
+    with storage.reached(self._folder), contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
+      wanted = {name: tree for name, tree in like.items() if jax.tree.leaves(tree)}
+      read = self._read(reader, step, wanted, ocp.checkpoint_utils.construct_restore_args(wanted))
+    return like | read
+
   def arrays(self, step, *branches):
     """Branches of the State saved at `step`, {name: tree of numpy arrays}; no other is read, and
     what it was sharded over does not matter."""
-    folder = self._folder / str(step) / 'state'
-    with (storage.reached(self._folder),
-          contextlib.closing(ocp.PyTreeCheckpointer()) as reader):
-      saved = reader.metadata(folder).item_metadata.tree
+    with storage.reached(self._folder), contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
+      saved = reader.metadata(self._folder / str(step) / 'state').item_metadata.tree
       shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)  # noqa: E731
       wanted = {name: jax.tree.map(shape, saved[name]) for name in branches if saved.get(name)}
       how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-      read = reader.restore(folder, ocp.args.PyTreeRestore(
-          item=wanted, restore_args=how, partial_restore=True))
+      read = self._read(reader, step, wanted, how)
     return dict.fromkeys(branches, {}) | read
+
+  def _read(self, reader, step, wanted, how):
+    return reader.restore(self._folder / str(step) / 'state', ocp.args.PyTreeRestore(
+        item=wanted, restore_args=how, partial_restore=True))
 
   def save(self, step, state, about=None):
     """Starts saving and returns while it is being written. Saving a saved step does nothing.

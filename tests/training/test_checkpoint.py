@@ -17,6 +17,7 @@ import pytest
 from etils import epath
 
 from avlink_jax.errors import UserError
+from avlink_jax.training import sharding
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.resilience import manifest
 
@@ -73,6 +74,22 @@ def test_what_was_saved_comes_back_with_what_the_host_knew(two):
   assert checkpoints.about(4) == {'config': {'seed': 4}}
   checkpoints.close()
   assert restored(two.parent) == 4
+
+
+def test_branches_come_back_placed_and_nothing_else_is_read(two):
+  mesh = sharding.make_mesh(1)
+  like = {'params': jax.eval_shape(lambda: state(0))['params'], 'stats': {}}
+  like = sharding.abstract(like, sharding.shardings(like, mesh))
+  checkpoints = Checkpoints(two.parent, create=False)
+  read = checkpoints.branches(4, like)
+  assert read.keys() == {'params', 'stats'} and read['stats'] == {}
+  np.testing.assert_array_equal(read['params']['kernel'], state(4)['params']['kernel'])
+  assert read['params']['kernel'].sharding == like['params']['kernel'].sharding
+  wrong = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+      (x.shape[0] + 1, *x.shape[1:]), x.dtype, sharding=x.sharding), like)
+  with pytest.raises(ValueError, match='shape'):
+    checkpoints.branches(4, wrong)
+  checkpoints.close()
 
 
 def test_a_flipped_bit_anywhere_is_found_and_the_one_before_is_used(copy, capfd):

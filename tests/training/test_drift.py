@@ -79,6 +79,15 @@ def test_what_is_allowed_to_change_is_returned_with_both_values():
       'train.learning_rate': [1e-2, 1e-3], 'flow.scale': [1.0, 2.0]}
 
 
+def test_another_optimiser_is_never_allowed_since_its_state_has_another_form():
+  now = changed(**{'train.optimizer': 'muon'})
+  with pytest.raises(UserError, match='train.optimizer.*take') as told:
+    check(SAVED, now, 'runs/x', ['train.*'])
+  assert 'goes on with' not in str(told.value)
+  with pytest.raises(UserError, match='another run'):
+    check_allowed(['train.optimizer'])
+
+
 @pytest.mark.parametrize('pattern', ['towers.audio.width', '*', 'fusion.*', 'frozen.audio', ''])
 def test_another_model_is_not_to_be_allowed(pattern):
   with pytest.raises(UserError, match='another model is another run'):

@@ -13,9 +13,10 @@ from micro import build
 
 from avlink_jax import export
 from avlink_jax.errors import MISTAKE, UserError
+from avlink_jax.sampling import trained
 from avlink_jax.storage import weights
 from avlink_jax.storage.config_versions import config_of
-from avlink_jax.training import init_from, saved_weights
+from avlink_jax.training import init_from, saved_weights, sharding
 from avlink_jax.training.checkpoint import Checkpoints
 from avlink_jax.training.step import State
 
@@ -125,6 +126,18 @@ def test_a_run_begins_with_the_newest_of_checkpoint_and_weights_file(copy):
     weights.save(copy / 'weights.safetensors', ones, {'steps': steps})
     begun = init_from.start(state, str(copy), task)
     assert (value is None) != (jax.tree.leaves(begun.params)[0].ravel()[0] == 1.0)
+
+
+def test_sampling_reads_the_average_alone_whatever_the_optimiser_was(copy):
+  config = config_of({'config': (copy / 'config.json').read_text()}, copy)
+  config.train.optimizer = 'muon'  # in whose state nothing lies where AdamW's does
+  _, task = build(config)
+  mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
+  found = trained.find_weights(task, copy, {}, mesh, explicit=True)
+  wanted = saved_weights.read(copy)[0]['params']
+  for a, b in zip(*map(jax.tree.leaves, (found.params, wanted)), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert found.origin == f'{copy}, step 2'
 
 
 def test_a_part_of_a_run_that_has_not_ended_says_how_to_get_its_weights(copy):

@@ -21,6 +21,7 @@ ALLOWED = (
     'seed', 'train.*', 'flow.*', 'data.source', 'data.tfds_dir', 'data.seed', 'data.impacts_clips',
     'data.max_fps', 'data.min_seconds', 'data.decode_seconds', 'data.max_broken',
     'data.drop_silent')
+NEVER = ('train.optimizer',)  # its saved state would have another form
 # Keys that say where something lies; another value is no change where the same lies there.
 PLACES = ('data.source', 'data.tfds_dir', 'frozen.*')
 CODEC = 'towers.video.codec'
@@ -72,9 +73,10 @@ def check(saved, current, workdir, allowed=(), same=lambda key: False, write=Tru
   if moved := [row for row in differences if matches(row[0], PLACES) and same(row[0])]:
     differences = [row for row in differences if row not in moved]
     say(f'{workdir}: {listing(moved)}: the same, at another place', write)
-  accepted = {key: [old, new] for key, old, new in differences if matches(key, allowed)}
+  accepted = {key: [old, new] for key, old, new in differences
+              if matches(key, allowed) and key not in NEVER}
   if refused := [row for row in differences if row[0] not in accepted]:
-    hint = [key for key, *_ in refused if matches(key, ALLOWED)]
+    hint = [key for key, *_ in refused if matches(key, ALLOWED) and key not in NEVER]
     raise UserError(
         f'{workdir} was begun with another config ({listing(refused)}): give the old values to go '
         f'on, or another --workdir to begin anew (--config.train.init_from={workdir} takes its '
@@ -86,7 +88,7 @@ def check(saved, current, workdir, allowed=(), same=lambda key: False, write=Tru
 def check_allowed(allowed):
   """Raises UserError: --allow_drift names what defines the model, or nothing."""
   for pattern in allowed:
-    if not matches(pattern, ALLOWED):
+    if not matches(pattern, ALLOWED) or pattern in NEVER:
       raise UserError(f'--allow_drift={pattern}: a run may go on with other values of '
                       f'{", ".join(ALLOWED)} alone; another model is another run')
 
