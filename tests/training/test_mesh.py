@@ -65,6 +65,15 @@ moved = [abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (alone[0].params
 assert min(moved) > 1e-4  # all of it was trained
 assert abs(alone[2]['audio'] - noise['audio']).max() > 1  # and something made
 
+tokens = 8 * (24 + 13)
+for shape in eval(sys.argv[1]):
+  meshed = on(*shape)
+  assert_same_first_step(meshed[0], alone[0], config.train, tokens)
+  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(meshed[1:]),
+                          jax.tree.leaves(alone[1:]), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=jax.tree_util.keystr(path))
+  print(shape)
+
 config.train.optimizer = 'muon'
 muon = training.make_optimizer(config)
 def orthogonalised(*shape, devices=None):
@@ -74,15 +83,6 @@ def orthogonalised(*shape, devices=None):
 for a, b in zip(*map(jax.tree.leaves, (
     orthogonalised(1, 8, 1), orthogonalised(1, 1, 1, devices=jax.devices()[:1]))), strict=True):
   np.testing.assert_allclose(a, b, atol=1e-3 * config.train.learning_rate)
-
-tokens = 8 * (24 + 13)
-for shape in eval(sys.argv[1]):
-  meshed = on(*shape)
-  assert_same_first_step(meshed[0], alone[0], config.train, tokens)
-  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(meshed[1:]),
-                          jax.tree.leaves(alone[1:]), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=jax.tree_util.keystr(path))
-  print(shape)
 '''
 
 
