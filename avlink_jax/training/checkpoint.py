@@ -27,6 +27,7 @@ from jax.experimental import multihost_utils
 
 from avlink_jax.errors import UserError
 from avlink_jax.storage import bucket as storage
+from avlink_jax.storage import weights
 from avlink_jax.training.resilience import manifest, patient_loop
 
 
@@ -133,9 +134,13 @@ class Checkpoints:
 
   def branches(self, step, like):
     """Branches of the State saved at `step`, shaped and placed as `like`, {name: tree of
-    ShapeDtypeStruct}; no other is read."""
+    ShapeDtypeStruct}; no other is read. Raises UserError, which lists differences: they are of
+    another model."""
     with storage.reached(self._folder), contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
       wanted = {name: tree for name, tree in like.items() if jax.tree.leaves(tree)}
+      saved = self._metadata(reader, step)
+      for name, tree in wanted.items():
+        weights.fit(saved[name], tree, self._folder / str(step))
       read = self._read(reader, step, wanted, ocp.checkpoint_utils.construct_restore_args(wanted))
     return like | read
 
@@ -143,12 +148,16 @@ class Checkpoints:
     """Branches of the State saved at `step`, {name: tree of numpy arrays}; no other is read, and
     what it was sharded over does not matter."""
     with storage.reached(self._folder), contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
-      saved = reader.metadata(self._folder / str(step) / 'state').item_metadata.tree
+      saved = self._metadata(reader, step)
       shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)  # noqa: E731
       wanted = {name: jax.tree.map(shape, saved[name]) for name in branches if saved.get(name)}
       how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
       read = self._read(reader, step, wanted, how)
     return dict.fromkeys(branches, {}) | read
+
+  def _metadata(self, reader, step):
+    """Shapes and types of a step's State, as a tree."""
+    return reader.metadata(self._folder / str(step) / 'state').item_metadata.tree
 
   def _read(self, reader, step, wanted, how):
     return reader.restore(self._folder / str(step) / 'state', ocp.args.PyTreeRestore(
