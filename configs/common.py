@@ -117,6 +117,7 @@ def base(task, scale):
         # data; residual, of a tower with a guide
         prediction='data' if wide else 'velocity',
         hidden=192 if wide else 0,  # width of the network around a wide patch; 0: none
+        refine=0,  # channels of the convolutions behind the head (video alone); 0: none
         detail=0.04 if wide else 0.0,  # deviation of the detail that bypasses the tower
         guide=0,  # channels of the low-resolution input video (upsampler); 0: none
         local=0))  # width of the head that uses neighbouring pixels (upsampler); 0: none

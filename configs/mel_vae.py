@@ -13,6 +13,8 @@ def get_config(scale='paper'):
   # Two Adams without weight decay, which would change the waiting discriminator (ref. 27).
   c.train.beta1, c.train.beta2, c.train.weight_decay = 0.5, 0.9, 0.0
   c.codec_loss = ConfigDict(dict(  # beside the L1 and the KL
+      fixed_encoder=False,  # True: the decoder alone learns, and latents stay what they are
+      latent_noise=0.0,  # deviation of noise that is decoded with latents, of theirs; 0: none
       # network of the perceptual loss: none, bundled (this project's), or files of VGG16 and
       # LPIPS's heads: path[,path]
       perceptual='bundled',

@@ -220,7 +220,7 @@ def build(config, context):
   Raises UserError: a setting that only the kind 'dit' has.
   """
   where = f'towers.{context.name}'
-  for key in ('hidden', 'guide', 'local'):
+  for key in ('hidden', 'guide', 'local', 'refine'):
     if config[key]:
       raise UserError(f'{where}.{key}={config[key]} is for {where}.kind=dit: set it to 0')
   if config.prediction not in ('velocity', 'data'):

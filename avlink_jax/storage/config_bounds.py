@@ -26,6 +26,7 @@ LEAST = (
     ('towers.*.patch', 1), ('towers.*.width', 1), ('towers.*.heads', 1), ('towers.*.mlp', 1),
     ('towers.*.rope_base', 1), ('towers.*.depth', 0), ('towers.*.features', 0),
     ('towers.*.hidden', 0), ('towers.*.detail', 0), ('towers.*.guide', 0), ('towers.*.local', 0),
+    ('towers.*.refine', 0),
     ('text.width', 1), ('text.max_tokens', 1), ('text.depth', 1), ('text.heads', 1),
     ('text.buckets', 1),
     ('fusion.blocks', 1), ('fusion.width', 1), ('fusion.heads', 1), ('fusion.mlp', 1),

@@ -48,6 +48,7 @@ ADDED = {
         'data.drop_silent': False,
         'data.crop_height': 0, 'data.crop_width': 0, 'data.clip_seconds': 0.0,
         'towers.*.kind': 'dit', 'towers.*.guide': 0, 'towers.*.local': 0,
+        'towers.*.refine': 0, 'codec_loss.fixed_encoder': False, 'codec_loss.latent_noise': 0.0,
         'towers.audio.codec': 'mel_vae',
         'towers.video.codec':
             lambda config: 'video_vae' if 'video_codec' in config else 'pixels',

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from avlink_jax.codecs import mel_vae, patchgan, perceptual
+from avlink_jax.errors import UserError
 from avlink_jax.model.noise import gaussian
 from avlink_jax.tasks.task import Task
 
@@ -23,6 +24,10 @@ class Autoencoder(Task):
   `codec_loss.disc_after` on, λ · `disc_weight` · the adversarial loss. The discriminator is updated
   first in a step, also from that step on. Both use Adam as in `config.train`, whose weight decay
   must be 0: it would change a discriminator that is still waiting.
+
+  With `codec_loss.fixed_encoder` the encoder and the latents' deviation stay as they are, so that
+  flow models trained on its latents still fit, and the decoder alone learns: with
+  `codec_loss.latent_noise` from latents as inexact as those that a flow model makes.
 
   A subclass defines
 
@@ -43,6 +48,12 @@ class Autoencoder(Task):
   def perceptual(self):
     """Network of the perceptual loss; loaded when a loss is first computed."""
     return perceptual.load(self.config.codec_loss.perceptual)
+
+  def check(self):
+    """Raises UserError if the encoder that is to stay would be a random one."""
+    if self.config.codec_loss.fixed_encoder and not self.config.train.init_from:
+      raise UserError('codec_loss.fixed_encoder: set train.init_from to the weights whose encoder '
+                      'stays as it is')
 
   def lr_scale(self, group):
     """Factor of a group's learning rate.
@@ -72,16 +83,22 @@ class Autoencoder(Task):
 
   def validate(self, params, stats, frozen, batch, key, share):
     """Reconstruction loss and regularisation, without the adversary."""
-    del stats, frozen, share
-    mean, log_variance, z = self._encode(params, self.data(batch), key)
+    del frozen, share
+    mean, log_variance, z = self._encode(params, stats, self.data(batch), key)
     value, metrics = self.reconstruction_loss(self.decode(params, z, batch), batch, key)
     penalty, penalty_metrics = self.regularise(mean, log_variance)
     return {'loss': value + penalty, **metrics, **penalty_metrics}
 
-  def _encode(self, params, data, key):
-    """Posterior mean, log-variance, and latents drawn from the posterior."""
+  def _encode(self, params, stats, data, key):
+    """Posterior mean, log-variance, and latents to decode: drawn from the posterior, and with
+    `codec_loss.latent_noise`, in units of the latents' deviation."""
     mean, log_variance = self.codec.moments(params, data)
-    return mean, log_variance, mean + jnp.exp(0.5 * log_variance) * gaussian(key, mean.shape)
+    if self.config.codec_loss.fixed_encoder:
+      mean, log_variance = jax.lax.stop_gradient((mean, log_variance))
+    z = mean + jnp.exp(0.5 * log_variance) * gaussian(key, mean.shape)
+    if noise := self.config.codec_loss.latent_noise:
+      z += noise * stats['std'] * gaussian(jax.random.fold_in(key, 2), z.shape)
+    return mean, log_variance, z
 
   def regularise(self, mean, log_variance):
     """Regularisation of the latents: weighted KL divergence from N(0, 1) (scalar), metrics."""
@@ -105,7 +122,7 @@ class Autoencoder(Task):
 
   def _generator_loss(self, params, stats, batch, key, step):
     generator, loss = params['generator'], self.config.codec_loss
-    mean, log_variance, z = self._encode(generator, self.data(batch), key)
+    mean, log_variance, z = self._encode(generator, stats, self.data(batch), key)
     with_kernel, kernel = self.last_kernel(generator)
     reconstruction, to_kernel = jax.vjp(
         lambda k: self.decode(with_kernel(k), z, batch), kernel)
@@ -123,14 +140,14 @@ class Autoencoder(Task):
       metrics |= {'adversarial': hinge, 'adversarial_weight': weight}
     value, gradient = jax.lax.stop_gradient((value, gradient))
     penalty, penalty_metrics = self.regularise(mean, log_variance)
-    decay = self.codec_config.std_decay
+    decay = 1.0 if loss.fixed_encoder else self.codec_config.std_decay
     std = decay * stats['std'] + (1 - decay) * jax.lax.stop_gradient(
         jnp.std(self.flow_data(mean)))
     return (value + jnp.sum(gradient * (reconstruction - fixed)) + penalty,
             ({**metrics, **penalty_metrics, 'latent_std': std}, {'std': std}))
 
   def _discriminator_loss(self, params, stats, batch, key, step):
-    z = self._encode(params['generator'], self.data(batch), key)[-1]
+    z = self._encode(params['generator'], stats, self.data(batch), key)[-1]
     reconstruction = self.decode(params['generator'], z, batch)
     real, fake = (self.discriminator(params['discriminator'], self.view(data, batch, key))
                   for data in (self.data(batch), reconstruction))

@@ -38,6 +38,7 @@ class MelVAETask(Autoencoder):
     return self.models.modalities['audio'].codec.vae
 
   def check(self):
+    super().check()
     self.models.modalities['audio'].codec.check()
 
   def check_samples(self):

@@ -6,6 +6,7 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from avlink_jax.errors import UserError
 from avlink_jax.storage import weights
@@ -17,7 +18,8 @@ def start(state, source, task):
   """State with an earlier run's weights as far as they fit (weights.overlay), which is reported.
 
   `source` is a workdir, whose run need not have ended, a file or, for tasks that build on the base
-  video model, 'bundled'. Raises UserError: nothing fits, or none of the blocks."""
+  video model, 'bundled'. Its running statistics, scalars all, are taken too. Raises UserError:
+  nothing fits, or none of the blocks."""
   tree = {'params': {}, **read(task, source)}
   exported = task.exported(state.params)
   merged, taken, widened, left = weights.overlay(
@@ -30,8 +32,10 @@ def start(state, source, task):
   say(f'train.init_from={source}: {len(taken)} arrays taken'
       f'{listing("widened by inputs of zero weight", widened)}{listing("begin anew", left)}'
       + (f'; {unused} of its own are left out' if unused else ''), jax.process_index() == 0)
+  scalars = {name: np.reshape(x, ()) for name, x in tree['stats'].items()}  # (1,) in files
   params = merged if exported is state.params else {**state.params, task.groups[-1]: merged}
-  return state.replace(params=params, ema=jax.tree.map(jnp.copy, merged))
+  return state.replace(params=params, ema=jax.tree.map(jnp.copy, merged),
+                       stats=weights.overlay(state.stats, scalars)[0])
 
 
 def listing(what, names, count=3):

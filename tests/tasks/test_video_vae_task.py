@@ -103,7 +103,7 @@ def test_the_generators_gradient_is_that_of_the_book():
   mask, real = batch['video_mask'], task.data(batch)
 
   def forward(own):
-    mean, log_variance, z = task._encode(own, real, KEY)
+    mean, log_variance, z = task._encode(own, {'std': 1.0}, real, KEY)
     return task.codec.decode(own, 1.0, z, 8, 16, 24), mean, log_variance
 
   def l1(own):
@@ -137,6 +137,55 @@ def test_the_discriminator_learns_from_the_hinge_and_only_after_the_warm_up():
   value, said, stats, slopes = gradients('discriminator', AFTER)
   assert value > 0 and stats == {'std': 1}
   assert all(np.any(layer['kernel']) for name, layer in slopes.items() if 'kernel' in layer)
+
+
+# A decoder that learns alone
+
+def test_with_a_fixed_encoder_the_decoder_alone_has_a_gradient():
+  before = gradients('generator', 0)
+  value, _, stats, slopes = gradients('generator', 0, codec_loss__fixed_encoder=True)
+  assert value == pytest.approx(float(before[0]), rel=1e-6)
+  assert stats == {'std': 1}
+  assert not any(np.any(g) for g in jax.tree.leaves(slopes['encoder']))
+  for got, wanted in zip(*(jax.tree.leaves(tree['decoder']) for tree in (slopes, before[3])),
+                         strict=True):
+    np.testing.assert_allclose(got, wanted, atol=1e-3 * np.abs(wanted).max() + 1e-7)
+
+
+def test_what_is_decoded_has_noise_in_units_of_the_latents_deviation():
+  task, params, batch = micro()
+  noisy = micro(codec_loss__latent_noise=0.5)[0]
+  encode = lambda task: plain_jit(  # noqa: E731
+      lambda own, video: task._encode(own, {'std': 3.0}, video, KEY))(
+          params['generator'], task.data(batch))
+  exact, inexact = encode(task), encode(noisy)
+  for a, b in zip(exact[:2], inexact[:2], strict=True):
+    np.testing.assert_array_equal(a, b)  # the posterior's moments are what they were
+  added = np.asarray(inexact[2] - exact[2])
+  assert added.std() == pytest.approx(0.5 * 3.0, rel=0.2)
+  assert abs(added.mean()) < 0.3
+
+
+def test_an_encoder_that_stays_has_to_come_from_somewhere():
+  task = micro(codec_loss__fixed_encoder=True)[0]
+  with pytest.raises(UserError, match='train.init_from'):
+    task.check()
+
+
+def test_a_run_goes_on_with_another_runs_encoder_and_deviation(tmp_path):
+  config = micro_config('video_vae', **SMALL | {
+      'codec_loss.adversarial': False, 'train.steps': 2})
+  train(config, str(tmp_path / 'first'))
+  first = weights.read(tmp_path / 'first/weights.safetensors')[0]
+  config.update_from_flattened_dict({
+      'train.init_from': str(tmp_path / 'first'), 'codec_loss.fixed_encoder': True,
+      'codec_loss.latent_noise': 0.2})
+  train(config, str(tmp_path / 'second'))
+  second = weights.read(tmp_path / 'second/weights.safetensors')[0]
+  change = lambda part: max(np.abs(a - b).max() for a, b in zip(  # noqa: E731
+      *(jax.tree.leaves(tree['params'][part]) for tree in (first, second)), strict=True))
+  assert change('encoder') < 1e-6 < 1e-3 < change('decoder')  # a moving average is rounded
+  np.testing.assert_array_equal(first['stats']['std'], second['stats']['std'])
 
 
 # The adversary of videos
