@@ -242,7 +242,9 @@ def add_fusion(c):
       nearness=by_scale(0.0, 1.0, 1.5),  # initial preference of attention for what is near in time
       contrast=by_scale(0.0, 0.0, 6.0),  # amplification of what changes in time
       injection='fusion',  # how the condition is injected: fusion, cross, text, add (Table 2)
-      placement='interleaved',  # interleaved; after:K, all of them after block K
+      # where they are in the towers: interleaved; spread, from the first block to the last;
+      # after:K, all of them after block K
+      placement='interleaved',
       reinject=True,  # False: the conditioning tower gets nothing back, and runs once a sample
       finetune=False))  # True: the generated tower is trained too
   c.flow.location = dict(audio=-2.5 if nano else -1.0, video=-1.5 if nano else -1.0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +17,22 @@ def segment_lengths(depth, fusions, placement):
   """Blocks of a tower before, between and after the Fusion Blocks: fusions + 1 numbers.
 
   'interleaved' spreads them evenly, the last one after the last block (24 blocks, 8 fusions:
-  after 3, 6, … 24); 'after:K' puts the whole group after block K (Sec. 4.4's ablation).
+  after 3, 6, … 24); 'spread' has the first one after the first block already (of 4 blocks and 3
+  fusions: after 1, 2, 4); 'after:K' puts the whole group after block K (Sec. 4.4's ablation).
   """
   if depth == 0:  # features from outside have no blocks to place anything between
     return [0] * (fusions + 1)
   if placement == 'interleaved' and depth % fusions == 0:
     return [depth // fusions] * fusions + [0]
+  if placement == 'spread' and 1 < fusions <= depth:
+    after = [1 + i * (depth - 1) // (fusions - 1) for i in range(fusions)]
+    return [1, *(b - a for a, b in itertools.pairwise(after)), 0]
   kind, _, k = placement.partition(':')
   if kind == 'after' and k.isdigit() and 0 < int(k) <= depth:
     return [int(k)] + [0] * (fusions - 1) + [depth - int(k)]
   raise UserError(
       f"fusion.placement={placement!r} does not cut a tower of {depth} blocks for {fusions} "
-      "Fusion Blocks: use 'interleaved' (where the blocks divide) or 'after:K'")
+      "Fusion Blocks: use 'interleaved' (where the blocks divide), 'spread' or 'after:K'")
 
 
 def runs(plans):
