@@ -32,7 +32,8 @@ def start(state, source, task):
   say(f'train.init_from={source}: {len(taken)} arrays taken'
       f'{listing("widened by inputs of zero weight", widened)}{listing("begin anew", left)}'
       + (f'; {unused} of its own are left out' if unused else ''), jax.process_index() == 0)
-  scalars = {name: np.reshape(x, ()) for name, x in tree['stats'].items()}  # (1,) in files
+  scalars = {name: np.reshape(x, ())  # (1,) in files
+             for name, x in tree.get('stats', {}).items()}
   params = merged if exported is state.params else {**state.params, task.groups[-1]: merged}
   return state.replace(params=params, ema=jax.tree.map(jnp.copy, merged),
                        stats=weights.overlay(state.stats, scalars)[0])

@@ -6,6 +6,7 @@ import importlib
 import jax
 import micro
 import pytest
+from absl.testing import flagsaver
 
 from avlink_jax import tasks
 from avlink_jax.build import build
@@ -82,6 +83,14 @@ def test_sweeps_sample_from_one_training():
   assert times == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96, 0.98, 1.0]
 
 
+@pytest.fixture
+def own_flags():
+  """What is parsed here is not what the next test finds."""
+  with flagsaver.flagsaver():
+    yield
+
+
+@pytest.mark.usefixtures('own_flags')
 def test_the_command_line_says_name_and_scale():
   parse(['main', '--config=configs/ablations.py:no_reinjection'])
   assert (CONFIG.value.scale, CONFIG.value.fusion.reinject) == ('paper', False)
@@ -96,6 +105,7 @@ def test_an_ablation_is_not_sampled_with_its_tasks_bundled_weights(tmp_path):
     trained.find_weights(task, tmp_path, {}, mesh=None)
 
 
+@pytest.mark.usefixtures('own_flags')
 def test_a_name_that_is_none_is_told_with_those_near_it():
   with pytest.raises(UserError, match='no_reinject.*did you mean no_reinjection'):
     parse(['main', '--config=configs/ablations.py:no_reinject'])

@@ -10,12 +10,12 @@ import sys
 
 import pytest
 import runs
+from cli import main
 from killed import final, rows, weights
 
 from avlink_jax import train as training_loop
 from avlink_jax.codecs import finite
 from avlink_jax.errors import HANG, Preempted, UserError
-from avlink_jax.main import main
 from avlink_jax.sampling.in_training import TrainingSamples
 from avlink_jax.train import train
 from avlink_jax.training import sharding
@@ -129,7 +129,7 @@ def test_the_exit_status_of_a_preempted_run_is_75(monkeypatch, capsys):
   def leave(*_):
     raise Preempted('saved')
   monkeypatch.setattr(training_loop, 'train', leave)
-  assert main(['avlink_jax', '--config=configs/t2v.py:nano']) == 75
+  assert main('--config=configs/t2v.py:nano') == 75
   assert capsys.readouterr().err == 'avlink_jax: saved\n'
 
 
