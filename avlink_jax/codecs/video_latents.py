@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 
 from avlink_jax.codecs.pixels import Frames, as_uint8, frame_count
 from avlink_jax.codecs.video_vae import VideoVAE
@@ -11,13 +12,21 @@ from avlink_jax.codecs.video_vae import VideoVAE
 def build(name, config, context):
   """Codec described by `config.video_codec`."""
   vae = VideoVAE.of(config.video_codec, context.dtype, context.platform, context.remat)
-  return VideoLatents(name, config.data.fps, vae)
+  return VideoLatents(name, config.data.fps, vae,
+                      frame_count(config.data.seconds, config.data.fps))
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoLatents(Frames):
-  """Codec whose data are scaled latents (T, H, W, C) of frames."""
+  """Codec whose data are scaled latents (T, H, W, C) of frames.
+
+  Attributes:
+    vae: the autoencoder.
+    frames: how many an example has. What they lack to whole latents the autoencoder puts in front,
+      repeats of the first.
+  """
   vae: VideoVAE
+  frames: int
   part = 'video_codec'
 
   @property
@@ -32,6 +41,12 @@ class VideoLatents(Frames):
   @property
   def rate(self):
     return self.fps / self.vae.time_stride
+
+  def seconds(self, count):
+    """Mean times of each latent's own frames, without the repeats in front."""
+    stride = self.vae.time_stride
+    first = np.arange(count) * stride - -self.frames % stride
+    return (np.maximum(first, 0) + first + stride - 1) / (2 * self.fps)
 
   def grid(self, layout):
     """Grid (T, H, W) of an example's latents."""

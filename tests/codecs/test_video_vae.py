@@ -16,6 +16,7 @@ from avlink_jax import build as model_builder
 from avlink_jax.codecs import causal, video_parts
 from avlink_jax.codecs.causal import CausalConv, LocalNorm
 from avlink_jax.codecs.pixels import as_float, as_uint8
+from avlink_jax.codecs.video_latents import VideoLatents
 from avlink_jax.codecs.video_vae import VideoVAE
 from configs import base_vae, video_vae
 
@@ -367,3 +368,12 @@ def test_pixels_go_there_and_back():
   np.testing.assert_array_equal(as_uint8(as_float(every)), every)
   assert as_float(every).min() == -1 and as_float(every).max() == 1
   np.testing.assert_array_equal(as_uint8(np.array([-3.0, 3.0])), [0, 255])
+
+
+@pytest.mark.parametrize('vae', [SMALL, CELLS, FRAMES], ids=['quarter', 'half', 'whole'])
+@pytest.mark.parametrize('frames', [5, 8, 31])
+def test_a_latents_time_is_the_mean_of_its_own_frames(vae, frames):
+  codec, stride = VideoLatents('video', 6.0, vae, frames), vae.time_stride
+  index = np.arange(frames) + -frames % stride  # behind the repeats in front
+  means = [np.mean(np.arange(frames)[index // stride == n]) for n in range(index[-1] // stride + 1)]
+  np.testing.assert_allclose(codec.seconds(len(means)), np.array(means) / 6)
