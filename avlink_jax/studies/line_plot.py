@@ -33,13 +33,16 @@ def library():
   return matplotlib
 
 
-def svg(lines, *, title, x_label, y_label):
-  """Draws an SVG document, as text; lines without points are omitted. Raises UserError."""
+def svg(lines, *, title, x_label, y_label, x_scale='linear'):
+  """Draws an SVG document, as text; lines without points are omitted. Raises UserError.
+
+  x_scale: 'linear' or 'log'."""
   matplotlib = library()
   # Text as text, and reproducible files.
   with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': title}):
     figure = matplotlib.figure.Figure(SIZE, layout='constrained')
-    axes = figure.add_subplot(title=plain(title), xlabel=plain(x_label), ylabel=plain(y_label))
+    axes = figure.add_subplot(title=plain(title), xlabel=plain(x_label), ylabel=plain(y_label),
+                              xscale=x_scale)
     axes.grid(color='#eee')
     lines, colour, solid = [line for line in lines if line.points], '', 0
     for line in lines:

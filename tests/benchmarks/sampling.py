@@ -2,13 +2,15 @@
 
     python -m tests.benchmarks.sampling TASK [--scale=nano] [--clips=64] [--output=DIR]
         [--direction=audio] [--only='NAME;NAME'] [--metrics=fad_yamnet --networks=DIR]
+        [--plot=FILE.svg]
 
 TASK is v2a, a2v, joint (with --direction) or av. Each row samples the same clips from the same
 noise with the bundled weights and is evaluated as `--mode=evaluate` does. A line has the row's
 FLOPs a clip by `--mode=compile`'s count, its seconds (sampling, decoding and writing, with
 compilation; whatever else the machine does is in them), and for each score its mean, the 95 %
 interval of the mean, and that of the difference to `paper`, paired by clip. With an output,
-`sweep.json` there keeps the rows, and a row that stands there is not computed again.
+`sweep.json` there keeps the rows, and a row that stands there is not computed again. The plot shows
+the first score against FLOPs: rows that differ in their number of steps alone are a line.
 """
 
 import argparse
@@ -26,9 +28,11 @@ from avlink_jax.evaluate import evaluate
 from avlink_jax.metrics import bootstrap
 from avlink_jax.sample import sample
 from avlink_jax.storage.atomic import write_text
+from avlink_jax.studies import line_plot
 from avlink_jax.training import sharding
 
-SCORES = {'audio': ('event_f1', 'av_align'), 'video': ('av_align', 'motion_event_f1')}
+SCORES = {'audio': ('event_f1', 'av_align'),
+          'video': ('av_align', 'motion_event_f1', 'picture_body')}
 PAPER = {'steps': 64, 'refresh': 1, 'solver': 'euler', 'guidance': 5.0, 'guidance_from': 0.0,
          'guidance_to': 1.0}
 ROWS = {'paper': {}}
@@ -47,6 +51,12 @@ GUIDANCES['guidance 3 to 0.3'] = {'guidance': 3, 'guidance_to': 0.3}  # nano's
 ROWS |= GUIDANCES
 ROWS |= {f'{n} steps, refresh {n}, guidance 3 to 0.3': {
     'steps': n, 'refresh': n, 'guidance': 3, 'guidance_to': 0.3} for n in (16, 8, 4)}
+THREE = {'guidance': 3}  # of nano's tasks that make video
+ROWS |= {f'{n} steps, guidance 3': THREE | {'steps': n} for n in (32, 16, 8)}
+ROWS |= {f'{solver}, {n} steps, guidance 3': THREE | {'steps': n, 'solver': solver}
+         for solver in ('midpoint', 'heun') for n in (8, 4)}
+ROWS |= {f'{n} steps, guidance 3 to {t:g}': THREE | {'steps': n, 'guidance_to': t}
+         for n in (16, 8) for t in (0.6, 0.3)}
 
 
 def measured(config, settings, options):
@@ -110,6 +120,25 @@ def shown(row, paper, score):
       for sign, (low, high) in (('', within['own']), ('+', within['difference'])))
 
 
+def plot(rows, task, score):
+  """SVG of a score against FLOPs a clip; a line of all rows whose settings, but for the number of
+  steps, are the same."""
+  lines = {}
+  for row in rows.values():
+    settings = PAPER | row['settings']
+    steps, refresh = settings.pop('steps'), settings.pop('refresh')
+    words = [f'{key.replace("_", " ")} {value}' for key, value in settings.items()
+             if value != PAPER[key]]
+    if refresh > 1:
+      words.append('condition once' if refresh >= steps else f'refresh {refresh}')
+    interval = bootstrap.intervals({score: [
+        clip[score] for clip in row['per_clip'].values()]})[score]
+    lines.setdefault(', '.join(words) or 'as the paper', []).append(
+        (row['flops'] / 1e9, row['scores'][score], *interval))
+  return line_plot.svg([line_plot.Line(name, points) for name, points in lines.items()],
+                       title=task, x_label='GFLOP a clip', y_label=score, x_scale='log')
+
+
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument('task')
@@ -120,6 +149,7 @@ def main():
   parser.add_argument('--metrics', default='')
   parser.add_argument('--networks')
   parser.add_argument('--output', type=pathlib.Path)
+  parser.add_argument('--plot', type=pathlib.Path)
   options = parser.parse_args()
   module = importlib.import_module(f'avlink_jax.configs.{options.task}')
   config = module.get_config(options.scale)
@@ -135,6 +165,9 @@ def main():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(rows))
     print(line(name, rows[name], rows['paper'], scores), flush=True)
+  if options.plot:
+    title = ' '.join([options.task, options.direction]).strip()
+    write_text(options.plot, plot(rows, title, scores[0]))
 
 
 if __name__ == '__main__':
