@@ -117,7 +117,10 @@ def base(task, scale):
         # data; residual, of a tower with a guide
         prediction='data' if wide else 'velocity',
         hidden=192 if wide else 0,  # width of the network around a wide patch; 0: none
-        refine=0,  # channels of the convolutions behind the head (video alone); 0: none
+        # channels of the finest level of a U-Net behind the head (model/refine.py); 0: none
+        refine=0,
+        refine_cell=by_scale(1, 1, 2),  # rows and columns of data that are one of its places
+        refine_levels=2,  # how many it has, each with places of 2 × 2 of the one before
         detail=0.04 if wide else 0.0,  # deviation of the detail that bypasses the tower
         guide=0,  # channels of the low-resolution input video (upsampler); 0: none
         local=0))  # width of the head that uses neighbouring pixels (upsampler); 0: none
@@ -146,6 +149,7 @@ def base(task, scale):
       epsilon=1e-8,  # Adam's, beside the root of the squared gradient
       weight_decay=0.01,  # AdamW's
       init_from='',  # workdir or file of initial weights, as far as they fit
+      only='',  # regular expression in the names of the parameters that are trained; '': all are
       max_bad_steps=10,  # skipped steps in a row, not being finite, that stop the run
       # transfers between host and devices that nobody asked for, in a step: disallow, log, allow
       transfer_guard='disallow',

@@ -6,7 +6,7 @@ from avlink_jax.model.dit import DiT
 from avlink_jax.model.guided import Guided
 from avlink_jax.model.local import LocalHead
 from avlink_jax.model.prediction import DataPrediction, Preconditioned, ResidualPrediction
-from avlink_jax.model.refine import Refined
+from avlink_jax.model.refine import Refine, Refined
 from avlink_jax.model.wide import Wide
 
 PREDICTIONS = ('velocity', 'data', 'preconditioned', 'residual')
@@ -26,9 +26,9 @@ def build(config, context):
     raise UserError(f'towers.{context.name}.detail is for towers that predict data or a residual, '
                     'and this one predicts none: set it to 0')
   guide = pictured + context.channels * residual  # and a first guess of the data itself
-  if config.refine and (guide or config.hidden or len(config.patch) == 1):
-    raise UserError(f'towers.{context.name}.refine is for towers of video without a guide or a '
-                    'hidden layer: set it to 0')
+  if config.refine and (guide or len(config.patch) == 1):
+    raise UserError(f'towers.{context.name}.refine is for towers of video without a guide: set it '
+                    'to 0')
   attention.check(context.attention.implementation, config.width // config.heads, context.dtype)
   dit = DiT(channels=context.channels, patch=tuple(config.patch), seconds=context.seconds,
             width=config.width, depth=config.depth, heads=config.heads, mlp=config.mlp,
@@ -37,7 +37,8 @@ def build(config, context):
             attention=context.attention, remat=context.remat, dtype=context.dtype)
   tower = Wide(dit, config.hidden) if config.hidden else dit
   if config.refine:
-    tower = Refined(dit, config.refine)
+    tower = Refined(tower, Refine(config.refine, config.refine_cell, config.refine_levels,
+                                  context.dtype))
   if guide:
     tower = Guided(tower, context.dtype)
   if local:

@@ -1,70 +1,111 @@
-"""Convolutions behind a tower's head, in which neighbouring patches agree.
+"""A small convolutional network behind a tower's head, in which neighbouring patches agree.
 
-A head writes each patch from its own token. What two tokens do not know of each other is seen as a
-seam between their patches, and as grain where a background is flat. Here each place of the data
-looks at what was written around it, and at the noisy data there.
+A head writes each patch from its own token. What does not fit into a token is missing, and what two
+tokens do not know of each other is seen as a seam between their patches. Here every place of the
+data looks at what was written around it, and at the noisy data there: a U-Net (Ronneberger et al.
+2015) without attention, whose frames hear their neighbours in time.
+
+It can be trained alone, in a tower that stays as it is (`train.only=head/refine`): the tokens, and
+so all that was trained on them, remain.
 """
 
 import dataclasses
-import itertools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
-from avlink_jax.model.dit import DiT
-from avlink_jax.model.tower import Wrapper
+from avlink_jax.model.dit import layer_norm, modulate_normal
+from avlink_jax.model.tower import Tower, Wrapper
+
+zeros = nn.initializers.zeros
 
 
-def around(x, reach):
-  """Neighbourhoods of every place: (B, T, H, W, C) -> (B, T, H, W, places · C), with 0 beyond the
-  edges. reach: how many places to either side, of each axis (time, height, width)."""
-  shape = x.shape[1:4]
-  x = jnp.pad(x, [(0, 0), *((r, r) for r in reach), (0, 0)])
-  shifts = itertools.product(*(range(2 * r + 1) for r in reach))
-  return jnp.concatenate([x[:, t:t + shape[0], h:h + shape[1], w:w + shape[2]]
-                          for t, h, w in shifts], axis=-1)
+def merge(x, size):
+  """Cells of size × size places: (B, T, H, W, C) -> (B, T, H/size, W/size, size² · C)."""
+  return rearrange(x, 'b t (h p) (w q) c -> b t h w (p q c)', p=size, q=size)
+
+
+def split(x, size):
+  """The places of cells, the inverse of `merge`."""
+  return rearrange(x, 'b t h w (p q c) -> b t (h p) (w q) c', p=size, q=size)
+
+
+def convolve(features, dtype, name):
+  """A convolution over 3 × 3 places of each frame by itself."""
+  conv = nn.Conv(features, (3, 3), dtype=dtype, name=name)
+  return lambda x: conv(x.reshape(-1, *x.shape[2:])).reshape(*x.shape[:-1], features)
+
+
+class Mix(nn.Module):
+  """Places look around: over 3 × 3 of their frame, then over three frames, beside a skip.
+
+  Flow time modulates what is looked at (adaLN), not at all at initialisation.
+  """
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, time):
+    """x (B, T, H, W, C), silu(time) (B, ·) -> (B, T, H, W, C)."""
+    width = x.shape[-1]
+    shift, scale = jnp.split(nn.Dense(2 * width, kernel_init=zeros, dtype=self.dtype,
+                                      name='modulation')(time)[:, None, None], 2, axis=-1)
+    y = modulate_normal(layer_norm(x), shift, scale)
+    y = nn.gelu(convolve(width, self.dtype, 'frame')(y))
+    around = jnp.pad(y, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+    y = jnp.concatenate([around[:, :-2], y, around[:, 2:]], axis=-1)
+    return x + nn.Dense(width, dtype=self.dtype, name='frames')(y)
 
 
 class Refine(nn.Module):
-  """Convolutions of 3×3×3 and 1×3×3 places, as matrices of neighbourhoods, and the way back; 0 at
-  initialisation. Flow time says how much each number of the first one counts."""
-  hidden: int
+  """The U-Net; what it adds is 0 at initialisation.
+
+  Attributes:
+    width: channels of its finest level; each coarser one has twice as many.
+    cell: rows and columns of data that are one place of the finest level.
+    levels: how many; each has places of 2 × 2 of the one before.
+  """
+  width: int
+  cell: int
+  levels: int
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, written, x, time):
     """written, x (B, T, H, W, C), time (B, width of the tower) -> (B, T, H, W, C), float32."""
+    mix = lambda x, name: Mix(self.dtype, name=name)(x, time)  # noqa: E731
     dense = lambda width, **options: nn.Dense(width, dtype=self.dtype, **options)  # noqa: E731
-    zero_init = dict(kernel_init=nn.initializers.zeros)
-    gate = dense(self.hidden, **zero_init, name='gate')(nn.silu(time))
-    seen = around(jnp.concatenate([written, x], axis=-1), (1, 1, 1))
-    y = dense(self.hidden, name='first')(seen) * (1 + gate[:, None, None, None])
-    y = dense(self.hidden, name='second')(around(nn.gelu(y), (0, 1, 1)))
-    return dense(x.shape[-1], **zero_init, name='out')(nn.gelu(y)).astype(jnp.float32)
+    time, (height, width) = nn.silu(time), x.shape[2:4]
+    side = self.cell * 2 ** (self.levels - 1)
+    y = jnp.pad(jnp.concatenate([written, x], axis=-1),
+                ((0, 0), (0, 0), (0, -height % side), (0, -width % side), (0, 0)))
+    y, finer = convolve(self.width, self.dtype, 'first')(merge(y, self.cell)), []
+    for level in range(1, self.levels):
+      finer.append(mix(y, f'down_{level}'))
+      y = dense(2**level * self.width, name=f'merge_{level}')(merge(finer[-1], 2))
+    y = mix(mix(y, 'middle_0'), 'middle_1')
+    for level in reversed(range(1, self.levels)):
+      y = split(dense(2 ** (level + 1) * self.width, name=f'split_{level}')(y), 2)
+      y = mix(y + finer.pop(), f'up_{level}')
+    out = dense(self.cell**2 * x.shape[-1], kernel_init=zeros, name='last')(
+        nn.gelu(layer_norm(y)))
+    return split(out, self.cell)[:, :, :height, :width].astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Refined(Wrapper):
-  """A DiT of video with these convolutions behind its head.
-
-  Attributes:
-    hidden: channels of the convolutions.
-  """
-  tower: DiT
-  hidden: int
-
-  @property
-  def _refiner(self):
-    return Refine(self.hidden, self.tower.dtype)
+  """A tower of video with this network behind its head."""
+  tower: Tower
+  network: Refine
 
   def init(self, key):
-    params, (_, time, _) = self.tower.init(key), self.tower.example()
-    x = jnp.zeros((1, 2, 2, 2, self.channels))
-    refine = self._refiner.init(jax.random.split(key, 3)[2], x, x, time)['params']
+    params = self.tower.init(key)
+    x, time = jnp.zeros((1, 2, 2, 2, self.channels)), jnp.zeros((1, self.width))
+    refine = self.network.init(jax.random.split(key, 3)[2], x, x, time)['params']
     return params | {'head': params['head'] | {'refine': refine}}
 
   def head(self, params, stream):
     written = self.tower.head(params, stream)
-    return written + self._refiner.apply(
+    return written + self.network.apply(
         {'params': params['head']['refine']}, written, stream.input.x, stream.time)

@@ -2,6 +2,7 @@
 
 import fnmatch
 import math
+import re
 
 from avlink_jax.errors import UserError
 
@@ -26,7 +27,7 @@ LEAST = (
     ('towers.*.patch', 1), ('towers.*.width', 1), ('towers.*.heads', 1), ('towers.*.mlp', 1),
     ('towers.*.rope_base', 1), ('towers.*.depth', 0), ('towers.*.features', 0),
     ('towers.*.hidden', 0), ('towers.*.detail', 0), ('towers.*.guide', 0), ('towers.*.local', 0),
-    ('towers.*.refine', 0),
+    ('towers.*.refine', 0), ('towers.*.refine_*', 1),
     ('text.width', 1), ('text.max_tokens', 1), ('text.depth', 1), ('text.heads', 1),
     ('text.buckets', 1),
     ('fusion.blocks', 1), ('fusion.width', 1), ('fusion.heads', 1), ('fusion.mlp', 1),
@@ -74,6 +75,10 @@ def check(config):
       raise UserError(f'{key}={value!r}: use {", ".join(map(str, choices))}')
   for pattern in HEADED:
     check_heads(pattern, config)
+  try:
+    re.compile(config.train.only)
+  except re.error as error:
+    raise UserError(f'train.only={config.train.only!r} is no regular expression: {error}') from None
 
 
 def check_heads(pattern, config):

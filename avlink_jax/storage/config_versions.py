@@ -44,11 +44,12 @@ ADDED = {
     2: {
         'name': lambda config: config['task'],
         'validation': {'every': 0, 'count': 64, 'levels': 8}, 'log': {'wandb': ''},
-        'train.transfer_guard': 'disallow', 'train.optimizer': 'adamw',
+        'train.transfer_guard': 'disallow', 'train.optimizer': 'adamw', 'train.only': '',
         'data.drop_silent': False,
         'data.crop_height': 0, 'data.crop_width': 0, 'data.clip_seconds': 0.0,
         'towers.*.kind': 'dit', 'towers.*.guide': 0, 'towers.*.local': 0,
-        'towers.*.refine': 0, 'codec_loss.fixed_encoder': False, 'codec_loss.latent_noise': 0.0,
+        'towers.*.refine': 0, 'towers.*.refine_cell': 1, 'towers.*.refine_levels': 1,
+        'codec_loss.fixed_encoder': False, 'codec_loss.latent_noise': 0.0,
         'towers.audio.codec': 'mel_vae',
         'towers.video.codec':
             lambda config: 'video_vae' if 'video_codec' in config else 'pixels',

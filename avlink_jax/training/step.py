@@ -1,10 +1,14 @@
 """Training step: gradients and update, a pure function of (state, frozen, batch)."""
 
+import re
+
 import flax
 import jax
 import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
+
+from avlink_jax.errors import UserError
 
 # Steps with clipped gradients; steps skipped because a value was not finite, in all and in a row.
 COUNTS = ('clipped_steps', 'bad_steps', 'bad_in_a_row')
@@ -54,7 +58,26 @@ def make_optimizer(config):
   else:
     update = optax.adamw(rate, b1=train.beta1, b2=train.beta2, eps=train.epsilon,
                          weight_decay=train.weight_decay)
-  return optax.chain(optax.clip_by_global_norm(train.clip_norm), update)
+  update = optax.chain(optax.clip_by_global_norm(train.clip_norm), update)
+  if not train.only:
+    return update
+  return optax.partition({True: update, False: optax.set_to_zero()},
+                         lambda params: jax.tree_util.tree_map_with_path(
+                             lambda path, _: chosen(train.only, path), params))
+
+
+def chosen(only, path):
+  """Tells whether the parameter at `path` of a tree is trained: whether the regular expression
+  `only` is found in its name, such as blocks/mlp/Dense_0/kernel."""
+  return bool(re.search(only, jax.tree_util.keystr(path, simple=True, separator='/')))
+
+
+def held(only, params):
+  """`params`, with no gradient through those that are not trained, and no work for one."""
+  if not only:
+    return params
+  return jax.tree_util.tree_map_with_path(
+      lambda path, x: x if chosen(only, path) else jax.lax.stop_gradient(x), params)
 
 
 def matrices(params):
@@ -73,8 +96,15 @@ def matrices(params):
 
 
 def init(task, optimizer, seed, frozen):
-  """State at step 0, from the run's seed and, for fine-tuned parts, the frozen trees."""
+  """State at step 0, from the run's seed and, for fine-tuned parts, the frozen trees.
+
+  Raises UserError: no parameter is trained."""
   params = task.init(jax.random.key(seed), frozen)
+  if only := task.config.train.only:
+    names = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    if not any(chosen(only, path) for path in names):
+      name = jax.tree_util.keystr(names[0], simple=True, separator='/')
+      raise UserError(f'train.only={only}: no parameter has that in its name, such as {name}')
   return State(step=jnp.zeros((), jnp.int32), params=params,
                ema=jax.tree.map(jnp.copy, task.exported(params)), stats=task.init_stats(),
                optimizer={group or 'all': optimizer.init(group_params(params, group))
@@ -124,6 +154,7 @@ def train_step(task, optimizer, config, state, frozen, batch):
   for group in task.groups or (None,):
 
     def loss(trained, part, params=params, stats=stats, group=group):
+      trained = held(config.train.only, trained)
       merged = trained if group is None else {**params, group: trained}
       selected = {} if part is None else {'part': part}
       return task.loss(merged, stats, frozen, batch, key, state.step, group, **selected)
@@ -143,7 +174,8 @@ def train_step(task, optimizer, config, state, frozen, batch):
     clipped |= norm > config.train.clip_norm
   # The decay grows with the step, so that the average forgets its random start.
   decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
-  ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, task.exported(params))
+  # In this form what is not trained stays to the last bit.
+  ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, task.exported(params))
   metrics['learning_rate'] = learning_rate(config)(state.step)
   counts = counted(state.counts, finite, clipped)
   old = (state.params, state.ema, state.stats, state.optimizer)

@@ -22,6 +22,7 @@ def test_every_shipped_config_is_within_bounds(task):
     ('towers.video.patch', (1, 0, 2), 'at least 1'),
     ('data.source', 's3://bucket/clips', 'mount the bucket .* or a text file'),
     ('frozen.audio', 'https://x/y', 'mount the bucket'),
+    ('train.only', 'head(', 'no regular expression'),
     ('train.transfer_guard', 'no', 'disallow')])
 def test_a_value_that_cannot_be_meant_is_named(key, value, told):
   config = runs.shipped('v2a')

@@ -9,6 +9,7 @@ import optax
 import pytest
 from micro import batch_of, build, frozen_of, micro_config, plain_jit
 
+from avlink_jax.errors import UserError
 from avlink_jax.training import step as training
 
 
@@ -109,9 +110,9 @@ def test_muon_takes_the_weight_matrices_of_the_model_and_nothing_else():
 # The step, on micro models
 
 @functools.cache
-def micro(task_name):
+def micro(task_name, **train):
   """(config, task, frozen, state, batch, jitted step) of a micro model."""
-  config = micro_config(task_name)
+  config = micro_config(task_name, **{f'train.{name}': value for name, value in train.items()})
   config.train.update(ema_decay=0.25)  # so that both branches of the decay come in three steps
   models, task = build(config)
   optimizer = training.make_optimizer(config)
@@ -145,6 +146,38 @@ def test_the_average_follows_the_parameters_with_a_growing_memory():
     wanted = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, before.ema, after.params)
     for e, w in zip(*map(jax.tree.leaves, (after.ema, wanted)), strict=True):
       np.testing.assert_allclose(e, w, atol=1e-6)
+
+
+@pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
+def test_with_only_some_parameters_trained_the_others_stay_to_the_last_bit(optimizer):
+  _, _, frozen, state, batch, step = micro('t2v', only='^dit/head', optimizer=optimizer)
+  began = state
+  for _ in range(3):
+    state, _ = step(state, frozen, batch)
+  moved = {path: not np.array_equal(a, b) for (path, a), b in zip(
+      jax.tree_util.tree_leaves_with_path({'params': began.params, 'ema': began.ema}),
+      jax.tree.leaves({'params': state.params, 'ema': state.ema}), strict=True)}
+  head = {path: 'head' in [part.key for part in path] for path in moved}
+  assert not any(moved[path] for path in moved if not head[path])
+  assert any(moved.values())
+  # And none of the optimiser's moments are kept for them.
+  size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
+  assert size(state.optimizer) < size(state.params['dit']['blocks'])
+
+
+def test_no_gradient_is_computed_of_what_is_not_trained():
+  params = {'kept': jnp.ones(3), 'moved': jnp.ones(3)}
+  loss = lambda params: jnp.sum(jnp.sin(training.held('moved', params)['kept'])  # noqa: E731
+                                * training.held('moved', params)['moved'])
+  gradients = jax.grad(loss)(params)
+  assert not np.any(gradients['kept'])
+  np.testing.assert_allclose(gradients['moved'], np.sin(1), rtol=1e-6)
+  assert 'cos' not in str(jax.make_jaxpr(jax.grad(loss))(params))
+
+
+def test_a_name_that_no_parameter_has_is_told_with_one_that_there_is():
+  with pytest.raises(UserError, match='train.only=vidoe: no parameter has that .*/'):
+    micro('t2v', only='vidoe')
 
 
 def test_a_step_counts_itself_and_tells_its_rate_and_losses():
