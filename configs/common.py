@@ -119,7 +119,7 @@ def base(task, scale):
         hidden=192 if wide else 0,  # width of the network around a wide patch; 0: none
         # channels of the finest level of a U-Net behind the head (model/refine.py); 0: none
         refine=0,
-        refine_cell=by_scale(1, 1, 2),  # rows and columns of data that are one of its places
+        refine_cell=2,  # rows and columns of data that are one of its places
         refine_levels=2,  # how many it has, each with places of 2 × 2 of the one before
         detail=0.04 if wide else 0.0,  # deviation of the detail that bypasses the tower
         guide=0,  # channels of the low-resolution input video (upsampler); 0: none

@@ -48,7 +48,7 @@ ADDED = {
         'data.drop_silent': False,
         'data.crop_height': 0, 'data.crop_width': 0, 'data.clip_seconds': 0.0,
         'towers.*.kind': 'dit', 'towers.*.guide': 0, 'towers.*.local': 0,
-        'towers.*.refine': 0, 'towers.*.refine_cell': 1, 'towers.*.refine_levels': 1,
+        'towers.*.refine': 0, 'towers.*.refine_cell': 2, 'towers.*.refine_levels': 2,
         'codec_loss.fixed_encoder': False, 'codec_loss.latent_noise': 0.0,
         'towers.audio.codec': 'mel_vae',
         'towers.video.codec':
