@@ -67,8 +67,8 @@ def test_it_encodes_and_decodes_as_torch_does(saved, samples):
 
 def test_parts_are_the_whole(saved, monkeypatch):
   dac = DAC(48_000, 2, (3, 2), 4, 8, (2, 3))
-  # Twice as large, they drive the decoder's tanh to its ends, where rounding is a hundred times that
-  # of the numbers before it.
+  # Twice as large, they drive the decoder's tanh to its ends, where rounding is a hundred times
+  # that of the numbers before it.
   params, wave = jax.tree.map(lambda x: 0.5 * x, random_params(dac)), wave_of(100 * 6 + 1)
 
   def encode():
