@@ -273,7 +273,8 @@ def test_a_run_says_what_it_took_widened_and_left(tmp_path, capsys):
   given['dit']['head']['out']['bias'] = np.zeros(5, np.float32)
   given['other'] = {'thing': np.zeros(3, np.float32)}
   weights.save(tmp_path / 'w.safetensors', {'params': given}, {})
-  state = types.SimpleNamespace(params=params, replace=lambda **new: types.SimpleNamespace(**new))
+  state = types.SimpleNamespace(params=params, stats={},
+                                replace=lambda **new: types.SimpleNamespace(**new))
   new = init_from.start(state, str(tmp_path / 'w.safetensors'), task)
   said = capsys.readouterr().err
   count = len(jax.tree.leaves(params)) - 2
