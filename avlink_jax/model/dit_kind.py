@@ -36,9 +36,9 @@ def build(config, context):
             input_channels=context.channels + guide, axis=context.axis,
             attention=context.attention, remat=context.remat, dtype=context.dtype)
   tower = Wide(dit, config.hidden) if config.hidden else dit
-  if config.refine:
-    tower = Refined(tower, Refine(config.refine, config.refine_cell, config.refine_levels,
-                                  context.dtype))
+  network = Refine(config.refine, config.refine_cell, config.refine_levels, context.dtype)
+  if network.width:
+    tower = Refined(tower, network)
   if guide:
     tower = Guided(tower, context.dtype)
   if local:
