@@ -179,15 +179,11 @@ def test_once_the_gates_are_open_everything_learns():
 # Placement
 
 @pytest.mark.parametrize('depth, fusions, placement, lengths', [
-    (24, 8, 'interleaved', [3] * 8 + [0]),
-    (4, 2, 'interleaved', [2, 2, 0]),
-    (4, 3, 'spread', [1, 1, 2, 0]),
-    (6, 3, 'spread', [1, 2, 3, 0]),
-    (24, 8, 'spread', [1, 3, 3, 3, 4, 3, 3, 4, 0]),
-    (4, 4, 'spread', [1, 1, 1, 1, 0]),
+    (24, 8, 'interleaved', [3] * 8 + [0]), (4, 2, 'interleaved', [2, 2, 0]),
+    (4, 3, 'spread', [1, 1, 2, 0]), (6, 3, 'spread', [1, 2, 3, 0]),
+    (24, 8, 'spread', [1, 3, 3, 3, 4, 3, 3, 4, 0]), (4, 4, 'spread', [1, 1, 1, 1, 0]),
     (24, 8, 'after:1', [1] + [0] * 7 + [23]),
-    (24, 8, 'after:11', [11] + [0] * 7 + [13]),
-    (24, 8, 'after:22', [22] + [0] * 7 + [2]),
+    (24, 8, 'after:11', [11] + [0] * 7 + [13]), (24, 8, 'after:22', [22] + [0] * 7 + [2]),
     (24, 8, 'after:24', [24] + [0] * 8),
     (5, 1, 'after:2', [2, 3]),
 ])
@@ -198,8 +194,8 @@ def test_placement_is_where_the_blocks_are_cut(depth, fusions, placement, length
 
 @pytest.mark.parametrize('depth, fusions, placement', [
     (24, 7, 'interleaved'), (24, 1, 'spread'), (4, 5, 'spread'), (24, 8, 'after:25'),
-    (24, 8, 'after:0'), (24, 8, 'after:'),
-    (24, 8, 'after:-1'), (24, 8, 'after:two'), (24, 8, 'before:3'), (24, 8, '')])
+    (24, 8, 'after:0'), (24, 8, 'after:'), (24, 8, 'after:-1'), (24, 8, 'after:two'),
+    (24, 8, 'before:3'), (24, 8, '')])
 def test_a_placement_that_does_not_cut_is_told_with_those_that_do(depth, fusions, placement):
   with pytest.raises(UserError, match=f'{placement!r}.*{depth} blocks.*{fusions}.*after:K'):
     segment_lengths(depth, fusions, placement)
