@@ -25,9 +25,11 @@ if place := cluster.detect():
   hosts.connect(micro_config('t2a').hosts, place)
 process, processes = jax.process_index(), jax.process_count()
 
+config = micro_config('t2a')
+
 class Regression:
   """Fits x -> x·kernel to noise: a task as tasks/task.py describes it."""
-  groups = ()
+  config, groups = config, ()
   init = lambda self, key, frozen: {'kernel': jax.random.normal(key, (16, 4))}
   init_stats = lambda self: {}
   exported = lambda self, params: params
@@ -49,7 +51,7 @@ def collate(loaded, prepare):
   return {'x': x[:, 0], 'y': x[:, 1, :4]}, Meta([int(made[0]) for made in loaded], [])
 
 pipeline.collate = collate
-config, task = micro_config('t2a'), Regression()
+task = Regression()
 optimizer = training.make_optimizer(config)
 mesh = sharding.make_mesh(-1, fsdp, sequence)
 init = functools.partial(training.init, task, optimizer, 0, None)
