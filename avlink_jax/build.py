@@ -141,7 +141,9 @@ def build_link(config, towers, clock_rate, dtype, platform):
                     remat='none' if config.remat == 'segment' else config.remat)
     if f.contrast or f.nearness:
       fusion = AidedFusion(fusion, f.contrast, f.nearness)
-    link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject)
+    generated = {name for way in config.generate for name in way.split('+')}
+    link = AVLink(towers, fusion, f.placement, config.remat == 'segment', f.reinject,
+                  trained=tuple(sorted(generated)) if f.finetune else ())
   else:
     link = Injection(towers, config.generate[0], f.injection, f.blocks, f.placement, dtype)
   one_way = len(config.generate) == 1 and '+' not in config.generate[0]

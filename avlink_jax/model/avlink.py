@@ -76,12 +76,16 @@ class AVLink:
   Attributes:
     reinject: symmetric feature reinjection (Sec. 3.3). Without it the conditioning stream goes
       through its tower untouched, so that it is Kept from the beginning.
+    trained: names of towers that are fine-tuned. Each turn of the loop is then given its own
+      blocks, so that their gradient is made, and summed over the chips, once. Taken by an index, as
+      of frozen towers, each turn would add to a gradient of all blocks; but nothing is copied.
   """
   towers: dict[str, Tower]
   fusion: Fusion | AidedFusion
   placement: str = 'interleaved'
   remat: bool = False
   reinject: bool = True
+  trained: tuple[str, ...] = ()
 
   def init(self, key):
     """The trainable part: stacked Fusion Blocks."""
@@ -157,33 +161,39 @@ class AVLink:
       turn = functools.partial(self._turn, towers, angles, plan, asking, start, kept, keeping)
       if count == 1:
         streams, made = self._checkpointed(functools.partial(turn, 0))(
-            streams, *rows((fusion, own), 0))
+            streams, *rows((fusion, own), 0), {})
         made = jax.tree.map(lambda x: x[None], made)
       else:
-        streams, made = self._loop(turn, streams, jnp.arange(count), fusion, own)
+        blocks = {name: stretches(towers[name]['blocks'], n, count, length)
+                  for name, n, (_, length) in zip(names, start, plan, strict=True)
+                  if length and name in self.trained}
+        streams, made = self._loop(turn, streams, jnp.arange(count), fusion, own, blocks)
       normal.append(made)
       start = [n + count * length for n, (_, length) in zip(start, plan, strict=True)]
     kept |= {name: Kept(jnp.concatenate([made[name] for made in normal]), masks[name],
                         inputs[name].t, self.towers[name].width) for name in keeping}
     return {name: self.towers[name].head(towers[name], streams[name]) for name in outputs}, kept
 
-  def _turn(self, towers, angles, plan, asking, start, kept, keeping, i, streams, fusion, own):
+  def _turn(self, towers, angles, plan, asking, start, kept, keeping, i, streams, fusion, own,
+            blocks):
     """{name: Stream} of the wanted ones after a Fusion Block and the segments it feeds, and {name:
     Kept.normal} of those in `keeping`.
 
     `plan` has for each stream whether it is wanted and the length of its segment, `start` where the
     first of equal turns begins and `i`, an int or traced, which of them this is. asking: as
     FusionBlock's `wanted`. fusion: the block's parameters. own: {name: Kept.normal} of `kept`, at
-    this block.
+    this block. blocks: {name: a tower's blocks of this turn}, where it does not index them by i.
     """
     names = list(self.towers)
     given = [kept[name].replace(normal=own[name]) if name in kept else streams[name]
              for name in names]
     fused, normal = self.fusion.apply(fusion, given, angles, wanted=asking)
-    streams = {name: self.towers[name].segment(towers[name], first + i * length, length, stream)
+    of_turn = {name: ({**towers[name], 'blocks': blocks[name]}, 0) if name in blocks else
+               (towers[name], first + i * length)
+               for name, first, (_, length) in zip(names, start, plan, strict=True)}
+    streams = {name: self.towers[name].segment(*of_turn[name], length, stream)
                if length else stream
-               for name, first, (wanted, length), stream in zip(
-                   names, start, plan, fused, strict=True) if wanted}
+               for name, (wanted, length), stream in zip(names, plan, fused, strict=True) if wanted}
     return streams, {name: x for name, x in zip(names, normal, strict=True) if name in keeping}
 
   def _loop(self, turn, streams, *each):
@@ -193,6 +203,13 @@ class AVLink:
 
   def _checkpointed(self, turn):
     return jax.checkpoint(turn) if self.remat else turn
+
+
+def stretches(blocks, first, count, length):
+  """Stacked blocks (depth, …) from `first` on, `length` for each of `count` turns: (count, length,
+  …)."""
+  return jax.tree.map(lambda leaf: leaf[first:first + count * length].reshape(
+      count, length, *leaf.shape[1:]), blocks)
 
 
 def rows(tree, index):

@@ -78,7 +78,7 @@ class Tower(Protocol):
   axis: str
 
   def init(self, key):
-    """Fresh parameters, float32."""
+    """Fresh parameters, float32. Those of blocks are stacked in 'blocks', depth first."""
 
   def embed(self, params, input) -> Stream:
     """Input -> Stream before the first block."""
