@@ -63,25 +63,30 @@ class Passes:
       {name: X_1 (rows, ...)}.
     """
     task, schedule = self._task, self._task.schedule
-    fixed = [self._fix(params, frozen, *self._rows(part)) for part in batches]
+    fixed = (self._fix(params, frozen, *self._rows(part)) for part in batches)
+    stand = schedule.refresh >= schedule.steps > 1  # the conditions, after the first evaluation
     indices = {name: self.split(track.index) for name, track in tracks.items()}
     evaluations, done = EVALUATIONS[schedule.solver](schedule.steps), 0
 
     def velocity(x, t, kept):
-      nonlocal done
-      sums, after = {name: Sum(x[name].shape) for name in x}, []
+      nonlocal done, fixed
+      sums, after, seen = {name: Sum(x[name].shape) for name in x}, [], []
       for i, part in enumerate(fixed):
         index = {name: indices[name][i] for name in x}
         velocities, now = self._evaluate(
             params, frozen, part, guidance, self._rows({name: x[name][index[name]] for name in x}),
             t, None if kept is None else kept[i])
         after.append(now)
+        if stand and seen:  # of conditions only shapes count from now on: those of one pass do
+          part = part.replace(conditions=seen[0].conditions, begun=seen[0].begun)
+        seen.append(part)
         for name, v in velocities.items():
           sums[name].add(np.asarray(v)[:len(index[name])], index[name], tracks[name].weight)
         before, done = done, done + len(index[name])
         if windows := done // evaluations - before // evaluations:
           report(windows)
         stepped()
+      fixed = seen
       return {name: total.mean() for name, total in sums.items()}, (
           None if after[0] is None else after)
 

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.step [--scale=nano] [--batch=16] TASK[:KEY=VALUE,...] [...]
 
-Prints medians, how often the sampler was compiled, and the floating-point operations of both as
-XLA counts them (a loop's body once). What going without reinjection saves (Sec. 4.4):
+Prints medians, how often the sampler was compiled, the floating-point operations of both as XLA
+counts them (a loop's body once), and the memory of a training step: state, batch and what it needs
+besides. What going without reinjection saves (Sec. 4.4):
 
     python -m tests.benchmarks.step v2a v2a:fusion.reinject=False
 """
@@ -76,6 +77,13 @@ def flops(compiled):
   return compiled.cost_analysis()['flops'] / 1e9
 
 
+def memory(compiled):
+  """Peak, in GiB."""
+  sizes = compiled.memory_analysis()
+  return (sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+          + sizes.output_size_in_bytes - sizes.alias_size_in_bytes) / 2**30
+
+
 def measure(name, scale, size):
   config = config_of(name, scale)
   task = tasks.make(config, models.build(config))
@@ -95,7 +103,8 @@ def measure(name, scale, size):
 
   one_step()
   line = (f'{name} {scale} batch {size}: compile {compile_seconds:.1f} s, '
-          f'train step {median_seconds(one_step, 10):.3f} s, {flops(update):.1f} GFLOP')
+          f'train step {median_seconds(one_step, 10):.3f} s, {flops(update):.1f} GFLOP, '
+          f'{memory(update):.2f} GiB')
   if task.sampler == 'flow':
     made = sampler.Sampler(task, frozen)
     noise = {n: np.zeros((size,) + shape, np.float32)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import gc
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -47,6 +49,19 @@ def sampled(batch_size, stepped=None, **settings):
   if stepped:
     assert stepped.call_count == sampler.steps([clip])
   return made['audio'], counts
+
+
+def test_videos_that_were_computed_once_are_not_kept():
+  """So that memory does not grow with a clip's length, beyond what was made of it."""
+  alive = []
+
+  def stepped():
+    alive.append(sum(x.ndim == 5 and len(x) == 2 for x in jax.live_arrays()))
+
+  for settings, most in ({}, 3), ({'sample.refresh': 2}, 1):
+    sampled(2, mock.Mock(side_effect=stepped), **settings)
+    assert alive[-1] == most  # of three passes
+    gc.collect()
 
 
 @pytest.mark.slow
