@@ -97,7 +97,8 @@ def audio_onsets(wave, sample_rate: int) -> np.ndarray:
     return np.zeros(0)
   if sample_rate != onset.DETECTION_RATE:
     wave = librosa.resample(wave, orig_sr=sample_rate, target_sr=onset.DETECTION_RATE)
-  return librosa.onset.onset_detect(y=wave, sr=onset.DETECTION_RATE, units='time')
+  return librosa.onset.onset_detect(
+      onset_envelope=onset.strength(wave), sr=onset.DETECTION_RATE, units='time')
 
 
 def flow_magnitudes(frames) -> np.ndarray:

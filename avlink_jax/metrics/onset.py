@@ -32,6 +32,8 @@ import numpy as np
 
 DETECTION_RATE = 22050  # Hz
 DETECTION_DELTA = 0.3  # of the onset envelope's range, above its local mean
+N_FFT, HOP = 2048, 512  # librosa's, of the onset envelope
+PART = 4096  # frames whose spectra are made at once
 CONFIDENCE_REACH = 0.05  # seconds to each side of an onset
 SUPPRESSION = 0.05  # seconds; of two onsets closer than this the stronger stays
 TOLERANCE = 0.1  # seconds between a reference onset and its partner
@@ -90,8 +92,20 @@ def detect_onsets(wave, sample_rate: int) -> Onsets:
   if sample_rate != DETECTION_RATE:
     wave = librosa.resample(wave, orig_sr=sample_rate, target_sr=DETECTION_RATE)
   samples = librosa.onset.onset_detect(
-    y=wave, sr=DETECTION_RATE, units='samples', delta=DETECTION_DELTA)
+    onset_envelope=strength(wave), sr=DETECTION_RATE, units='samples', delta=DETECTION_DELTA)
   return Onsets(samples / DETECTION_RATE, *_loudness(wave, samples))
+
+
+def strength(wave):
+  """Onset strength of a wave (S,) at DETECTION_RATE, as `librosa.onset.onset_strength` has it, (1 +
+  S // 512,). Spectra are made of a part at a time: those of an hour would take 2 GB."""
+  wave = np.pad(wave, N_FFT // 2)
+  frames = 1 + (len(wave) - N_FFT) // HOP
+  mels = [librosa.feature.melspectrogram(
+      y=wave[first * HOP:(min(first + PART, frames) - 1) * HOP + N_FFT], sr=DETECTION_RATE,
+      n_fft=N_FFT, hop_length=HOP, center=False) for first in range(0, frames, PART)]
+  return librosa.onset.onset_strength(
+      S=librosa.power_to_db(np.concatenate(mels, axis=-1)), sr=DETECTION_RATE)
 
 
 def _loudness(wave, samples):

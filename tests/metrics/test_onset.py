@@ -1,5 +1,6 @@
 """Onsets: found where the sound begins, scored as the table in `metrics/onset.py` says."""
 
+import librosa
 import mir_eval
 import numpy as np
 import pytest
@@ -47,6 +48,15 @@ def test_clicks_are_found_where_they_are_at_any_rate(sample_rate):
   times = [0.5, 1.1, 1.9, 2.6, 3.3]
   found = onset.detect_onsets(clicks(times, sample_rate=sample_rate), sample_rate)
   np.testing.assert_allclose(found.times, times, atol=0.05)
+
+
+@pytest.mark.parametrize('samples', [3, 700, 2048, 9 * 512, 60_000])
+def test_the_strength_of_onsets_is_librosas_however_it_is_cut(monkeypatch, samples):
+  monkeypatch.setattr(onset, 'PART', 5)
+  wave = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+  np.testing.assert_allclose(
+      onset.strength(wave), librosa.onset.onset_strength(y=wave, sr=onset.DETECTION_RATE),
+      rtol=1e-5, atol=1e-5)
 
 
 def test_louder_click_gets_more_confidence():
