@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from made_clips import (
   SHARED,
   click_time,
@@ -257,3 +258,18 @@ def test_rotated_clips_come_upright(tmp_path, degrees):
       mux.replace_audio(tmp_path / 'clip.mp4', path, np.zeros(4000), 16000)
     clip = decode(path, height=48, width=80, need_audio=False)
     assert np.abs(clip.frames[0].astype(int) - quadrants(48, 80)).mean() < 8
+
+
+@pytest.mark.parametrize('count', [None, 0, 700, 4096, 9000])
+@pytest.mark.parametrize('samples, rate', [(0, 16_000), (2500, 16_000), (9000, 48_000),
+                                           (4000, 22_050)])
+def test_audio_in_parts_is_resampled_as_the_whole(monkeypatch, samples, rate, count):
+  monkeypatch.setattr(mux, 'PART', 1000)
+  audio = np.random.default_rng(0).uniform(-1.2, 1.2, (samples, 2)).astype(np.float32)
+  frames = list(mux._aac_frames(audio, rate, count))
+  assert all(len(frame) == mux.AAC_FRAME for frame in frames[:-1])
+  made = np.concatenate([audio[:0], *frames])
+  whole = soxr.resample(np.clip(audio, -1, 1), rate, mux.AAC_RATE)
+  if count is not None:
+    whole = np.pad(whole[:count], ((0, max(0, count - len(whole))), (0, 0)))
+  np.testing.assert_allclose(made, whole, atol=1e-6)

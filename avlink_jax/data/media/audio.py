@@ -1,5 +1,6 @@
 """The audio of a file: decoded pieces, laid onto one clock by their timestamps."""
 
+import collections
 import math
 
 import numpy as np
@@ -63,7 +64,7 @@ class AudioTrack:
 
   def waveform(self, zero: float, length: float, sample_rate: int, samples: int,
             lead: int = 0) -> np.ndarray:
-    """Audio float32 (samples, ...) from file time `zero` on, `length` seconds at sample_rate.
+    """Audio float32 (samples, ...) from file time `zero` on, `length` seconds at sample_rate; once.
 
     `lead`: whole seconds before `zero` that the clip has too; they warm the resampler up.
     """
@@ -78,20 +79,22 @@ class AudioTrack:
     # under a median, while jitter (Matroska rounds to 1 ms, recorders are worse) goes away.
     offsets = scipy.ndimage.median_filter(np.array(self._times) - counted, 11, mode='nearest')
     anchor = offsets[0]
-    for piece, count, offset in zip(self.pieces, counted, offsets, strict=True):
+    pieces, self.pieces = collections.deque(self.pieces), []
+    for count, offset in zip(counted, offsets, strict=True):
+      piece = pieces.popleft()  # so that memory does not hold all of the audio twice
       if abs(offset - anchor) > DRIFT:
         anchor = offset
       _paste(native, round((anchor + count - zero) * self._rate), piece)
     audio = soxr.resample(native, self._rate, sample_rate)[lead * sample_rate:][:samples]
     # After resampling, which blurs an edge that is not in the sound.
     audio[round(min(max(0.0, self._until - lead - zero), length) * sample_rate):] = 0
-    rest = np.zeros((samples - len(audio), *channels), np.float32)
-    audio = np.concatenate([audio, rest])
+    if missing := samples - len(audio):
+      audio = np.concatenate([audio, np.zeros((missing, *channels), np.float32)])
     if not np.isfinite(audio).all():
       raise Unusable('its sound holds values that are not finite')
     if self._channels > 2:  # where surround channels add up to more than full scale
       return audio / max(1.0, np.abs(audio).max(initial=0))
-    return np.clip(audio, -1, 1)
+    return np.clip(audio, -1, 1, out=audio)
 
 
 def _paste(target: np.ndarray, at: int, piece: np.ndarray):

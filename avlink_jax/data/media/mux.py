@@ -28,6 +28,7 @@ from avlink_jax.storage.atomic import replacing, write_bytes
 # end, which readers that ignore edit lists decode too, is 21 ms instead of 64 at 16 kHz.
 AAC_RATE = 48000
 AAC_FRAME = 1024  # samples
+PART = 1 << 20  # samples that are resampled at once
 BT709 = 1  # FFmpeg's number for it as matrix, as primaries and as transfer alike
 
 
@@ -159,26 +160,51 @@ def _to_yuv(frame, stream):
 
 def _encode_audio(container, audio, sample_rate: int, length: Fraction | None):
   """Adds an AAC stream of `length` seconds (None: all of it); returns its packets."""
-  audio = np.clip(np.asarray(audio, np.float32), -1, 1)
+  audio = np.asarray(audio, np.float32)
   audio = audio[:, None] if audio.ndim == 1 else audio
-  if sample_rate != AAC_RATE:
-    audio = soxr.resample(audio, sample_rate, AAC_RATE)
-  if length is not None:
-    samples = round(length * AAC_RATE)
-    audio = np.pad(audio[:samples], ((0, max(0, samples - len(audio))), (0, 0)))
   layout = 'mono' if audio.shape[1] == 1 else 'stereo'
   stream = container.add_stream('aac', rate=AAC_RATE, layout=layout)
   stream.bit_rate = 128000 * audio.shape[1]
 
   def packets():
-    for first in range(0, len(audio), AAC_FRAME):
+    count = None if length is None else round(length * AAC_RATE)
+    for n, samples in enumerate(_aac_frames(audio, sample_rate, count)):
       frame = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(audio[first:first + AAC_FRAME].T), format='fltp', layout=layout)
-      frame.sample_rate, frame.pts = AAC_RATE, first
+        np.ascontiguousarray(samples.T), format='fltp', layout=layout)
+      frame.sample_rate, frame.pts = AAC_RATE, n * AAC_FRAME
       frame.time_base = Fraction(1, AAC_RATE)
       yield from stream.encode(frame)
     yield from stream.encode()
   return packets()
+
+
+def _resampled(audio, sample_rate: int):
+  """Yields audio (S, C), clipped to full scale, at AAC_RATE and in parts: an hour is three times as
+  large there."""
+  resampler = None if sample_rate == AAC_RATE else soxr.ResampleStream(
+    sample_rate, AAC_RATE, audio.shape[1], 'float32')
+  for first in range(0, max(len(audio), 1), PART):
+    part = np.clip(audio[first:first + PART], -1, 1)
+    yield part if resampler is None else resampler.resample_chunk(
+      part, last=first + PART >= len(audio))
+
+
+def _aac_frames(audio, sample_rate: int, count: int | None):
+  """Yields audio (S, C) in frames (AAC_FRAME, C) at AAC_RATE, of which the last may be shorter:
+  `count` samples in all, zeros where there are too few, or as many as there are (None)."""
+  parts, left, done = _resampled(audio, sample_rate), audio[:0], 0
+  if count is not None:
+    parts = itertools.chain(parts, itertools.repeat(np.zeros((AAC_FRAME, audio.shape[1]))))
+  for part in parts:
+    left = np.concatenate([left, part], dtype=np.float32)[:None if count is None else count - done]
+    whole = len(left) // AAC_FRAME * AAC_FRAME
+    for first in range(0, whole, AAC_FRAME):
+      yield left[first:first + AAC_FRAME]
+    left, done = left[whole:], done + whole
+    if done + len(left) == count:
+      break
+  if len(left):
+    yield left
 
 
 def _copy_audio(output, container, length: Fraction, slack: Fraction):
