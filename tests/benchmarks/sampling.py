@@ -1,16 +1,17 @@
 """What does a cheaper sampler cost in quality? Settings of `sample` swept, against the paper's.
 
     python -m tests.benchmarks.sampling TASK [--scale=nano] [--clips=64] [--output=DIR]
-        [--direction=audio] [--only='NAME;NAME'] [--metrics=fad_yamnet --networks=DIR]
-        [--plot=FILE.svg]
+        [--direction=audio] [--only='NAME;NAME'] [--against=NAME] [--plot=FILE.svg]
+        [--metrics=fad_yamnet --networks=DIR]
 
 TASK is v2a, a2v, joint (with --direction) or av. Each row samples the same clips from the same
 noise with the bundled weights and is evaluated as `--mode=evaluate` does. A line has the row's
 FLOPs a clip by `--mode=compile`'s count, its seconds (sampling, decoding and writing, with
 compilation; whatever else the machine does is in them), and for each score its mean, the 95 %
-interval of the mean, and that of the difference to `paper`, paired by clip. With an output,
-`sweep.json` there keeps the rows, and a row that stands there is not computed again. The plot shows
-the first score against FLOPs: rows that differ in their number of steps alone are a line.
+interval of the mean, and that of the difference to the row `--against` (paper), paired by clip.
+With an output, `sweep.json` there keeps the rows, and a row that stands there is not computed
+again. The plot shows the first score against FLOPs: rows that differ in their number of steps alone
+are a line.
 """
 
 import argparse
@@ -56,7 +57,7 @@ ROWS |= {f'{n} steps, guidance 3': THREE | {'steps': n} for n in (64, 32, 16, 8)
 ROWS |= {f'{solver}, {n} steps, guidance 3': THREE | {'steps': n, 'solver': solver}
          for solver in ('midpoint', 'heun') for n in (8, 4)}
 ROWS |= {f'{n} steps, guidance 3 to {t:g}': THREE | {'steps': n, 'guidance_to': t}
-         for n in (16, 8) for t in (0.6, 0.3)}
+         for n in (64, 16, 8) for t in (0.6, 0.3)}
 
 
 def measured(config, settings, options):
@@ -103,19 +104,19 @@ def flops_of(config):
   return once + refreshes * whole + (times.size - refreshes) * kept + guided * bare
 
 
-def line(name, row, paper, scores):
+def line(name, row, against, scores):
   """A row's line of text."""
   text = f'{name:24} {row["flops"] / 1e9:9.2f} GFLOP {row["seconds"]:6.1f} s'
-  return text + ''.join(shown(row, paper, score) for score in scores)
+  return text + ''.join(shown(row, against, score) for score in scores)
 
 
-def shown(row, paper, score):
-  """A score of a row as text, with the intervals of its mean and of the difference to `paper`; one
+def shown(row, against, score):
+  """A score of a row as text, with the intervals of its mean and of the difference to another; one
   of the whole set, as Fréchet distances are, without."""
   if any(score not in clip for clip in row['per_clip'].values()):
     return f'  {score} {row["scores"][score]:.3f}'
-  own, theirs = ([rows['per_clip'][clip][score] for clip in paper['per_clip']]
-                 for rows in (row, paper))
+  own, theirs = ([rows['per_clip'][clip][score] for clip in against['per_clip']]
+                 for rows in (row, against))
   within = bootstrap.intervals({'own': own, 'difference': [
       None if None in pair else pair[0] - pair[1] for pair in zip(own, theirs, strict=True)]})
   return f'  {score} {row["scores"][score]:.3f}' + ''.join(
@@ -149,6 +150,7 @@ def main():
   parser.add_argument('--clips', type=int, default=64)
   parser.add_argument('--direction', default='')
   parser.add_argument('--only', default='')
+  parser.add_argument('--against', default='paper')
   parser.add_argument('--metrics', default='')
   parser.add_argument('--networks')
   parser.add_argument('--output', type=pathlib.Path)
@@ -161,13 +163,13 @@ def main():
   path = options.output and options.output / 'sweep.json'
   rows = json.loads(path.read_text()) if path and path.exists() else {}
   chosen = options.only.split(';') if options.only else list(ROWS)
-  for name in dict.fromkeys(['paper', *chosen]):
+  for name in dict.fromkeys([options.against, *chosen]):
     if name not in rows:
       rows[name] = measured(config, ROWS[name], options)
       if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(rows))
-    print(line(name, rows[name], rows['paper'], scores), flush=True)
+    print(line(name, rows[name], rows[options.against], scores), flush=True)
   if options.plot:
     title = ' '.join([options.task, options.direction]).strip()
     write_text(options.plot, plot(rows, title, scores[0]))
