@@ -58,6 +58,8 @@ ROWS |= {f'{solver}, {n} steps, guidance 3': THREE | {'steps': n, 'solver': solv
          for solver in ('midpoint', 'heun') for n in (8, 4)}
 ROWS |= {f'{n} steps, guidance 3 to {t:g}': THREE | {'steps': n, 'guidance_to': t}
          for n in (64, 16, 8) for t in (0.6, 0.3)}
+ROWS |= {f'{n} steps, guidance 3, shift {s}': THREE | {'steps': n, 'shift': {'video': float(s)}}
+         for n in (64, 32, 16) for s in (-3, 0)}
 
 
 def measured(config, settings, options):
@@ -132,7 +134,7 @@ def plot(rows, task, score):
     settings = PAPER | row['settings']
     steps, refresh = settings.pop('steps'), settings.pop('refresh')
     words = [f'{key.replace("_", " ")} {value}' for key, value in settings.items()
-             if value != PAPER[key]]
+             if value != PAPER.get(key)]
     if refresh > 1:
       words.append('condition once' if refresh >= steps else f'refresh {refresh}')
     interval = bootstrap.intervals({score: [

@@ -53,15 +53,14 @@ def sampled(batch_size, stepped=None, **settings):
 
 def test_videos_that_were_computed_once_are_not_kept():
   """So that memory does not grow with a clip's length, beyond what was made of it."""
-  alive = []
-
-  def stepped():
-    alive.append(sum(x.ndim == 5 and len(x) == 2 for x in jax.live_arrays()))
+  def alive():
+    return sum(x.ndim == 5 and len(x) == 2 for x in jax.live_arrays())
 
   for settings, most in ({}, 3), ({'sample.refresh': 2}, 1):
-    sampled(2, mock.Mock(side_effect=stepped), **settings)
-    assert alive[-1] == most  # of three passes
     gc.collect()
+    before, seen = alive(), []  # other tests keep theirs
+    sampled(2, mock.Mock(side_effect=lambda seen=seen: seen.append(alive())), **settings)
+    assert seen[-1] - before == most  # of three passes
 
 
 @pytest.mark.slow
