@@ -177,8 +177,13 @@ def _side(page_folder, folder, row, figure, name, reference, with_frames):
   path = _file_in(folder, names[0] if names else None)
   if path is None:
     return 0.0, gallery_page.BROKEN_SIDE.format(name=name, reason='file missing')
+  # A sample's audio is in a file of its own as well, which takes far less memory to decode than the
+  # video's compressed one; of that it is enough to see that it plays.
+  alone = None if with_frames else _file_in(folder, row['files'].get('audio'))
   try:
-    clip = _decode(path, with_frames)
+    if alone:
+      decode(path, duration=POSTER_SECONDS, need_video=False)
+    clip = _decode(alone or path, with_frames)
   except MediaError as error:
     return 0.0, gallery_page.BROKEN_SIDE.format(name=name, reason=html.escape(error.reason))
   events = event_times(row if row.get('events') is not None else reference or {})
