@@ -33,7 +33,8 @@ from avlink_jax.studies import line_plot
 from avlink_jax.training import sharding
 
 SCORES = {'audio': ('event_f1', 'av_align'),
-          'video': ('av_align', 'motion_event_f1', 'picture_body')}
+          'video': ('av_align', 'motion_event_f1', 'picture_body'),
+          'audio+video': ('av_align', 'picture_body')}
 PAPER = {'steps': 64, 'refresh': 1, 'solver': 'euler', 'guidance': 5.0, 'guidance_from': 0.0,
          'guidance_to': 1.0}
 ROWS = {'paper': {}}
@@ -160,8 +161,8 @@ def main():
   options = parser.parse_args()
   module = importlib.import_module(f'avlink_jax.configs.{options.task}')
   config = module.get_config(options.scale)
-  generated = (options.direction or config.generate[0]).split('+')[0]
-  scores = SCORES[generated] + tuple(filter(None, options.metrics.split(',')))
+  scores = SCORES[options.direction or config.generate[0]]
+  scores += tuple(filter(None, options.metrics.split(',')))
   path = options.output and options.output / 'sweep.json'
   rows = json.loads(path.read_text()) if path and path.exists() else {}
   chosen = options.only.split(';') if options.only else list(ROWS)
