@@ -263,6 +263,8 @@ def add_fusion(c):
       c.flow.loss_weight.video = 100.0
   c.flow.drop_generated, c.flow.drop_condition = 0.5, 0.2
   freeze(c, 'codec', 'audio', 'video')
+  if nano:
+    c.frozen.video = 'bundled:t2v_pixels'
   freeze_video_codec(c, 'base_vae')
 
 

@@ -14,7 +14,7 @@ def get_config(scale='paper'):
   common.high_resolution(c, by_scale(5.16, 5.16, 1.33), by_scale((0, 0), (0, 0), (128, 256)))
   common.freeze_video_codec(c, 'video_vae')
   # The base model: bundled, a workdir or a file
-  c.train.init_from = by_scale('runs/t2v-paper', 'runs/t2v-small', 'bundled')
+  c.train.init_from = by_scale('runs/t2v-paper', 'runs/t2v-small', 'bundled:t2v_pixels')
   c.train.steps, c.train.decay_steps = by_scale((25_000, 0), (10_000, 2_000), (2_400, 1_200))
   c.train.batch_size = by_scale(384, 16, 4)
   # At smaller scales the base's patches would have too many values with latents

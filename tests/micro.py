@@ -56,13 +56,14 @@ def micro_config(task, **changes):
   if task in ('video_vae', 'upsampler'):  # 24 pictures, whose latents are on the grid of the base's
     config.data.update(height=64, width=128, crop_height=0, crop_width=0)
   elif task != 'base_vae':
-    config.towers.video.update(codec='pixels', prediction='data', detail=0.04)
+    config.towers.video.update(codec='pixels', prediction='data', detail=0.04, refine=0)
     config.frozen.video_codec = ''
   if config.towers.video.local:
     config.towers.video.local = 8
   if 'fusion' in config:
     config.fusion.update(width=16, heads=2, mlp=32, rank=4, contrast=2.0)
-  config.train.update(batch_size=4, warmup_steps=2, decay_steps=0, learning_rate=1e-2)
+  config.train.update(batch_size=4, warmup_steps=2, decay_steps=0, learning_rate=1e-2,
+                      optimizer='adamw')
   config.update_from_flattened_dict(changes)
   return config
 

@@ -16,8 +16,8 @@ from avlink_jax.errors import UserError
 from avlink_jax.training.resilience.config_drift import flat
 
 OWN = pathlib.Path(__file__).parents[1] / 'configs'
-TASKS = ('v2a', 'a2v', 'joint', 'av', 't2a', 't2v', 'mel_vae', 'vocoder', 'base_vae', 'video_vae',
-         'upsampler')
+TASKS = ('v2a', 'a2v', 'joint', 'av', 't2a', 't2v', 't2v_pixels', 'mel_vae', 'vocoder', 'base_vae',
+         'video_vae', 'upsampler')
 
 FIXED = ('version', 'task', 'scale')  # keys
 

@@ -62,6 +62,10 @@ ADDED = {
 }
 
 
+# The base video model of pixels was `bundled` by itself before nano's was one of latents.
+PIXELS = 'bundled:t2v_pixels'
+
+
 class Changes(NamedTuple):
   """What completing a saved config did to it.
 
@@ -101,6 +105,10 @@ def upgrade(saved, where='the saved config'):
         if key not in branch:
           branch[key] = value(config) if callable(value) else copy.deepcopy(value)
           changes.added[path] = branch[key]
+  if config.get('towers', {}).get('video', {}).get('codec') == 'pixels':
+    _rename(config.get('frozen', {}), 'video')
+  if config.get('task') == 'upsampler':
+    _rename(config.get('train', {}), 'init_from')
   return ConfigDict(config | {'version': VERSION}), changes
 
 
@@ -131,6 +139,12 @@ def config_of(header, path):
     raise UserError(f'{path}: does not say which config made it: use weights.safetensors of a run '
                     'of this program')
   return complete(saved, path)
+
+
+def _rename(section, key):
+  """Gives the bundled base model of pixels its name of now."""
+  if section.get(key) == 'bundled':
+    section[key] = PIXELS
 
 
 def _locations(config, path):

@@ -62,8 +62,13 @@ def _packed(name, value):
     return {name: value}
   if value.ndim < 2 or value.size < PACKED_FROM:
     return {name: value.astype(np.float16)}
-  scale = np.maximum(np.abs(value).max(axis=-2, keepdims=True), 1e-20).astype(np.float32) / 127
-  return {name: np.round(value / scale).astype(np.int8), name + SCALE: scale}
+  scale = np.abs(value).max(axis=-2, keepdims=True).astype(np.float32) / 127
+  scale = np.where(scale > 0, scale, 1)
+  normal = np.finfo(np.float16)
+  if (normal.smallest_normal <= scale).all() and (scale <= normal.max).all():
+    scale = scale.astype(np.float16)
+  steps = np.round(value / scale.astype(np.float32))
+  return {name: np.clip(steps, -127, 127).astype(np.int8), name + SCALE: scale}
 
 
 def _unpacked(flat):

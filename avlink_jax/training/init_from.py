@@ -18,8 +18,8 @@ def start(state, source, task):
   """State with an earlier run's weights as far as they fit (weights.overlay), which is reported.
 
   `source` is a workdir, whose run need not have ended, a file or, for tasks that build on the base
-  video model, 'bundled'. Its running statistics, scalars all, are taken too. Raises UserError:
-  nothing fits, or none of the blocks."""
+  video model, 'bundled' or 'bundled:NAME'. Its running statistics, scalars all, are taken too.
+  Raises UserError: nothing fits, or none of the blocks."""
   tree = {'params': {}, **read(task, source)}
   exported = task.exported(state.params)
   merged, taken, widened, left = weights.overlay(

@@ -44,6 +44,8 @@ def made(commands):
       yield ROOT / command[3], 'float16'
     if command[1:3] == ['-m', 'avlink_jax.storage.weights']:
       yield ROOT / command[4], (*command[5:], 'float16')[0]
+    if command[:2] == ['ln', '-sf']:
+      yield ROOT / command[3], 'int8'
 
 
 def test_every_bundled_file_is_made_once(commands):
@@ -70,7 +72,7 @@ def test_a_weight_is_made_after_those_it_builds_on(commands):
       needed = {weights.bundled(part, 'nano', config.frozen[part]) for part in NEEDED
                 if weights.is_bundled(config.frozen[part])}
       needed |= {ROOT / first} if first.endswith('.safetensors') else set()
-      needed |= {weights.bundled('video', 'nano')} if first == 'bundled' else set()
+      needed |= {weights.bundled('video', 'nano', first)} if weights.is_bundled(first) else set()
       if 'codec_loss' in config and config.codec_loss.perceptual == 'bundled':
         needed.add(ASSETS / 'mel_features.safetensors')
       assert needed <= ready, given

@@ -45,6 +45,18 @@ def test_bundled_weights_fit_the_model_that_their_own_config_describes(path):
   weights.fit(weights.read(path)[0]['params'], like, path)
 
 
+def test_who_built_on_the_bundled_tower_of_pixels_still_does():
+  """Under its name of now: `bundled` by itself is the tower of latents."""
+  for name in ('v2a', 'joint', 'av', 'upsampler'):
+    path = weights.BUNDLED / 'nano' / f'{name}.safetensors'
+    saved = json.loads(weights.header(path)['config'])
+    saved.setdefault('frozen', {})['video'] = saved['train']['init_from'] = 'bundled'
+    config = complete(saved)
+    source = config.train.init_from if name == 'upsampler' else config.frozen.video
+    assert source == 'bundled:t2v_pixels'
+    assert weights.locate('video', source, 'nano').exists()
+
+
 @pytest.mark.parametrize('task', ['v2a', 'upsampler'])
 def test_todays_config_is_not_refused_for_keys_that_came_since(task, tmp_path):
   """As the same command gives it, at nano with the codec of then: today's keys with today's

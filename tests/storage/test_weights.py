@@ -64,13 +64,16 @@ def test_half_size_copies_come_back_as_float32_rounded_once(tmp_path, dtype, dig
 def test_packed_copies_are_off_by_half_a_127th_of_an_outputs_largest_weight_at_most(tmp_path):
   rng = np.random.default_rng(0)
   stacked = rng.standard_normal((3, 64, 32)) * np.geomspace(1e-6, 1e3, 32)
-  tree = {'params': {'kernel': jnp.asarray(stacked), 'bias': jnp.asarray(rng.standard_normal(64)),
+  like = rng.standard_normal((3, 64, 32)) * np.geomspace(1e-1, 1e2, 32)  # with short scales
+  tree = {'params': {'kernel': jnp.asarray(stacked), 'like': jnp.asarray(like),
+                     'bias': jnp.asarray(rng.standard_normal(64)),
                      'closed': jnp.zeros((64, 64)), 'steps': jnp.arange(4096).reshape(2, -1)}}
   weights.save(tmp_path / 'w.safetensors', tree, {'task': 't2v'}, dtype=np.int8)
   back, about = weights.read(tmp_path / 'w.safetensors')
-  kernel = np.asarray(tree['params']['kernel'])
-  largest = np.abs(kernel).max(axis=1, keepdims=True)
-  assert np.all(np.abs(back['params']['kernel'] - kernel) <= largest * (0.5 / 127 + 1e-6))
+  for name in ('kernel', 'like'):
+    kernel = np.asarray(tree['params'][name])
+    largest = np.abs(kernel).max(axis=1, keepdims=True)
+    assert np.all(np.abs(back['params'][name] - kernel) <= largest * (0.5 / 127) * (1 + 2**-9))
   assert {x.dtype for x in flat(back).values()} == {np.dtype(np.float32), np.dtype(np.int32)}
   np.testing.assert_array_equal(back['params']['closed'], 0)
   np.testing.assert_array_equal(back['params']['steps'], tree['params']['steps'])

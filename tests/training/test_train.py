@@ -13,7 +13,7 @@ from avlink_jax.main import MODES
 from avlink_jax.sample import sample
 from avlink_jax.storage import weights
 from avlink_jax.train import train
-from configs import mel_vae, t2a, t2v, v2a
+from configs import mel_vae, t2a, t2v_pixels, v2a
 
 TINY = {
     'train.steps': 4, 'train.batch_size': 2, 'train.log_every': 1, 'checkpoint.every': 2,
@@ -47,7 +47,7 @@ def stages(tmp_path_factory):
   """All four stages, each trained on the one before: {task: (config, workdir)}."""
   root = tmp_path_factory.mktemp('runs')
   made, frozen = {}, {}
-  for task, module in (('mel_vae', mel_vae), ('t2a', t2a), ('t2v', t2v), ('v2a', v2a)):
+  for task, module in (('mel_vae', mel_vae), ('t2a', t2a), ('t2v', t2v_pixels), ('v2a', v2a)):
     config = tiny(module, **TINY_OF.get(task, {}))
     for part in config.frozen:
       config.frozen[part] = frozen.get(part, '')  # pictures are not upsampled
